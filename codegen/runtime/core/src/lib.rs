@@ -1,0 +1,3 @@
+//! The runtime linked into emitted programs.
+#![no_std]
+extern crate alloc;
