@@ -1,1 +1,3 @@
-//! See ARCHITECTURE.md.
+//! Kernel IR, graph -> plan + kernels lowering, kernel interpreter. See ARCHITECTURE.md.
+
+pub mod kernel;

@@ -1,0 +1,804 @@
+//! Instructions and their meaning.
+//!
+//! Every operation is total: there is no undefined behaviour on values, only on addresses (an access outside a buffer).
+//! Lane-wise operations take operands of equal type. Floating-point arithmetic is IEEE 754 round-to-nearest-even; which
+//! NaN bit pattern results is unspecified; subnormals follow the mode of the machine (normally kept).
+
+use super::types::{Buf, Ty, Val};
+
+/// One operand, same type out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum UnOp {
+    /// Wrapping integer negation.
+    Neg,
+    /// Bit complement (logical not on `I1`).
+    Not,
+    /// Flips the sign bit, of NaN too.
+    FNeg,
+    /// Clears the sign bit, of NaN too.
+    FAbs,
+    /// Correctly rounded; NaN below zero; `sqrt(-0) = -0`.
+    Sqrt,
+    Floor,
+    Ceil,
+    /// Toward zero.
+    Trunc,
+    /// To nearest, ties to even.
+    RoundEven,
+    /// Number of one bits.
+    Ctpop,
+    /// Number of leading zero bits; the width for 0.
+    Clz,
+}
+
+/// Two operands of one type, same type out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum BinOp {
+    /// Wraps around, as do `Sub` and `Mul`.
+    Add,
+    Sub,
+    Mul,
+    /// Toward zero; `x / 0 = 0`, `MIN / -1 = MIN`.
+    SDiv,
+    /// `x / 0 = 0`.
+    UDiv,
+    /// Sign of the dividend; `x % 0 = x`, `MIN % -1 = 0`.
+    SRem,
+    /// `x % 0 = x`.
+    URem,
+    And,
+    Or,
+    Xor,
+    /// Shift amounts are taken modulo the width.
+    Shl,
+    LShr,
+    AShr,
+    SMin,
+    SMax,
+    UMin,
+    UMax,
+    FAdd,
+    FSub,
+    FMul,
+    FDiv,
+    /// NaN if either is NaN; `-0 < +0`.
+    FMin,
+    /// NaN if either is NaN; `-0 < +0`.
+    FMax,
+    /// The other operand if one is NaN; otherwise `a < b ? a : b` (so zeros of either sign give `b`).
+    FMinNum,
+    /// The other operand if one is NaN; otherwise `a > b ? a : b` (so zeros of either sign give `b`).
+    FMaxNum,
+}
+
+/// Two operands of one type, `I1` lanes out. Float comparisons are ordered (false on NaN) unless named `FU..`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum CmpOp {
+    Eq,
+    Ne,
+    Slt,
+    Sle,
+    Sgt,
+    Sge,
+    Ult,
+    Ule,
+    Ugt,
+    Uge,
+    FEq,
+    /// IEEE `!=`: true on NaN.
+    FNe,
+    FLt,
+    FLe,
+    FGt,
+    FGe,
+    /// `a < b` or NaN, and so on.
+    FULt,
+    FULe,
+    FUGt,
+    FUGe,
+    /// Either is NaN.
+    FUno,
+    /// Neither is NaN.
+    FOrd,
+}
+
+/// Lane-wise conversion; the result type is the type of the defined value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum CastOp {
+    /// To a wider integer; true is -1.
+    Sext,
+    /// To a wider integer; true is 1.
+    Zext,
+    /// To a narrower integer: low bits (bit 0 for `I1`).
+    Trunc,
+    /// Signed `I8..I64` to `F32` or `F64`, nearest-even.
+    SiToFp,
+    UiToFp,
+    /// `F32` or `F64` to a signed `I8..I64`: toward zero, saturating, NaN gives 0.
+    FpToSi,
+    FpToUi,
+    /// `F16|BF16 -> F32` or `F32 -> F64`, exact.
+    FpExt,
+    /// `F32 -> F16|BF16` or `F64 -> F32`, nearest-even, overflow to infinity.
+    FpTrunc,
+    /// Same total bits, lanes may differ (lane 0 is the low end); never `I1`.
+    Bitcast,
+}
+
+/// Which bytes of a four-way byte product are signed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Dot4 {
+    /// `a` unsigned, `b` signed.
+    U8S8,
+    /// Both signed.
+    S8S8,
+}
+
+/// Values that the launch supplies; all `I64`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Special {
+    /// First index of the parallel axis that this call does (CPU).
+    RangeLo,
+    /// One past the last (CPU).
+    RangeHi,
+    /// SIMT; the dimension is 0, 1 or 2.
+    ThreadId(u8),
+    BlockId(u8),
+    BlockDim(u8),
+    GridDim(u8),
+}
+
+/// Operand of a matrix-multiply fragment of `mma m16n8k16`: the lanes that one thread of a warp holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Frag {
+    /// 16 x 16, element (i, k) at `idx + i * stride + k`; 8 lanes of `F16` or `BF16`.
+    A,
+    /// 16 x 8 given by columns, element (k, j) at `idx + j * stride + k`; 4 lanes of `F16` or `BF16`.
+    B,
+    /// 16 x 8, element (i, j) at `idx + i * stride + j`; 4 lanes of `F32`.
+    C,
+}
+
+impl Frag {
+    /// Lanes that one thread holds.
+    pub const fn lanes(self) -> u16 {
+        match self {
+            Frag::A => 8,
+            Frag::B | Frag::C => 4,
+        }
+    }
+
+    /// (major, minor) coordinate of `slot` in the register of warp lane `lane`: the layout that PTX defines. The element is
+    /// at `idx + major * stride + minor`.
+    pub const fn coord(self, lane: u32, slot: u32) -> (u32, u32) {
+        let (group, quad) = (lane / 4, lane % 4);
+        match self {
+            Frag::A => (group + 8 * ((slot / 2) % 2), quad * 2 + slot % 2 + 8 * (slot / 4)),
+            Frag::B => (group, quad * 2 + slot % 2 + 8 * (slot / 2)),
+            Frag::C => (group + 8 * (slot / 2), quad * 2 + slot % 2),
+        }
+    }
+}
+
+/// How a loop's iterations came about. The bounds and step are already those of the executing call or thread; the axis is a
+/// record for readers and schedulers, never a change of meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Axis {
+    Serial,
+    /// The axis that `lo..hi` of the CPU ABI partitions.
+    Parallel,
+    Grid,
+    Block,
+    Lane,
+}
+
+/// Straight-line code with block parameters and results.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Block {
+    pub params: Vec<Val>,
+    pub insts: Vec<Inst>,
+    pub yields: Vec<Val>,
+}
+
+/// `outs` are the values defined (their types are in the kernel's value table).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Inst {
+    pub outs: Vec<Val>,
+    pub op: Op,
+}
+
+/// What an instruction does.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Op {
+    /// Lane bit patterns: one (every lane the same) or as many as lanes.
+    Const(Vec<u64>),
+    /// Value of a scalar parameter (`I64`).
+    Param(u16),
+    Special(Special),
+    /// Scalar to every lane.
+    Splat(Val),
+    /// Lane `i` holds `i` (truncated to the integer element).
+    Iota,
+    Unary(UnOp, Val),
+    Binary(BinOp, Val, Val),
+    /// `a * b + c` rounded once.
+    Fma(Val, Val, Val),
+    Cmp(CmpOp, Val, Val),
+    /// `cond ? a : b`; `cond` is `I1` of the same lanes, or one `I1` for all lanes.
+    Select(Val, Val, Val),
+    Cast(CastOp, Val),
+    /// `acc: i32xN + sum over j<4 of a[4i+j] * b[4i+j]`, wrapping; `a`, `b`: i8x4N.
+    Dot4 {
+        kind: Dot4,
+        acc: Val,
+        a: Val,
+        b: Val,
+    },
+    /// `fma(a[2i], b[2i], fma(a[2i+1], b[2i+1], acc[i]))`; `acc: f32xN`, `a`, `b`: bf16x2N. A back end may treat subnormal
+    /// inputs and results as zero and may add the two products in either order.
+    Dot2Bf16 {
+        acc: Val,
+        a: Val,
+        b: Val,
+    },
+    /// Lane `i` is lane `mask[i]` of `a ++ b` (equal types); as many lanes out as the mask has.
+    Shuffle(Val, Val, Vec<u16>),
+    Extract(Val, u16),
+    Insert(Val, Val, u16),
+    /// Halves the vector until one lane is left: lane `i` of the low half combined with lane `i` of the high half. Not for
+    /// subtraction, division, remainder and shifts.
+    Reduce(BinOp, Val),
+    /// Contiguous elements from element index `idx` (`I64`). `align` in bytes, at least the element's. With a mask, lanes that are
+    /// false touch no memory and come from the second value.
+    Load {
+        buf: Buf,
+        idx: Val,
+        align: u32,
+        mask: Option<(Val, Val)>,
+    },
+    Store {
+        buf: Buf,
+        idx: Val,
+        val: Val,
+        align: u32,
+        mask: Option<Val>,
+    },
+    /// Lane `i` from element index `idx[i]` (vector of `I32`, sign-extended, or `I64`).
+    Gather {
+        buf: Buf,
+        idx: Val,
+        mask: Option<(Val, Val)>,
+    },
+    /// Lanes are stored in lane order, so that the last wins where indices are equal.
+    Scatter {
+        buf: Buf,
+        idx: Val,
+        val: Val,
+        mask: Option<Val>,
+    },
+    /// A hint; may name any address.
+    Prefetch {
+        buf: Buf,
+        idx: Val,
+    },
+    /// If `cond` (scalar `I1`), stores `code` in the error word of the context; execution goes on.
+    ErrorIf {
+        cond: Val,
+        code: i32,
+    },
+    /// `for (i = lo; i < hi; i += step)`, signed, `step > 0`; `hi + step` must not overflow. Body parameters are `i` and the
+    /// carried values; it yields the next carried values; the last ones are the results.
+    For {
+        axis: Axis,
+        lo: Val,
+        hi: Val,
+        step: Val,
+        init: Vec<Val>,
+        body: Block,
+    },
+    /// `cond` is a scalar `I1`; both arms yield values of the result types.
+    If {
+        cond: Val,
+        then: Block,
+        other: Block,
+    },
+    /// `cond` (parameters: the carried values) yields one `I1`; while true, `body` (same parameters) yields the next values.
+    While {
+        init: Vec<Val>,
+        cond: Block,
+        body: Block,
+    },
+
+    /// SIMT: all threads of the block reach it together.
+    Barrier,
+    /// SIMT: the scalar 32-bit value of lane `lane ^ mask` of the warp; every thread of the warp takes part.
+    ShuffleXor(Val, u8),
+    /// SIMT: `bytes` (4, 8 or 16) from a parameter to a shared array, done at the latest by the matching `CopyWait`.
+    CopyAsync {
+        dst: Buf,
+        dst_idx: Val,
+        src: Buf,
+        src_idx: Val,
+        bytes: u8,
+    },
+    CopyCommit,
+    /// SIMT: waits until at most this many committed groups of this thread are unfinished.
+    CopyWait(u8),
+    /// SIMT: one warp loads a fragment.
+    FragLoad {
+        frag: Frag,
+        buf: Buf,
+        idx: Val,
+        stride: Val,
+    },
+    FragStore {
+        buf: Buf,
+        idx: Val,
+        stride: Val,
+        val: Val,
+    },
+    /// SIMT: `c + a * b`, m16n8k16, fp32 accumulation; the order of the sum over k is unspecified.
+    Mma {
+        a: Val,
+        b: Val,
+        c: Val,
+    },
+}
+
+impl UnOp {
+    pub const ALL: [UnOp; 11] = [
+        UnOp::Neg,
+        UnOp::Not,
+        UnOp::FNeg,
+        UnOp::FAbs,
+        UnOp::Sqrt,
+        UnOp::Floor,
+        UnOp::Ceil,
+        UnOp::Trunc,
+        UnOp::RoundEven,
+        UnOp::Ctpop,
+        UnOp::Clz,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            UnOp::Neg => "neg",
+            UnOp::Not => "not",
+            UnOp::FNeg => "fneg",
+            UnOp::FAbs => "fabs",
+            UnOp::Sqrt => "sqrt",
+            UnOp::Floor => "floor",
+            UnOp::Ceil => "ceil",
+            UnOp::Trunc => "ftrunc",
+            UnOp::RoundEven => "round_even",
+            UnOp::Ctpop => "ctpop",
+            UnOp::Clz => "clz",
+        }
+    }
+
+    /// Whether operands are floating point.
+    pub const fn is_float(self) -> bool {
+        !matches!(self, UnOp::Neg | UnOp::Not | UnOp::Ctpop | UnOp::Clz)
+    }
+}
+
+impl BinOp {
+    pub const ALL: [BinOp; 25] = [
+        BinOp::Add,
+        BinOp::Sub,
+        BinOp::Mul,
+        BinOp::SDiv,
+        BinOp::UDiv,
+        BinOp::SRem,
+        BinOp::URem,
+        BinOp::And,
+        BinOp::Or,
+        BinOp::Xor,
+        BinOp::Shl,
+        BinOp::LShr,
+        BinOp::AShr,
+        BinOp::SMin,
+        BinOp::SMax,
+        BinOp::UMin,
+        BinOp::UMax,
+        BinOp::FAdd,
+        BinOp::FSub,
+        BinOp::FMul,
+        BinOp::FDiv,
+        BinOp::FMin,
+        BinOp::FMax,
+        BinOp::FMinNum,
+        BinOp::FMaxNum,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            BinOp::Add => "add",
+            BinOp::Sub => "sub",
+            BinOp::Mul => "mul",
+            BinOp::SDiv => "sdiv",
+            BinOp::UDiv => "udiv",
+            BinOp::SRem => "srem",
+            BinOp::URem => "urem",
+            BinOp::And => "and",
+            BinOp::Or => "or",
+            BinOp::Xor => "xor",
+            BinOp::Shl => "shl",
+            BinOp::LShr => "lshr",
+            BinOp::AShr => "ashr",
+            BinOp::SMin => "smin",
+            BinOp::SMax => "smax",
+            BinOp::UMin => "umin",
+            BinOp::UMax => "umax",
+            BinOp::FAdd => "fadd",
+            BinOp::FSub => "fsub",
+            BinOp::FMul => "fmul",
+            BinOp::FDiv => "fdiv",
+            BinOp::FMin => "fmin",
+            BinOp::FMax => "fmax",
+            BinOp::FMinNum => "fminnum",
+            BinOp::FMaxNum => "fmaxnum",
+        }
+    }
+
+    pub const fn is_float(self) -> bool {
+        matches!(
+            self,
+            BinOp::FAdd
+                | BinOp::FSub
+                | BinOp::FMul
+                | BinOp::FDiv
+                | BinOp::FMin
+                | BinOp::FMax
+                | BinOp::FMinNum
+                | BinOp::FMaxNum
+        )
+    }
+
+    /// Defined on `I1` lanes.
+    pub const fn is_bitwise(self) -> bool {
+        matches!(self, BinOp::And | BinOp::Or | BinOp::Xor)
+    }
+
+    /// Usable in `Reduce`.
+    pub const fn is_reduction(self) -> bool {
+        !matches!(
+            self,
+            BinOp::Sub
+                | BinOp::SDiv
+                | BinOp::UDiv
+                | BinOp::SRem
+                | BinOp::URem
+                | BinOp::Shl
+                | BinOp::LShr
+                | BinOp::AShr
+                | BinOp::FSub
+                | BinOp::FDiv
+        )
+    }
+
+    /// `a op b == b op a` bit for bit (NaN patterns aside).
+    pub const fn is_commutative(self) -> bool {
+        self.is_reduction() && !matches!(self, BinOp::FMinNum | BinOp::FMaxNum)
+    }
+}
+
+impl CmpOp {
+    pub const ALL: [CmpOp; 22] = [
+        CmpOp::Eq,
+        CmpOp::Ne,
+        CmpOp::Slt,
+        CmpOp::Sle,
+        CmpOp::Sgt,
+        CmpOp::Sge,
+        CmpOp::Ult,
+        CmpOp::Ule,
+        CmpOp::Ugt,
+        CmpOp::Uge,
+        CmpOp::FEq,
+        CmpOp::FNe,
+        CmpOp::FLt,
+        CmpOp::FLe,
+        CmpOp::FGt,
+        CmpOp::FGe,
+        CmpOp::FULt,
+        CmpOp::FULe,
+        CmpOp::FUGt,
+        CmpOp::FUGe,
+        CmpOp::FUno,
+        CmpOp::FOrd,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            CmpOp::Eq => "eq",
+            CmpOp::Ne => "ne",
+            CmpOp::Slt => "slt",
+            CmpOp::Sle => "sle",
+            CmpOp::Sgt => "sgt",
+            CmpOp::Sge => "sge",
+            CmpOp::Ult => "ult",
+            CmpOp::Ule => "ule",
+            CmpOp::Ugt => "ugt",
+            CmpOp::Uge => "uge",
+            CmpOp::FEq => "feq",
+            CmpOp::FNe => "fne",
+            CmpOp::FLt => "flt",
+            CmpOp::FLe => "fle",
+            CmpOp::FGt => "fgt",
+            CmpOp::FGe => "fge",
+            CmpOp::FULt => "fult",
+            CmpOp::FULe => "fule",
+            CmpOp::FUGt => "fugt",
+            CmpOp::FUGe => "fuge",
+            CmpOp::FUno => "funo",
+            CmpOp::FOrd => "ford",
+        }
+    }
+
+    pub const fn is_float(self) -> bool {
+        !matches!(
+            self,
+            CmpOp::Eq
+                | CmpOp::Ne
+                | CmpOp::Slt
+                | CmpOp::Sle
+                | CmpOp::Sgt
+                | CmpOp::Sge
+                | CmpOp::Ult
+                | CmpOp::Ule
+                | CmpOp::Ugt
+                | CmpOp::Uge
+        )
+    }
+}
+
+impl CastOp {
+    pub const ALL: [CastOp; 10] = [
+        CastOp::Sext,
+        CastOp::Zext,
+        CastOp::Trunc,
+        CastOp::SiToFp,
+        CastOp::UiToFp,
+        CastOp::FpToSi,
+        CastOp::FpToUi,
+        CastOp::FpExt,
+        CastOp::FpTrunc,
+        CastOp::Bitcast,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            CastOp::Sext => "sext",
+            CastOp::Zext => "zext",
+            CastOp::Trunc => "trunc",
+            CastOp::SiToFp => "sitofp",
+            CastOp::UiToFp => "uitofp",
+            CastOp::FpToSi => "fptosi_sat",
+            CastOp::FpToUi => "fptoui_sat",
+            CastOp::FpExt => "fpext",
+            CastOp::FpTrunc => "fptrunc",
+            CastOp::Bitcast => "bitcast",
+        }
+    }
+
+    /// Whether the conversion exists between these types.
+    pub fn allows(self, from: Ty, to: Ty) -> bool {
+        use super::types::Elem::{BF16, F16, F32, F64};
+        let (f, t) = (from.elem, to.elem);
+        if self == CastOp::Bitcast {
+            return from.bits() == to.bits() && f != super::types::Elem::I1 && t != super::types::Elem::I1;
+        }
+        from.lanes == to.lanes
+            && match self {
+                CastOp::Sext | CastOp::Zext => f.is_int() && t.is_int() && f.bits() < t.bits(),
+                CastOp::Trunc => f.is_int() && t.is_int() && f.bits() > t.bits(),
+                CastOp::SiToFp | CastOp::UiToFp => f.is_wide_int() && t.is_arith_float(),
+                CastOp::FpToSi | CastOp::FpToUi => f.is_arith_float() && t.is_wide_int(),
+                CastOp::FpExt => matches!((f, t), (F16 | BF16, F32) | (F32, F64)),
+                CastOp::FpTrunc => matches!((f, t), (F32, F16 | BF16) | (F64, F32)),
+                CastOp::Bitcast => true,
+            }
+    }
+}
+
+impl Axis {
+    pub const ALL: [Axis; 5] = [Axis::Serial, Axis::Parallel, Axis::Grid, Axis::Block, Axis::Lane];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Axis::Serial => "serial",
+            Axis::Parallel => "parallel",
+            Axis::Grid => "grid",
+            Axis::Block => "block",
+            Axis::Lane => "lane",
+        }
+    }
+}
+
+impl Op {
+    /// No effect on memory or control and no dependence on memory: equal operands give equal results.
+    pub fn is_pure(&self) -> bool {
+        matches!(
+            self,
+            Op::Const(_)
+                | Op::Param(_)
+                | Op::Special(_)
+                | Op::Splat(_)
+                | Op::Iota
+                | Op::Unary(..)
+                | Op::Binary(..)
+                | Op::Fma(..)
+                | Op::Cmp(..)
+                | Op::Select(..)
+                | Op::Cast(..)
+                | Op::Dot4 { .. }
+                | Op::Dot2Bf16 { .. }
+                | Op::Shuffle(..)
+                | Op::Extract(..)
+                | Op::Insert(..)
+                | Op::Reduce(..)
+        )
+    }
+
+    /// May be dropped when its results are unused.
+    pub fn is_removable(&self) -> bool {
+        self.is_pure() || matches!(self, Op::Load { .. } | Op::Gather { .. } | Op::FragLoad { .. })
+    }
+
+    /// Legal only in SIMT kernels.
+    pub fn is_simt(&self) -> bool {
+        matches!(
+            self,
+            Op::Barrier
+                | Op::ShuffleXor(..)
+                | Op::CopyAsync { .. }
+                | Op::CopyCommit
+                | Op::CopyWait(_)
+                | Op::FragLoad { .. }
+                | Op::FragStore { .. }
+                | Op::Mma { .. }
+                | Op::Special(
+                    Special::ThreadId(_) | Special::BlockId(_) | Special::BlockDim(_) | Special::GridDim(_)
+                )
+        )
+    }
+
+    /// Calls `f` on each operand outside nested blocks, in a fixed order.
+    pub fn for_each_operand(&self, mut f: impl FnMut(Val)) {
+        self.clone_shallow_operands().into_iter().for_each(&mut f);
+    }
+
+    fn clone_shallow_operands(&self) -> Vec<Val> {
+        let mut out = Vec::new();
+        let mask2 = |m: &Option<(Val, Val)>| m.iter().flat_map(|&(a, b)| [a, b]).collect::<Vec<_>>();
+        match self {
+            Op::Const(_)
+            | Op::Param(_)
+            | Op::Special(_)
+            | Op::Iota
+            | Op::Barrier
+            | Op::CopyCommit
+            | Op::CopyWait(_) => {}
+            Op::Splat(a)
+            | Op::Unary(_, a)
+            | Op::Cast(_, a)
+            | Op::Extract(a, _)
+            | Op::Reduce(_, a)
+            | Op::ShuffleXor(a, _) => out.push(*a),
+            Op::Binary(_, a, b) | Op::Cmp(_, a, b) | Op::Shuffle(a, b, _) | Op::Insert(a, b, _) => {
+                out.extend([*a, *b])
+            }
+            Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Mma { a, b, c } => out.extend([*a, *b, *c]),
+            Op::Dot4 { acc, a, b, .. } | Op::Dot2Bf16 { acc, a, b } => out.extend([*acc, *a, *b]),
+            Op::Load { idx, mask, .. } | Op::Gather { idx, mask, .. } => {
+                out.push(*idx);
+                out.extend(mask2(mask));
+            }
+            Op::Store { idx, val, mask, .. } | Op::Scatter { idx, val, mask, .. } => {
+                out.extend([*idx, *val]);
+                out.extend(*mask);
+            }
+            Op::Prefetch { idx, .. } => out.push(*idx),
+            Op::ErrorIf { cond, .. } | Op::If { cond, .. } => out.push(*cond),
+            Op::For { lo, hi, step, init, .. } => {
+                out.extend([*lo, *hi, *step]);
+                out.extend(init);
+            }
+            Op::While { init, .. } => out.extend(init),
+            Op::CopyAsync { dst_idx, src_idx, .. } => out.extend([*dst_idx, *src_idx]),
+            Op::FragLoad { idx, stride, .. } => out.extend([*idx, *stride]),
+            Op::FragStore { idx, stride, val, .. } => out.extend([*idx, *stride, *val]),
+        }
+        out
+    }
+
+    /// Replaces each operand outside nested blocks by `f(operand)`.
+    pub fn map_operands(&mut self, mut f: impl FnMut(Val) -> Val) {
+        let mut g = |v: &mut Val| *v = f(*v);
+        match self {
+            Op::Const(_)
+            | Op::Param(_)
+            | Op::Special(_)
+            | Op::Iota
+            | Op::Barrier
+            | Op::CopyCommit
+            | Op::CopyWait(_) => {}
+            Op::Splat(a)
+            | Op::Unary(_, a)
+            | Op::Cast(_, a)
+            | Op::Extract(a, _)
+            | Op::Reduce(_, a)
+            | Op::ShuffleXor(a, _) => g(a),
+            Op::Binary(_, a, b) | Op::Cmp(_, a, b) | Op::Shuffle(a, b, _) | Op::Insert(a, b, _) => {
+                g(a);
+                g(b);
+            }
+            Op::Fma(a, b, c)
+            | Op::Select(a, b, c)
+            | Op::Mma { a, b, c }
+            | Op::Dot4 { acc: a, a: b, b: c, .. }
+            | Op::Dot2Bf16 { acc: a, a: b, b: c } => {
+                g(a);
+                g(b);
+                g(c);
+            }
+            Op::Load { idx, mask, .. } | Op::Gather { idx, mask, .. } => {
+                g(idx);
+                if let Some((m, p)) = mask {
+                    g(m);
+                    g(p);
+                }
+            }
+            Op::Store { idx, val, mask, .. } | Op::Scatter { idx, val, mask, .. } => {
+                g(idx);
+                g(val);
+                if let Some(m) = mask {
+                    g(m);
+                }
+            }
+            Op::Prefetch { idx, .. } => g(idx),
+            Op::ErrorIf { cond, .. } | Op::If { cond, .. } => g(cond),
+            Op::For { lo, hi, step, init, .. } => {
+                g(lo);
+                g(hi);
+                g(step);
+                init.iter_mut().for_each(g);
+            }
+            Op::While { init, .. } => init.iter_mut().for_each(g),
+            Op::CopyAsync { dst_idx, src_idx, .. } => {
+                g(dst_idx);
+                g(src_idx);
+            }
+            Op::FragLoad { idx, stride, .. } => {
+                g(idx);
+                g(stride);
+            }
+            Op::FragStore { idx, stride, val, .. } => {
+                g(idx);
+                g(stride);
+                g(val);
+            }
+        }
+    }
+
+    /// Nested blocks, in order.
+    pub fn blocks(&self) -> Vec<&Block> {
+        match self {
+            Op::For { body, .. } => vec![body],
+            Op::If { then, other, .. } => vec![then, other],
+            Op::While { cond, body, .. } => vec![cond, body],
+            _ => vec![],
+        }
+    }
+
+    /// Nested blocks, in order.
+    pub fn blocks_mut(&mut self) -> Vec<&mut Block> {
+        match self {
+            Op::For { body, .. } => vec![body],
+            Op::If { then, other, .. } => vec![then, other],
+            Op::While { cond, body, .. } => vec![cond, body],
+            _ => vec![],
+        }
+    }
+}
