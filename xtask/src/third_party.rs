@@ -40,8 +40,13 @@ fn notices() -> Result<String> {
             Some((name, rest.split(' ').next().unwrap_or(rest)))
         })
         .collect();
-    let metadata: Value =
-        serde_json::from_str(&output(cargo().args(["metadata", "--format-version", "1"]))?)?;
+    let metadata: Value = serde_json::from_str(&output(cargo().args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--filter-platform",
+        "x86_64-unknown-linux-gnu",
+    ]))?)?;
     let mut list = String::new();
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
