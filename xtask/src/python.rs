@@ -4,7 +4,7 @@ use crate::setup::{self, Tools};
 use crate::shell::{Failure, Result, cache, cargo, output, root, run, target_dir, watch};
 use crate::test::Counts;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn script(tools: &Tools, path: &str) -> Command {
@@ -50,13 +50,19 @@ pub(crate) fn compare(args: &[String]) -> Result<()> {
 }
 
 /// The real models as executables, those given or all that can be fetched.
-pub(crate) fn real_models(tools: &Tools, planish: &PathBuf, names: &[&str]) -> Result<Counts> {
+pub(crate) fn real_models(tools: &Tools, planish: &Path, names: &[&str]) -> Result<Counts> {
     if names.is_empty() {
         output(script(tools, "models/fetch.py").args(["--models", "--check"]))?;
     } else {
         fetch(tools, names)?;
     }
     counted(script(tools, "python/compare_models.py").arg("--planish").arg(planish).args(names))
+}
+
+/// Properties of executables; fetches the models that they are shown on.
+pub(crate) fn artifacts(tools: &Tools, planish: &Path) -> Result<Counts> {
+    fetch(tools, &["mnist-cnn", "silero-vad", "ppocr2-cls", "resnet50-thin", "rxnmap-graph-transformer"])?;
+    counted(script(tools, "python/artifacts.py").arg("--planish").arg(planish))
 }
 
 /// `cargo xtask hostile`.
@@ -67,7 +73,7 @@ pub(crate) fn hostile_task() -> Result<()> {
 }
 
 /// The hostile models through the command.
-pub(crate) fn hostile(tools: &Tools, planish: &PathBuf) -> Result<Counts> {
+pub(crate) fn hostile(tools: &Tools, planish: &Path) -> Result<Counts> {
     let folder = cache().join("hostile");
     run(script(tools, "hostile/generate.py").arg("--out").arg(&folder))?;
     counted(script(tools, "hostile/run.py").arg("--planish").arg(planish).arg("--data").arg(folder))
@@ -101,7 +107,7 @@ pub(crate) fn conformance_task(args: &[String]) -> Result<()> {
 
 /// Runs the conformance suite on one engine and holds it against the ratchet. Tests that fail above the ratchet count
 /// as skipped; each pass missing below it, in all or in tier 1, counts as failed.
-pub(crate) fn conformance(tools: &Tools, planish: &std::path::Path, request: &Conformance) -> Result<Counts> {
+pub(crate) fn conformance(tools: &Tools, planish: &Path, request: &Conformance) -> Result<Counts> {
     let data =
         std::env::var_os("PLANISH_CONFORMANCE").map_or_else(|| cache().join("conformance"), PathBuf::from);
     if !data.join("manifest.json").exists() {

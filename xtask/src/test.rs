@@ -65,7 +65,7 @@ const MODELS: [&str; 16] = [
     "tree-ensemble-classifier",
 ];
 
-const STAGES: [&str; 7] = ["fmt", "clippy", "unit", "doc", "conformance", "hostile", "models"];
+const STAGES: [&str; 8] = ["fmt", "clippy", "unit", "doc", "conformance", "hostile", "models", "artifacts"];
 
 /// The number of random graphs, for `planish-testsuite`.
 const GRAPHS: &str = "PLANISH_TEST_GRAPHS";
@@ -128,6 +128,10 @@ fn run_stage(context: &mut Context, stage: &str) -> Result<Counts> {
         "hostile" => {
             let planish = context.planish()?;
             python::hostile(&context.tools, &planish)
+        }
+        "artifacts" => {
+            let planish = context.planish()?;
+            python::artifacts(&context.tools, &planish)
         }
         _ => {
             let planish = context.planish()?;

@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""Properties of compiled executables, each with the number that decided; ends with `N passed, N failed`.
+
+    artifacts.py --planish PATH [--only NAME..]
+
+  reproducible   two builds from two folders with different -j have the same bytes
+  threads        outputs are bit-identical for 1, 2 and 4 threads
+  first-output   wall time of a process minus its steady latency <= 15 ms for an 85 MB model
+  describe       `--describe` of it <= 5 ms
+  compile-time   resnet50-thin compiles in <= 2 s
+  compile-memory peak memory while compiling <= 3 x model + 256 MB, for the largest model
+  glibc          no symbol newer than GLIBC 2.31
+  alone          runs in a root folder that holds nothing but the executable and the C library (as root)
+"""
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+import model_cases as mc
+
+SMALL = ["mnist-cnn", "silero-vad", "ppocr2-cls"]
+BIG = "rxnmap-graph-transformer"
+GLIBC_LIMIT = (2, 31)
+
+
+class Fault(Exception):
+    """A property that does not hold."""
+
+
+def tool(cmd, **kw):
+    done = subprocess.run([str(c) for c in cmd], capture_output=True, text=True, stdin=subprocess.DEVNULL, **kw)
+    if done.returncode:
+        raise Fault(f"{' '.join(map(str, cmd[:4]))}: exit {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
+class Bench:
+    def __init__(self, planish, work):
+        self.planish, self.work, self.made = planish, work, {}
+
+    def exe(self, name):
+        """The executable of a model, compiled once."""
+        if name not in self.made:
+            out = self.work / name
+            tool([self.planish, "compile", mc.model_path(name), "-o", out])
+            self.made[name] = out
+        return self.made[name]
+
+    def inputs(self, name):
+        return mc.prepare(mc.book()[name])[0]
+
+    def reproducible(self):
+        for name in SMALL:
+            results = []
+            for jobs in (1, 2):
+                folder = self.work / f"rep{jobs}" / ("deep/er" if jobs == 2 else "")
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(mc.model_path(name), folder / "model.onnx")
+                tool([self.planish, "compile", "model.onnx", "-o", "out", "-j", jobs, "--cache-dir", "none", "--force"], cwd=folder)
+                results.append((folder / "out").read_bytes())
+            if results[0] != results[1]:
+                raise Fault(f"{name}: builds differ")
+        return f"{len(SMALL)} models"
+
+    def threads(self):
+        for name in SMALL:
+            outputs = []
+            for threads in (1, 2, 4):
+                out = self.work / f"threads{threads}" / name
+                tool([self.exe(name), "--inputs", self.inputs(name), "--output-dir", out, "--threads", threads])
+                outputs.append({p.name: p.read_bytes() for p in sorted(out.rglob("*.npy"))})
+            if not outputs[0] or outputs[1:] != outputs[:1] * 2:
+                raise Fault(f"{name}: outputs differ between thread counts")
+        return f"{len(SMALL)} models, 1, 2 and 4 threads"
+
+    def wall(self, cmd, runs=9):
+        """Least wall time of a process in milliseconds."""
+        times = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            tool(cmd)
+            times.append(time.perf_counter() - start)
+        return min(times) * 1e3
+
+    def limited(self, value, limit, unit, what=""):
+        text = f"{what}{value:.1f} {unit} (at most {limit:g})"
+        if value > limit:
+            raise Fault(text)
+        return text
+
+    def first_output(self):
+        exe, inputs = self.exe(BIG), self.inputs(BIG)
+        wall = self.wall([exe, "--inputs", inputs, "--output-dir", self.work / "first", "--threads", "1"])
+        steady = json.loads(tool([exe, "--bench", "--json", "--threads", "1", "--duration", "2s", "--inputs", inputs]))["median_ms"]
+        return self.limited(wall - steady, 15, "ms", f"{wall:.1f} ms - {steady:.1f} ms = ")
+
+    def describe(self):
+        return self.limited(self.wall([self.exe(BIG), "--describe", "--json"]), 5, "ms")
+
+    def compile_time(self):
+        cmd = [self.planish, "compile", mc.model_path("resnet50-thin"), "-o", self.work / "timed", "--cache-dir", "none", "--force", "--no-check"]
+        return self.limited(self.wall(cmd, 3) / 1e3, 2, "s")
+
+    def compile_memory(self):
+        model = mc.model_path(BIG)
+        cmd = [self.planish, "compile", model, "-o", self.work / "measured", "--cache-dir", "none", "--force", "--no-check"]
+        # `time -v` of the system may be absent; a small process of its own keeps this one's memory out of the figure.
+        code = "import os,sys,subprocess;p=subprocess.Popen(sys.argv[1:],stdout=2);_,s,u=os.wait4(p.pid,0);print(os.waitstatus_to_exitcode(s),u.ru_maxrss)"
+        words = tool([sys.executable, "-S", "-c", code, *map(str, cmd)]).split()
+        if words[0] != "0":
+            raise Fault(f"compile: exit {words[0]}")
+        return self.limited(int(words[1]) / 1024, 3 * model.stat().st_size / (1 << 20) + 256, "MB")
+
+    def glibc(self):
+        text = tool(["readelf", "--version-info", "--wide", self.exe(SMALL[0])])
+        versions = sorted({tuple(map(int, v.split("."))) for v in re.findall(r"GLIBC_(\d+(?:\.\d+)+)", text)})
+        newest = versions[-1] if versions else (0,)
+        if newest > GLIBC_LIMIT:
+            raise Fault(f"needs GLIBC {'.'.join(map(str, newest))}")
+        return f"newest symbol: {'.'.join(map(str, newest)) if versions else 'none'}"
+
+    def alone(self):
+        if os.geteuid() != 0:
+            return "left out: needs root"
+        name = SMALL[0]
+        root = self.work / "root"
+        (root / "in").mkdir(parents=True)
+        shutil.copy(self.exe(name), root / "model")
+        for file in self.inputs(name).glob("input_*.npy"):
+            shutil.copy(file, root / "in")
+        listed = subprocess.run(["ldd", self.exe(name)], capture_output=True, text=True).stdout
+        libraries = re.findall(r"(/\S+/(?:libc|libm|libpthread|libdl|librt|ld-linux-x86-64)\.so\.\d+)", listed)
+        others = [n for n in re.findall(r"^\s*(\S+) =>", listed, re.M) if not re.match(r"(libc|libm|libpthread|libdl|librt)\.so", n)]
+        if others:
+            raise Fault(f"needs {', '.join(others)}")
+        for library in libraries:
+            spot = root / library.lstrip("/")
+            spot.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(os.path.realpath(library), spot)
+        tool(["chroot", root, "/model", "--inputs", "/in", "--output-dir", "/out"])
+        ours = np.load(root / "out" / "output_0.npy")
+        ref = np.load(self.inputs(name) / "ref" / "output_0.npy")
+        if not np.allclose(ours, ref, rtol=1e-3, atol=1e-4 * max(1, np.abs(ref).max())):
+            raise Fault("wrong result")
+        return f"with {len(libraries)} files of the C library"
+
+
+CHECKS = {
+    "reproducible": Bench.reproducible, "threads": Bench.threads, "first-output": Bench.first_output,
+    "describe": Bench.describe, "compile-time": Bench.compile_time, "compile-memory": Bench.compile_memory,
+    "glibc": Bench.glibc, "alone": Bench.alone,
+}
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--planish", required=True, type=pathlib.Path)
+    ap.add_argument("--only", nargs="+", choices=list(CHECKS), default=list(CHECKS))
+    a = ap.parse_args()
+    passed = failed = 0
+    with tempfile.TemporaryDirectory(prefix="planish-artifacts-") as work:
+        bench = Bench(a.planish.resolve(), pathlib.Path(work))
+        for name in a.only:
+            try:
+                text, ok = CHECKS[name](bench), True
+            except (Fault, OSError, KeyError, ValueError) as ex:
+                text, ok = f"{type(ex).__name__}: {ex}" if not isinstance(ex, Fault) else str(ex), False
+            passed += ok
+            failed += not ok
+            print(f"{'ok  ' if ok else 'FAIL'} {name:15} {text}", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
