@@ -42,6 +42,7 @@ pub mod build;
 mod fold;
 pub mod func;
 pub mod inst;
+pub mod interp;
 mod print;
 mod rules;
 pub mod target;

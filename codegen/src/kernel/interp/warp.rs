@@ -1,0 +1,160 @@
+//! Instructions that involve several threads, and asynchronous copies.
+
+use super::scalar::to_f32;
+use super::{AsyncCopy, Machine, Trap};
+use crate::kernel::inst::{Frag, Inst, Op};
+use crate::kernel::types::{Buf, Elem, Val};
+
+const WARP: usize = 32;
+
+impl Machine<'_> {
+    /// Executes `inst` if it is one of these.
+    pub(super) fn warp_op(&mut self, inst: &Inst, active: &[bool]) -> Result<bool, Trap> {
+        match &inst.op {
+            Op::Barrier => {
+                if active.contains(&false) {
+                    return Err(self.trap(inst, "some threads of the block do not reach the barrier"));
+                }
+                self.epoch += 1;
+            }
+            Op::ShuffleXor(v, mask) => {
+                let warps = self.whole_warps(inst, active)?;
+                let from = self.vals[v.index()].clone();
+                let to = &mut self.vals[inst.outs[0].index()];
+                for w in warps {
+                    for l in 0..WARP {
+                        to[w + l] = from[w + (l ^ usize::from(*mask))];
+                    }
+                }
+            }
+            Op::CopyAsync { dst, dst_idx, src, src_idx, bytes } => {
+                for t in (0..self.threads).filter(|&t| active[t]) {
+                    self.start_copy(inst, t, (*dst, *dst_idx), (*src, *src_idx), *bytes)?;
+                }
+            }
+            Op::CopyCommit => {
+                for (t, (closed, open)) in self.copies.iter_mut().enumerate() {
+                    if active[t] {
+                        closed.push(std::mem::take(open));
+                    }
+                }
+            }
+            Op::CopyWait(n) => {
+                for t in (0..self.threads).filter(|&t| active[t]) {
+                    let closed = &mut self.copies[t].0;
+                    let done: Vec<Vec<AsyncCopy>> =
+                        closed.drain(..closed.len().saturating_sub(usize::from(*n))).collect();
+                    for c in done.into_iter().flatten() {
+                        self.finish_copy(inst, t, c)?;
+                    }
+                }
+            }
+            Op::FragLoad { frag, buf, idx, stride } => {
+                for w in self.whole_warps(inst, active)? {
+                    for t in w..w + WARP {
+                        let n = usize::from(frag.lanes());
+                        for s in 0..n {
+                            let at = self.frag_index(*frag, t, s, *idx, *stride);
+                            self.vals[inst.outs[0].index()][t * n + s] = self.read(inst, *buf, t, at)?;
+                        }
+                    }
+                }
+            }
+            Op::FragStore { buf, idx, stride, val } => {
+                for w in self.whole_warps(inst, active)? {
+                    for t in w..w + WARP {
+                        for s in 0..usize::from(Frag::C.lanes()) {
+                            let at = self.frag_index(Frag::C, t, s, *idx, *stride);
+                            self.write(inst, *buf, t, at, self.get(*val, t, s))?;
+                        }
+                    }
+                }
+            }
+            Op::Mma { a, b, c } => {
+                for w in self.whole_warps(inst, active)? {
+                    self.mma(w, inst.outs[0], (*a, *b, *c));
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// First threads of the active warps; a warp that is partly active is an error.
+    fn whole_warps(&self, inst: &Inst, active: &[bool]) -> Result<Vec<usize>, Trap> {
+        let mut out = Vec::new();
+        for (w, warp) in active.chunks(WARP).enumerate() {
+            match warp.iter().filter(|a| **a).count() {
+                0 => {}
+                WARP => out.push(w * WARP),
+                n => return Err(self.trap(inst, format!("{n} of {WARP} threads of a warp take part"))),
+            }
+        }
+        Ok(out)
+    }
+
+    fn frag_index(&self, frag: Frag, t: usize, slot: usize, idx: Val, stride: Val) -> i64 {
+        let (major, minor) = frag.coord((t % WARP) as u32, slot as u32);
+        self.int(idx, t)
+            .wrapping_add(i64::from(major).wrapping_mul(self.int(stride, t)))
+            .wrapping_add(i64::from(minor))
+    }
+
+    /// `out = c + a * b` for the warp that begins at thread `w`, each element summed in f64 and rounded once.
+    fn mma(&mut self, w: usize, out: Val, (a, b, c): (Val, Val, Val)) {
+        let e = self.k.ty(a).elem;
+        let (mut ma, mut mb) = ([[0f64; 16]; 16], [[0f64; 16]; 8]);
+        for t in w..w + WARP {
+            let lane = (t % WARP) as u32;
+            for s in 0..8 {
+                let (i, k) = Frag::A.coord(lane, s);
+                ma[i as usize][k as usize] = to_f32(e, self.get(a, t, s as usize)).into();
+            }
+            for s in 0..4 {
+                let (j, k) = Frag::B.coord(lane, s);
+                mb[j as usize][k as usize] = to_f32(e, self.get(b, t, s as usize)).into();
+            }
+        }
+        for t in w..w + WARP {
+            for s in 0..4 {
+                let (i, j) = Frag::C.coord((t % WARP) as u32, s as u32);
+                let products = ma[i as usize].iter().zip(&mb[j as usize]).map(|(x, y)| x * y);
+                let acc = f64::from(to_f32(Elem::F32, self.get(c, t, s)));
+                let sum = products.fold(acc, |s, p| s + p);
+                self.vals[out.index()][t * 4 + s] = u64::from((sum as f32).to_bits());
+            }
+        }
+    }
+
+    fn start_copy(
+        &mut self,
+        inst: &Inst,
+        t: usize,
+        (dst, dst_idx): (Buf, Val),
+        (src, src_idx): (Buf, Val),
+        bytes: u8,
+    ) -> Result<(), Trap> {
+        let (d, s) = (self.region(dst, t), self.region(src, t));
+        let size = self.regions[s].elem().bytes();
+        let (di, si) = (self.int(dst_idx, t), self.int(src_idx, t));
+        let misaligned = !self.regions[s].address(si).is_multiple_of(usize::from(bytes))
+            || !(di as usize).wrapping_mul(size).is_multiple_of(usize::from(bytes));
+        if misaligned {
+            return Err(self.trap(inst, format!("copy {di} <- {si} is not aligned to {bytes} bytes")));
+        }
+        let elems = i64::from(bytes) / size as i64;
+        self.copies[t].1.push(AsyncCopy { dst: d, dst_idx: di, src: s, src_idx: si, elems });
+        Ok(())
+    }
+
+    fn finish_copy(&mut self, inst: &Inst, t: usize, c: AsyncCopy) -> Result<(), Trap> {
+        let epoch = self.epoch;
+        for i in 0..c.elems {
+            let r = self.regions[c.src]
+                .read(c.src_idx.wrapping_add(i), t as u32, epoch)
+                .and_then(|bits| self.regions[c.dst].write(c.dst_idx.wrapping_add(i), bits, t as u32, epoch));
+            r.map_err(|m| self.trap(inst, format!("copy_async: {m}")))?;
+        }
+        Ok(())
+    }
+}
