@@ -1,0 +1,337 @@
+//! Element-wise functions of two tensors that are broadcast against each other.
+
+use crate::diag::Diag;
+use crate::dim::Dim;
+use crate::dtype::DType;
+use crate::graph::Fact;
+use crate::op::{EvalCx, InferCx, OpDef};
+use crate::tensor::{Elems, Tensor, Value, elem_count, strides};
+use crate::types::{TensorType, Type};
+
+crate::attr_enum! {
+    /// Which function of two elements.
+    BinaryKind {
+        /// Sum; integers wrap.
+        Add = "add",
+        /// Difference; integers wrap.
+        Sub = "sub",
+        /// Product; integers wrap.
+        Mul = "mul",
+        /// Quotient; integers round towards 0, and division by 0 gives 0.
+        Div = "div",
+        /// Power. An integer base with a negative integer exponent gives 1 / base^n rounded towards 0.
+        Pow = "pow",
+        /// Remainder with the sign of the divisor; 0 for a divisor of 0.
+        Mod = "mod",
+        /// Remainder with the sign of the dividend; integers: 0 for a divisor of 0.
+        Fmod = "fmod",
+        /// The smaller one; NaN if one is NaN.
+        Min = "min",
+        /// The larger one; NaN if one is NaN.
+        Max = "max",
+        /// The slope (second operand) times x where x < 0, else x.
+        PRelu = "prelu",
+        /// Logical and of bools.
+        And = "and",
+        /// Logical or of bools.
+        Or = "or",
+        /// Logical exclusive or of bools.
+        Xor = "xor",
+        /// Bitwise and of integers.
+        BitAnd = "bit-and",
+        /// Bitwise or of integers.
+        BitOr = "bit-or",
+        /// Bitwise exclusive or of integers.
+        BitXor = "bit-xor",
+        /// Shift left; 0 from the width of the type on.
+        ShiftLeft = "shift-left",
+        /// Shift right, filling with the sign of signed types; as shifted by the width - 1 from the width on.
+        ShiftRight = "shift-right",
+        /// Equal; the result is bool.
+        Equal = "equal",
+        /// Less; the result is bool.
+        Less = "less",
+        /// Less or equal; the result is bool.
+        LessEqual = "less-equal",
+        /// Greater; the result is bool.
+        Greater = "greater",
+        /// Greater or equal; the result is bool.
+        GreaterEqual = "greater-equal",
+    }
+}
+
+crate::op_struct! {
+    /// An element-wise function of two broadcast tensors of one dtype (the exponent of `pow` may have another). Floats narrower than 32 bits are computed in f32 and rounded once.
+    Binary {
+        /// Which.
+        kind: BinaryKind,
+    }
+}
+
+impl BinaryKind {
+    /// Whether the result is bool whatever the operands are.
+    pub fn is_comparison(self) -> bool {
+        use BinaryKind::*;
+        matches!(self, Equal | Less | LessEqual | Greater | GreaterEqual)
+    }
+    fn accepts(self, d: DType) -> bool {
+        use BinaryKind::*;
+        match self {
+            And | Or | Xor => d == DType::Bool,
+            BitAnd | BitOr | BitXor | ShiftLeft | ShiftRight => d.is_int(),
+            Equal => true,
+            _ => d.is_int() || d.is_float(),
+        }
+    }
+    /// The function on floats; comparisons give 0 or 1.
+    pub fn apply_float(self, a: f64, b: f64) -> f64 {
+        use BinaryKind::*;
+        let flag = |x: bool| f64::from(u8::from(x));
+        match self {
+            Add => a + b,
+            Sub => a - b,
+            Mul => a * b,
+            Div => a / b,
+            Pow => a.powf(b),
+            Mod => {
+                let r = a % b;
+                if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
+            }
+            Fmod => a % b,
+            Min => {
+                if a.is_nan() || b.is_nan() {
+                    f64::NAN
+                } else {
+                    a.min(b)
+                }
+            }
+            Max => {
+                if a.is_nan() || b.is_nan() {
+                    f64::NAN
+                } else {
+                    a.max(b)
+                }
+            }
+            PRelu => {
+                if a < 0.0 {
+                    a * b
+                } else {
+                    a
+                }
+            }
+            Equal => flag(a == b),
+            Less => flag(a < b),
+            LessEqual => flag(a <= b),
+            Greater => flag(a > b),
+            GreaterEqual => flag(a >= b),
+            And | Or | Xor | BitAnd | BitOr | BitXor | ShiftLeft | ShiftRight => f64::NAN,
+        }
+    }
+    /// The function on integers of `bits` bits, before wrapping.
+    pub fn apply_int(self, a: i128, b: i128, bits: u32) -> i128 {
+        use BinaryKind::*;
+        let flag = i128::from;
+        match self {
+            Add => a + b,
+            Sub => a - b,
+            Mul => a.wrapping_mul(b),
+            Div => {
+                if b == 0 {
+                    0
+                } else {
+                    a / b
+                }
+            }
+            Pow => int_pow(a, b),
+            Mod => {
+                if b == 0 {
+                    0
+                } else {
+                    ((a % b) + b) % b
+                }
+            }
+            Fmod => {
+                if b == 0 {
+                    0
+                } else {
+                    a % b
+                }
+            }
+            Min => a.min(b),
+            Max => a.max(b),
+            PRelu => {
+                if a < 0 {
+                    a.wrapping_mul(b)
+                } else {
+                    a
+                }
+            }
+            And => flag(a != 0 && b != 0),
+            Or => flag(a != 0 || b != 0),
+            Xor => flag((a != 0) != (b != 0)),
+            BitAnd => a & b,
+            BitOr => a | b,
+            BitXor => a ^ b,
+            ShiftLeft => {
+                if (0..i128::from(bits)).contains(&b) {
+                    a << b
+                } else {
+                    0
+                }
+            }
+            ShiftRight => a >> b.clamp(0, i128::from(bits) - i128::from(a < 0)),
+            Equal => flag(a == b),
+            Less => flag(a < b),
+            LessEqual => flag(a <= b),
+            Greater => flag(a > b),
+            GreaterEqual => flag(a >= b),
+        }
+    }
+    fn apply_dim(self, a: &Dim, b: &Dim) -> Option<Dim> {
+        match self {
+            BinaryKind::Add => Some(a.add(b)),
+            BinaryKind::Sub => Some(a.sub(b)),
+            BinaryKind::Mul => Some(a.mul(b)),
+            // Rounding towards 0 and towards minus infinity agree for dims, which are not negative.
+            BinaryKind::Div if b.as_const().is_some_and(|b| b > 0) => Some(a.floor_div(b)),
+            BinaryKind::Mod if b.as_const().is_some_and(|b| b > 0) => Some(a.modulo(b)),
+            BinaryKind::Min => Some(a.smaller(b)),
+            BinaryKind::Max => Some(a.larger(b)),
+            BinaryKind::Equal => match a.sub(b).as_const() {
+                Some(d) => Some(i64::from(d == 0).into()),
+                None => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+fn int_pow(a: i128, b: i128) -> i128 {
+    if b < 0 {
+        return match a {
+            1 => 1,
+            -1 => {
+                if b % 2 == 0 {
+                    1
+                } else {
+                    -1
+                }
+            }
+            _ => 0,
+        };
+    }
+    let (mut base, mut e, mut out) = (a, b, 1i128);
+    while e > 0 {
+        if e & 1 == 1 {
+            out = out.wrapping_mul(base);
+        }
+        base = base.wrapping_mul(base);
+        e >>= 1;
+    }
+    out
+}
+
+/// For each element of `out`, the position of its source in a tensor of shape `from` that is broadcast to it.
+pub fn broadcast_positions(from: &[usize], out: &[usize]) -> Result<Vec<usize>, Diag> {
+    let offset = out
+        .len()
+        .checked_sub(from.len())
+        .ok_or_else(|| Diag::error("shape-mismatch", "rank too large to broadcast"))?;
+    let st = strides(from);
+    let mut step = vec![0usize; out.len()];
+    for (i, d) in from.iter().enumerate() {
+        if *d != out[offset + i] && *d != 1 {
+            return Err(Diag::error("shape-mismatch", format!("{from:?} cannot be broadcast to {out:?}")));
+        }
+        step[offset + i] = if *d == 1 { 0 } else { st[i] };
+    }
+    let n = elem_count(out)?;
+    let mut pos = Vec::with_capacity(n);
+    let (mut index, mut at) = (vec![0usize; out.len()], 0usize);
+    for _ in 0..n {
+        pos.push(at);
+        for axis in (0..out.len()).rev() {
+            index[axis] += 1;
+            at += step[axis];
+            if index[axis] < out[axis] {
+                break;
+            }
+            at -= step[axis] * out[axis];
+            index[axis] = 0;
+        }
+    }
+    Ok(pos)
+}
+
+/// The broadcast of concrete shapes.
+pub fn broadcast_concrete(a: &[usize], b: &[usize]) -> Result<Vec<usize>, Diag> {
+    let rank = a.len().max(b.len());
+    let at = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |k| s[k]);
+    (0..rank)
+        .map(|i| match (at(a, i), at(b, i)) {
+            (x, y) if x == y => Ok(x),
+            (1, y) => Ok(y),
+            (x, 1) => Ok(x),
+            (x, y) => {
+                Err(Diag::error("shape-mismatch", format!("axes of size {x} and {y} cannot be broadcast")))
+            }
+        })
+        .collect()
+}
+
+impl OpDef for Binary {
+    const NAME: &'static str = "binary";
+    const INPUTS: (usize, usize) = (2, 2);
+    fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
+        let d = cx.expect_dtype(
+            0,
+            |d| self.kind.accepts(d),
+            &format!("a type that `{}` takes", self.kind.name()),
+        )?;
+        match self.kind {
+            BinaryKind::Pow => cx.expect_dtype(1, |d| self.kind.accepts(d), "a number")?,
+            _ => cx.expect_same_dtype(0)?,
+        };
+        let dtype = if self.kind.is_comparison() { DType::Bool } else { d };
+        let shape = cx.broadcast_all()?;
+        let content = match (cx.ints(0), cx.ints(1)) {
+            (Some(a), Some(b)) if d.is_int() && shape.as_ref().is_some_and(|s| s.len() <= 1) => {
+                let n = if a.len() == 1 { b.len() } else { a.len() };
+                let pick =
+                    |v: &[Dim], i: usize| if v.len() == 1 { v.first().cloned() } else { v.get(i).cloned() };
+                (0..n).map(|i| self.kind.apply_dim(&pick(&a, i)?, &pick(&b, i)?)).collect()
+            }
+            _ => None,
+        };
+        Ok(vec![Fact { ty: Type::from(TensorType { dtype, shape, quant: None }), content }])
+    }
+    fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
+        let (a, b) = (cx.tensor(0)?, cx.tensor(1)?);
+        let shape = broadcast_concrete(a.shape(), b.shape())?;
+        let (pa, pb) = (broadcast_positions(a.shape(), &shape)?, broadcast_positions(b.shape(), &shape)?);
+        let pairs = pa.into_iter().zip(pb);
+        let d = a.dtype();
+        let out = if self.kind.is_comparison() { DType::Bool } else { d };
+        let flags = |v: Vec<bool>| Elems::I(v.into_iter().map(i128::from).collect());
+        let elems = match (a.elems(), b.elems()) {
+            (Elems::F(x), Elems::F(y)) if self.kind.is_comparison() => {
+                flags(pairs.map(|(i, j)| self.kind.apply_float(x[i], y[j]) != 0.0).collect())
+            }
+            (Elems::F(x), Elems::F(y)) => {
+                Elems::F(pairs.map(|(i, j)| self.kind.apply_float(x[i], y[j])).collect())
+            }
+            (Elems::I(x), Elems::I(y)) => {
+                Elems::I(pairs.map(|(i, j)| self.kind.apply_int(x[i], y[j], d.bits())).collect())
+            }
+            (Elems::F(x), Elems::I(y)) => {
+                Elems::F(pairs.map(|(i, j)| self.kind.apply_float(x[i], y[j] as f64)).collect())
+            }
+            (Elems::I(x), Elems::F(y)) => {
+                Elems::I(pairs.map(|(i, j)| self.kind.apply_float(x[i] as f64, y[j]) as i128).collect())
+            }
+            (Elems::S(x), Elems::S(y)) => flags(pairs.map(|(i, j)| x[i] == y[j]).collect()),
+            _ => return Err(Diag::error("dtype-mismatch", "operands of different kinds")),
+        };
+        Ok(vec![Tensor::from_elems(out, shape, elems)?.into()])
+    }
+}

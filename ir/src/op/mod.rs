@@ -1,0 +1,128 @@
+//! The operations: one closed enum, one table. Each operation states its fields, its shape rule (`infer`), its
+//! meaning (`eval`) and facts about it, in a file of its own or of its family.
+//!
+//! To add one, see `docs/adding-an-op.md`.
+
+use crate::attr::Attrs;
+use crate::diag::Diag;
+use crate::graph::Fact;
+use crate::tensor::Value;
+
+mod eval;
+mod infer;
+
+pub mod binary;
+pub mod cast;
+pub mod konst;
+pub mod reshape;
+pub mod unary;
+pub mod where_;
+
+pub use eval::{EvalCx, EvalEnv};
+pub use infer::{InferCx, broadcast_dim, broadcast_shapes, normalize_axes, normalize_axis};
+pub use konst::Const;
+
+/// What an operation does besides computing its results.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effects {
+    /// Nothing: equal operands give equal results, and unused results may vanish.
+    None,
+    /// Draws random numbers: may vanish, must not be merged.
+    Random,
+}
+
+/// An operation: its fields with everything that follows from them.
+pub trait OpDef: Attrs + Clone + PartialEq + std::fmt::Debug {
+    /// Name in the text format, kebab-case.
+    const NAME: &'static str;
+    /// The fewest and the most operands. Operands from the fewest on may be omitted.
+    const INPUTS: (usize, usize);
+    /// How many regions it holds.
+    const REGIONS: usize = 0;
+    /// The types of the results. The only shape rule of the operation; it also validates the operands and fields.
+    fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag>;
+    /// The results: reference semantics, slow and obvious.
+    fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag>;
+    /// Effects.
+    fn effects(&self) -> Effects {
+        Effects::None
+    }
+    /// The index of the operand that holds trained weights, if the operation has one by nature.
+    fn weight_input(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// Operands without an upper limit.
+pub const MANY: usize = usize::MAX;
+
+macro_rules! op_table {
+    ($($variant:ident => $path:path,)*) => {
+        /// An operation. Closed: every consumer matches all of them.
+        #[derive(Clone, PartialEq, Debug)]
+        pub enum Op { $(#[allow(missing_docs)] $variant($path),)* }
+        $(impl From<$path> for Op {
+            fn from(op: $path) -> Op {
+                Op::$variant(op)
+            }
+        })*
+        impl Op {
+            /// Name and documentation of every operation.
+            pub fn table() -> Vec<(&'static str, &'static [&'static str])> {
+                vec![$((<$path as OpDef>::NAME, <$path as Attrs>::DOC),)*]
+            }
+            /// Name in the text format.
+            pub fn name(&self) -> &'static str {
+                match self { $(Op::$variant(_) => <$path as OpDef>::NAME,)* }
+            }
+            /// The fewest and the most operands.
+            pub fn arity(&self) -> (usize, usize) {
+                match self { $(Op::$variant(_) => <$path as OpDef>::INPUTS,)* }
+            }
+            /// How many regions it holds.
+            pub fn regions(&self) -> usize {
+                match self { $(Op::$variant(_) => <$path as OpDef>::REGIONS,)* }
+            }
+            /// Its effects.
+            pub fn effects(&self) -> Effects {
+                match self { $(Op::$variant(op) => op.effects(),)* }
+            }
+            /// The operand that holds trained weights.
+            pub fn weight_input(&self) -> Option<usize> {
+                match self { $(Op::$variant(op) => op.weight_input(),)* }
+            }
+            /// Appends its fields.
+            pub fn write_attrs(&self, out: &mut String) {
+                match self { $(Op::$variant(op) => op.write_attrs(out),)* }
+            }
+            /// The operation with this name and these fields.
+            pub fn read(name: &str, mut pairs: Vec<(String, String)>) -> Result<Op, String> {
+                let op = match name {
+                    $(<$path as OpDef>::NAME => Op::$variant(<$path as Attrs>::read_attrs(&mut pairs)?),)*
+                    _ => return Err(format!("no operation is called `{name}`")),
+                };
+                match pairs.first() {
+                    Some((n, _)) => Err(format!("`{name}` has no field `{n}`")),
+                    None => Ok(op),
+                }
+            }
+            pub(crate) fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
+                match self { $(Op::$variant(op) => op.infer(cx),)* }
+            }
+            /// Computes the results.
+            pub fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
+                match self { $(Op::$variant(op) => op.eval(cx),)* }
+            }
+        }
+    };
+}
+
+// The only list of operations in the workspace, by family.
+op_table! {
+    Const => konst::Const,
+    Unary => unary::Unary,
+    Binary => binary::Binary,
+    Where => where_::Where,
+    Cast => cast::Cast,
+    Reshape => reshape::Reshape,
+}
