@@ -8,9 +8,23 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod arena;
+pub mod cpu;
 pub mod dtype;
+pub mod error;
+pub mod exec;
+pub mod kernel;
 pub mod library;
+pub mod mem;
+pub mod object;
 pub mod plan;
+pub mod pool;
+pub mod sys;
 
 pub use dtype::DType;
+pub use error::{Error, ErrorKind};
+pub use exec::{Desc, OutputView, Program, Session, SessionOptions};
+pub use kernel::{Code, Ctx, HostKernels, KernelFn};
+pub use object::{Object, Tensor};
 pub use plan::Plan;
+pub use pool::Pool;

@@ -1,0 +1,287 @@
+//! A small pool of threads that shares out one range at a time.
+//!
+//! The calling thread works too, so a pool of `n` threads starts `n - 1`. Work is claimed in chunks, so a thread that
+//! is delayed does not stall the others. Between ranges that follow closely the threads spin, if every thread has a
+//! processor and the quota allows it, and then sleep in a futex.
+use crate::cpu::{self, FlushGuard};
+use crate::sys;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering};
+
+/// How long a thread spins before it sleeps.
+const SPIN_NS: u64 = 100_000;
+/// Chunks per thread that a range is cut into, if the grain allows it.
+const CHUNKS: i64 = 4;
+
+type Job<'a> = &'a (dyn Fn(i64, i64) + Sync);
+
+struct Shared {
+    /// Changes when there is a new range, and at the end. Threads sleep on it.
+    epoch: AtomicU32,
+    stop: AtomicBool,
+    /// The job: a pointer to a `Job` on the stack of the caller, who waits for all threads to leave it.
+    job: AtomicPtr<c_void>,
+    next: AtomicI64,
+    extent: AtomicI64,
+    chunk: AtomicI64,
+    /// Whether the job may be joined.
+    open: AtomicBool,
+    /// Threads that have joined the job or are about to ask whether they may. The caller sleeps on it.
+    active: AtomicU32,
+    sleepers: AtomicU32,
+    caller_sleeps: AtomicBool,
+    spin: bool,
+}
+
+/// Threads that sessions share.
+pub struct Pool {
+    shared: Box<Shared>,
+    threads: Vec<sys::Thread>,
+    busy: AtomicBool,
+}
+
+impl core::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Pool({} threads)", self.threads())
+    }
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller's included. Fewer if the system refuses to start them.
+    pub fn new(threads: usize) -> Pool {
+        let spin = cpu::cores().may_spin(threads);
+        let shared = Box::new(Shared {
+            epoch: AtomicU32::new(0),
+            stop: AtomicBool::new(false),
+            job: AtomicPtr::new(core::ptr::null_mut()),
+            next: AtomicI64::new(0),
+            extent: AtomicI64::new(0),
+            chunk: AtomicI64::new(1),
+            open: AtomicBool::new(false),
+            active: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
+            caller_sleeps: AtomicBool::new(false),
+            spin,
+        });
+        let arg = (&raw const *shared).cast_mut().cast();
+        let mut handles = Vec::new();
+        for _ in 1..threads.min(1024) {
+            // SAFETY: the shared state outlives the threads: `drop` joins them first.
+            match unsafe { sys::spawn(worker, arg) } {
+                Some(t) => handles.push(t),
+                None => break,
+            }
+        }
+        Pool { shared, threads: handles, busy: AtomicBool::new(false) }
+    }
+
+    /// Threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    /// Calls `f` for parts that cover `0..extent`, cut at multiples of `grain` (>= 1), and returns when all are done.
+    /// While another caller uses the pool, the calling thread does everything.
+    pub fn run(&self, extent: i64, grain: i64, f: Job<'_>) {
+        if extent <= 0 {
+            return;
+        }
+        let workers = self.threads.len() as i64;
+        if extent <= grain || workers == 0 || self.busy.swap(true, Ordering::Acquire) {
+            f(0, extent);
+            return;
+        }
+        let s = &*self.shared;
+        let parts = (workers + 1) * CHUNKS;
+        let units = extent / grain + (extent % grain != 0) as i64;
+        let chunk = (units / parts + (units % parts != 0) as i64).saturating_mul(grain);
+        s.next.store(0, Ordering::Relaxed);
+        s.extent.store(extent, Ordering::Relaxed);
+        s.chunk.store(chunk, Ordering::Relaxed);
+        s.job.store((&raw const f).cast_mut().cast(), Ordering::Relaxed);
+        s.open.store(true, Ordering::SeqCst);
+        // Pairs with the check of a thread that is about to sleep: it counts itself before it reads the epoch.
+        s.epoch.fetch_add(1, Ordering::SeqCst);
+        if s.sleepers.load(Ordering::SeqCst) > 0 {
+            sys::futex_wake(&s.epoch, i32::MAX);
+        }
+        s.work(f);
+        // A thread that has not joined by now finds the job closed: nothing waits for a thread to wake up.
+        s.open.store(false, Ordering::SeqCst);
+        s.wait_for_workers();
+        self.busy.store(false, Ordering::Release);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        sys::futex_wake(&self.shared.epoch, i32::MAX);
+        for &t in &self.threads {
+            sys::join(t);
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self, f: Job<'_>) {
+        let (extent, chunk) = (self.extent.load(Ordering::Relaxed), self.chunk.load(Ordering::Relaxed));
+        loop {
+            let lo = self.next.fetch_add(chunk, Ordering::Relaxed);
+            if lo >= extent || lo < 0 {
+                return;
+            }
+            f(lo, lo.saturating_add(chunk).min(extent));
+        }
+    }
+
+    fn wait_for_workers(&self) {
+        let mut spins = Spins::new(self.spin);
+        loop {
+            let left = self.active.load(Ordering::SeqCst);
+            if left == 0 {
+                return;
+            }
+            if !spins.again() {
+                self.caller_sleeps.store(true, Ordering::SeqCst);
+                let left = self.active.load(Ordering::SeqCst);
+                if left != 0 {
+                    sys::futex_wait(&self.active, left);
+                }
+                self.caller_sleeps.store(false, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// Waiting by spinning, for a limited time.
+struct Spins {
+    allowed: bool,
+    count: u32,
+    until: u64,
+}
+
+impl Spins {
+    fn new(allowed: bool) -> Self {
+        Spins { allowed, count: 0, until: 0 }
+    }
+
+    /// Waits a moment. `false` when it is time to sleep.
+    fn again(&mut self) -> bool {
+        if !self.allowed {
+            return false;
+        }
+        core::hint::spin_loop();
+        self.count += 1;
+        if self.count % 256 != 0 {
+            return true;
+        }
+        let now = sys::now_ns();
+        if self.until == 0 {
+            self.until = now + SPIN_NS;
+        }
+        now < self.until
+    }
+}
+
+extern "C" fn worker(arg: *mut c_void) -> *mut c_void {
+    // SAFETY: `arg` is the shared state, which lives until this thread is joined.
+    let s = unsafe { &*arg.cast::<Shared>() };
+    let _flush = FlushGuard::new();
+    let mut seen = 0u32;
+    loop {
+        let mut spins = Spins::new(s.spin);
+        let mut now = s.epoch.load(Ordering::Acquire);
+        while now == seen {
+            if !spins.again() {
+                s.sleepers.fetch_add(1, Ordering::SeqCst);
+                if s.epoch.load(Ordering::SeqCst) == seen {
+                    sys::futex_wait(&s.epoch, seen);
+                }
+                s.sleepers.fetch_sub(1, Ordering::SeqCst);
+            }
+            now = s.epoch.load(Ordering::Acquire);
+        }
+        seen = now;
+        if s.stop.load(Ordering::SeqCst) {
+            return core::ptr::null_mut();
+        }
+        s.active.fetch_add(1, Ordering::SeqCst);
+        if s.open.load(Ordering::SeqCst) {
+            // SAFETY: the job was open after this thread was counted, so its caller, who closes it and then waits
+            // until nobody is counted, keeps it alive until the decrement below.
+            let f = unsafe { *s.job.load(Ordering::Relaxed).cast::<Job<'_>>() };
+            s.work(f);
+        }
+        if s.active.fetch_sub(1, Ordering::SeqCst) == 1 && s.caller_sleeps.load(Ordering::SeqCst) {
+            sys::futex_wake(&s.active, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use std::sync::Arc;
+
+    fn covers(pool: &Pool, extent: i64, grain: i64) {
+        let hits: Vec<AtomicU32> = (0..extent.max(0)).map(|_| AtomicU32::new(0)).collect();
+        pool.run(extent, grain, &|lo, hi| {
+            assert!(lo < hi && lo % grain == 0 && (hi == extent || hi % grain == 0));
+            for i in lo..hi {
+                hits[i as usize].fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1), "extent {extent} grain {grain}");
+    }
+
+    #[test]
+    fn every_part_runs_once() {
+        for threads in [1, 2, 4] {
+            let pool = Pool::new(threads);
+            assert_eq!(pool.threads(), threads);
+            for extent in [0, 1, 2, 7, 64, 1000] {
+                for grain in [1, 3, 64, 2000] {
+                    covers(&pool, extent, grain);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_wake_after_sleeping() {
+        let pool = Pool::new(3);
+        for _ in 0..5 {
+            covers(&pool, 100, 1);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn callers_share_a_pool() {
+        let pool = Arc::new(Pool::new(2));
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                let pool = pool.clone();
+                std::thread::spawn(move || (0..200).for_each(|i| covers(&pool, 50 + i, 4)))
+            })
+            .collect();
+        for c in callers {
+            c.join().expect("no panic");
+        }
+    }
+
+    #[test]
+    fn a_range_at_the_end_of_the_integers_ends() {
+        let pool = Pool::new(2);
+        let parts = vec![AtomicU32::new(0)];
+        pool.run(i64::MAX, i64::MAX / 3, &|_, _| {
+            parts[0].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(parts[0].load(Ordering::Relaxed) >= 3);
+    }
+}
