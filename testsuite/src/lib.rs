@@ -1,4 +1,6 @@
 //! What the tests share: text tests, random numbers and random graphs. See ARCHITECTURE.md.
 
+pub mod differential;
 pub mod rng;
+pub mod smith;
 pub mod text;

@@ -1,0 +1,289 @@
+//! Random valid graphs. A [`Sketch`] is a seed and a list of steps; building it runs one recipe per step, each of
+//! which adds operations whose operands it picks from what is there, or makes. Dropping steps leaves a valid graph, so
+//! a failure shrinks by dropping steps.
+//!
+//! Floating-point inputs hold quarters of small integers, and every value knows whether all engines must compute it
+//! alike to the bit (`exact`) and how large it can be (`size`). Operations that jump (rounding, comparing, sorting, conversion
+//! to integers) take exact values only, so that an honest difference in the last bit never becomes a large one.
+
+use crate::rng::Rng;
+use planish_ir::{DType, Dim, Editor, Graph, Op, SymId, Tensor, Type, ValueId};
+use std::collections::BTreeMap;
+
+mod arrays;
+mod compare;
+mod elementwise;
+mod recipes;
+mod values;
+
+pub use compare::{Tolerance, compare, tolerance};
+pub use recipes::{RECIPES, Recipe};
+pub use values::Domain;
+
+/// What a random graph is made from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sketch {
+    /// Decides symbols and input values.
+    pub seed: u64,
+    /// One recipe each: its number among [`RECIPES`] and the seed of its choices.
+    pub steps: Vec<(usize, u64)>,
+}
+
+/// A random graph with inputs to run it on.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The graph.
+    pub graph: Graph,
+    /// A value for every input.
+    pub inputs: Vec<Tensor>,
+    /// For every output, whether all engines must agree on it to the bit.
+    pub exact: Vec<bool>,
+}
+
+/// A tensor of the graph under construction.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) v: ValueId,
+    pub(crate) dtype: DType,
+    /// The dims under the binding of the symbols.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) exact: bool,
+    /// A bound on the absolute value of the elements.
+    pub(crate) size: f64,
+}
+
+impl Item {
+    pub(crate) fn rank(&self) -> usize {
+        self.shape.len()
+    }
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// What is known of the results of an operation beyond their types.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quality {
+    pub(crate) exact: bool,
+    pub(crate) size: f64,
+}
+
+/// Values above this are not computed with any further.
+const LARGE: f64 = 1e6;
+/// The most elements of one tensor.
+const MAX_LEN: usize = 4096;
+
+/// A graph under construction.
+pub(crate) struct Smith<'g> {
+    pub(crate) ed: Editor<'g>,
+    pub(crate) rng: Rng,
+    pub(crate) pool: Vec<Item>,
+    inputs: Vec<Tensor>,
+    bound: BTreeMap<SymId, i64>,
+    symbols: Vec<(SymId, usize)>,
+}
+
+impl Sketch {
+    /// A sketch of `len` steps.
+    pub fn random(seed: u64, len: usize) -> Sketch {
+        let mut rng = Rng::new(seed);
+        Sketch { seed, steps: (0..len).map(|_| (rng.below(RECIPES.len()), rng.bits())).collect() }
+    }
+
+    /// The graph. Steps whose recipe finds nothing to do add nothing.
+    pub fn build(&self) -> Built {
+        let mut graph = Graph::new("random");
+        let (inputs, exact) = Smith::new(&mut graph, self.seed).run(&self.steps);
+        Built { graph, inputs, exact }
+    }
+
+    /// The smallest sketch found that still fails, by dropping ever fewer steps at a time.
+    pub fn shrink(&self, fails: &dyn Fn(&Sketch) -> bool) -> Sketch {
+        let mut best = self.clone();
+        let mut chunk = best.steps.len().div_ceil(2).max(1);
+        loop {
+            let mut at = 0;
+            let before = best.steps.len();
+            while at < best.steps.len() {
+                let mut smaller = best.clone();
+                smaller.steps.drain(at..(at + chunk).min(smaller.steps.len()));
+                if fails(&smaller) {
+                    best = smaller;
+                } else {
+                    at += chunk;
+                }
+            }
+            if chunk == 1 && best.steps.len() == before {
+                return best;
+            }
+            chunk = (chunk / 2).max(1);
+        }
+    }
+}
+
+impl<'g> Smith<'g> {
+    fn new(graph: &'g mut Graph, seed: u64) -> Smith<'g> {
+        let mut rng = Rng::new(seed ^ 0x5eed);
+        let mut ed = Editor::new(graph);
+        let mut symbols = Vec::new();
+        let mut bound = BTreeMap::new();
+        for name in ["n", "m"] {
+            if rng.one_in(2) {
+                let id = ed.graph_mut().symbols.named(name);
+                let value = values::small_dim(&mut rng);
+                symbols.push((id, value));
+                bound.insert(id, value as i64);
+            }
+        }
+        Smith { ed, rng, pool: Vec::new(), inputs: Vec::new(), bound, symbols }
+    }
+
+    /// Runs the steps, then makes every unused value an output.
+    fn run(mut self, steps: &[(usize, u64)]) -> (Vec<Tensor>, Vec<bool>) {
+        for (recipe, seed) in steps {
+            self.rng = Rng::new(*seed);
+            let _ = (RECIPES[recipe % RECIPES.len()].make)(&mut self);
+        }
+        let mut ends: Vec<Item> =
+            self.pool.iter().filter(|item| self.ed.graph().uses(item.v).is_empty()).cloned().collect();
+        ends.retain(|item| self.ed.graph().def_node(item.v).is_some());
+        if ends.is_empty() {
+            ends.extend(self.pool.last().cloned());
+        }
+        let root = self.ed.graph().root();
+        for item in &ends {
+            self.ed.result(root, item.v);
+        }
+        (self.inputs, ends.iter().map(|item| item.exact).collect())
+    }
+
+    /// Adds an operation, given by its name and fields in the text format. Every result joins the pool; operands or
+    /// fields that the operation rejects add nothing.
+    pub(crate) fn emit(
+        &mut self,
+        name: &str,
+        fields: &[(&str, String)],
+        operands: &[Option<&Item>],
+        quality: Quality,
+    ) -> Option<Vec<Item>> {
+        if !quality.size.is_finite() || quality.size > LARGE {
+            return None;
+        }
+        let pairs = fields.iter().map(|(field, text)| ((*field).to_owned(), text.clone())).collect();
+        let op = match Op::read(name, pairs) {
+            Ok(op) => op,
+            Err(why) => panic!("the recipe of {name} is wrong: {why}"),
+        };
+        let values: Vec<Option<ValueId>> = operands.iter().map(|item| item.map(|item| item.v)).collect();
+        let results = self.ed.node(op, &values).ok()?;
+        Some(self.join(&results, quality))
+    }
+
+    /// [`Smith::emit`] with one result and no omitted operands.
+    pub(crate) fn emit1(
+        &mut self,
+        name: &str,
+        fields: &[(&str, String)],
+        operands: &[&Item],
+        quality: Quality,
+    ) -> Option<Item> {
+        let operands: Vec<Option<&Item>> = operands.iter().map(|item| Some(*item)).collect();
+        self.emit(name, fields, &operands, quality)?.into_iter().next()
+    }
+
+    /// Puts the tensors among `results` whose dims the inputs decide into the pool.
+    pub(crate) fn join(&mut self, results: &[ValueId], quality: Quality) -> Vec<Item> {
+        let items: Vec<Item> = results.iter().filter_map(|v| self.item(*v, quality)).collect();
+        self.pool.extend(items.iter().filter(|item| item.len() <= MAX_LEN).cloned());
+        items
+    }
+
+    pub(crate) fn item(&self, v: ValueId, quality: Quality) -> Option<Item> {
+        let graph = self.ed.graph();
+        let ty = graph.ty(v).as_tensor()?;
+        let dims = ty.shape.as_ref()?.iter();
+        let shape: Option<Vec<usize>> = dims
+            .map(|dim| dim.eval(&|s| self.bound.get(&s).copied()).and_then(|d| usize::try_from(d).ok()))
+            .collect();
+        Some(Item { v, dtype: ty.dtype, shape: shape?, exact: quality.exact, size: quality.size })
+    }
+
+    /// A tensor of the pool that fits, or a fresh one of this type.
+    pub(crate) fn get(&mut self, dtype: DType, shape: &[usize], domain: Domain) -> Item {
+        let fits: Vec<usize> = (0..self.pool.len())
+            .filter(|i| {
+                let item = &self.pool[*i];
+                item.dtype == dtype && item.shape == shape && domain.holds(item)
+            })
+            .collect();
+        match self.rng.pick(&fits).copied() {
+            Some(i) if !self.rng.one_in(3) => self.pool[i].clone(),
+            _ => self.fresh(dtype, shape, domain),
+        }
+    }
+
+    /// A tensor of the pool for which `ok` holds, or a fresh one with random dims.
+    pub(crate) fn some(
+        &mut self,
+        dtypes: &[DType],
+        ok: impl Fn(&Item) -> bool,
+        shape: impl FnOnce(&mut Rng) -> Vec<usize>,
+    ) -> Item {
+        let fits: Vec<usize> = (0..self.pool.len())
+            .filter(|i| dtypes.contains(&self.pool[*i].dtype) && ok(&self.pool[*i]))
+            .collect();
+        if let Some(i) = self.rng.pick(&fits).copied()
+            && !self.rng.one_in(4)
+        {
+            return self.pool[i].clone();
+        }
+        let dtype = self.rng.choose(dtypes);
+        let shape = shape(&mut self.rng);
+        self.fresh(dtype, &shape, Domain::Any)
+    }
+
+    /// A new input or constant.
+    pub(crate) fn fresh(&mut self, dtype: DType, shape: &[usize], domain: Domain) -> Item {
+        let tensor = values::random_tensor(&mut self.rng, dtype, shape, domain);
+        let quality = Quality { exact: true, size: domain.size() };
+        let v = if self.rng.one_in(2) { self.add_input(&tensor) } else { self.constant(tensor.clone()) };
+        let item = Item { v, dtype, shape: shape.to_vec(), exact: quality.exact, size: quality.size };
+        self.pool.push(item.clone());
+        item
+    }
+
+    /// A constant outside the pool, for operands such as axes and shapes.
+    pub(crate) fn constant(&mut self, tensor: Tensor) -> ValueId {
+        match self.ed.constant(tensor) {
+            Ok(v) => v,
+            Err(why) => panic!("a constant was rejected: {why}"),
+        }
+    }
+
+    /// A vector of i64 as a constant operand.
+    pub(crate) fn ints(&mut self, values: &[i64]) -> Item {
+        let v = self.constant(Tensor::vec_i64(values));
+        Item { v, dtype: DType::I64, shape: vec![values.len()], exact: true, size: 0.0 }
+    }
+
+    /// A scalar i64 as a constant operand.
+    pub(crate) fn int(&mut self, value: i64) -> Item {
+        let v = self.constant(Tensor::scalar_i64(value));
+        Item { v, dtype: DType::I64, shape: Vec::new(), exact: true, size: 0.0 }
+    }
+
+    /// An input, some of whose dims are symbols that are bound to the dim.
+    fn add_input(&mut self, tensor: &Tensor) -> ValueId {
+        let mut dims = Vec::new();
+        for size in tensor.shape() {
+            let symbol = self.symbols.iter().find(|(_, value)| value == size).map(|(id, _)| *id);
+            dims.push(match symbol {
+                Some(id) if !self.rng.one_in(3) => Dim::from(id),
+                _ => Dim::from(*size),
+            });
+        }
+        let v = self.ed.input(&format!("x{}", self.inputs.len()), Type::tensor(tensor.dtype(), dims));
+        self.inputs.push(tensor.clone());
+        v
+    }
+}
