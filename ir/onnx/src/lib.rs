@@ -7,11 +7,13 @@
 //! 3. [`proto`]: prost decodes; every `bytes` field is a slice of the file.
 //! 4. [`functions`]: model-local functions are measured (cycles, expanded size) before anything is expanded.
 //! 5. [`tensor`] and [`external`]: tensor contents are validated against their shapes.
+//! 6. [`import`]: everything becomes a graph of the IR.
 #![deny(unsafe_code)]
 
 pub mod error;
 pub mod external;
 pub mod functions;
+pub mod import;
 pub mod limits;
 pub mod map;
 pub mod proto;
@@ -21,4 +23,5 @@ pub mod value;
 
 pub use error::OnnxError;
 pub use external::{ExternalData, ExternalOptions};
+pub use import::{ImportOptions, Imported, import_bytes, import_file};
 pub use limits::Limits;

@@ -8,9 +8,12 @@ use crate::proto::{
     self, MapProto, OptionalProto, SequenceProto, TypeProto, optional_proto, sequence_proto, type_proto,
 };
 use crate::scan::Root;
-use crate::tensor::{Dense, TensorReader};
+use crate::tensor::{Data, Dense, TensorReader};
 use bytes::Bytes;
+use planish_ir::tensor::MapKeys as IrMap;
+use planish_ir::{DType, Diag, Tensor, TensorType, Type, Value};
 use prost::Message;
+use std::sync::Arc;
 
 /// A value of any ONNX type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,6 +216,124 @@ fn map_proto_of(keys: &MapKeys, values: &[OnnxValue], name: &str) -> Result<MapP
     }
     out.values = Some(sequence_proto_of(values, "")?);
     Ok(out)
+}
+
+/// The tensor of the IR with these contents.
+pub fn to_tensor(dense: Dense) -> Result<Tensor, Diag> {
+    let dtype = DType::from_onnx(dense.dtype as i32).ok_or_else(|| {
+        let text = format!("element type {} is not supported", dense.dtype.as_str_name());
+        Diag::error("unsupported-dtype", text)
+    })?;
+    let too_large =
+        |_| Diag::error("limit-elements", format!("a tensor of shape {:?} is too large", dense.dims));
+    let shape =
+        dense.dims.iter().map(|d| usize::try_from(*d).map_err(too_large)).collect::<Result<Vec<_>, _>>()?;
+    match dense.data {
+        Data::Bytes(bytes) => Tensor::from_bytes(dtype, shape, bytes),
+        Data::Strings(strings) => {
+            let text = strings.iter().map(text_of).collect::<Result<_, _>>()?;
+            Tensor::from_strings(shape, text)
+        }
+    }
+}
+
+fn text_of(bytes: &Bytes) -> Result<String, Diag> {
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| Diag::error("tensor-value", "a string is not UTF-8"))?;
+    Ok(text.to_string())
+}
+
+/// The contents of a tensor of the IR.
+pub fn from_tensor(tensor: &Tensor) -> Result<Dense, OnnxError> {
+    let data = match tensor.dtype() {
+        DType::Str => {
+            Data::Strings(tensor.strings().iter().map(|s| Bytes::copy_from_slice(s.as_bytes())).collect())
+        }
+        _ => Data::Bytes(tensor.bytes().clone()),
+    };
+    let dtype = crate::tensor::data_type(tensor.dtype().onnx())?;
+    Ok(Dense { dtype, dims: tensor.shape().iter().map(|d| *d as u64).collect(), data })
+}
+
+impl OnnxValue {
+    /// The value of the IR. `ty` decides the type of what is empty.
+    pub fn into_value(self, ty: Option<&Type>) -> Result<Value, Diag> {
+        let element = |ty: Option<&Type>, items: &[Value]| match ty {
+            Some(ty) => Arc::new(ty.clone()),
+            None => Arc::new(items.first().map_or_else(|| TensorType::unranked(DType::F32).into(), loose)),
+        };
+        Ok(match self {
+            OnnxValue::Tensor(dense) => Value::Tensor(to_tensor(dense)?),
+            OnnxValue::Sequence(items) => {
+                let inner = match ty {
+                    Some(Type::Sequence(inner)) => Some(&**inner),
+                    _ => None,
+                };
+                let items = items.into_iter().map(|v| v.into_value(inner)).collect::<Result<Vec<_>, _>>()?;
+                Value::Sequence(element(inner, &items), items)
+            }
+            OnnxValue::Optional(value) => {
+                let inner = match ty {
+                    Some(Type::Optional(inner)) => Some(&**inner),
+                    _ => None,
+                };
+                let value = value.map(|v| v.into_value(inner)).transpose()?;
+                Value::Optional(element(inner, value.as_slice()), value.map(Box::new))
+            }
+            OnnxValue::Map(keys, values) => {
+                let inner = match ty {
+                    Some(Type::Map(_, inner)) => Some(&**inner),
+                    _ => None,
+                };
+                let values =
+                    values.into_iter().map(|v| v.into_value(inner)).collect::<Result<Vec<_>, _>>()?;
+                let element = element(inner, &values);
+                match keys {
+                    MapKeys::Ints(dtype, keys) => {
+                        let dtype = DType::from_onnx(dtype as i32)
+                            .ok_or_else(|| Diag::error("unsupported-dtype", "unknown type of map keys"))?;
+                        Value::Map(IrMap::Int(dtype, element, keys.into_iter().zip(values).collect()))
+                    }
+                    MapKeys::Strings(keys) => {
+                        let keys = keys.iter().map(text_of).collect::<Result<Vec<_>, _>>()?;
+                        Value::Map(IrMap::Str(element, keys.into_iter().zip(values).collect()))
+                    }
+                }
+            }
+        })
+    }
+
+    /// What a file holds for a value of the IR.
+    pub fn from_value(value: &Value) -> Result<OnnxValue, OnnxError> {
+        let all = |items: &mut dyn Iterator<Item = &Value>| {
+            items.map(OnnxValue::from_value).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(match value {
+            Value::Tensor(t) => OnnxValue::Tensor(from_tensor(t)?),
+            Value::Sequence(_, items) => OnnxValue::Sequence(all(&mut items.iter())?),
+            Value::Optional(_, value) => match value {
+                Some(v) => OnnxValue::Optional(Some(Box::new(OnnxValue::from_value(v)?))),
+                None => OnnxValue::Optional(None),
+            },
+            Value::Map(IrMap::Int(dtype, _, map)) => {
+                let keys =
+                    MapKeys::Ints(crate::tensor::data_type(dtype.onnx())?, map.keys().copied().collect());
+                OnnxValue::Map(keys, all(&mut map.values())?)
+            }
+            Value::Map(IrMap::Str(_, map)) => {
+                let keys = map.keys().map(|k| Bytes::copy_from_slice(k.as_bytes())).collect();
+                OnnxValue::Map(MapKeys::Strings(keys), all(&mut map.values())?)
+            }
+        })
+    }
+}
+
+/// The type of an element, without dims: other elements may have others.
+fn loose(value: &Value) -> Type {
+    match value.ty() {
+        Type::Tensor(t) => TensorType::unranked(t.dtype).into(),
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,232 @@
+use super::*;
+use crate::proto::attribute_proto::AttributeType;
+use crate::proto::tensor_shape_proto::{Dimension, dimension::Value as DimValue};
+use crate::proto::*;
+use planish_ir::{Tensor, Value, interp, verify};
+
+/// Builders of messages for tests.
+fn own(names: &[&str]) -> Vec<String> {
+    names.iter().map(|n| n.to_string()).collect()
+}
+
+fn node(op: &str, inputs: &[&str], outputs: &[&str], attribute: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
+        op_type: Some(op.into()),
+        input: own(inputs),
+        output: own(outputs),
+        attribute,
+        ..NodeProto::default()
+    }
+}
+
+fn int(name: &str, i: i64) -> AttributeProto {
+    let kind = Some(AttributeType::Int as i32);
+    AttributeProto { name: Some(name.into()), i: Some(i), r#type: kind, ..AttributeProto::default() }
+}
+
+fn float(name: &str, f: f32) -> AttributeProto {
+    let kind = Some(AttributeType::Float as i32);
+    AttributeProto { name: Some(name.into()), f: Some(f), r#type: kind, ..AttributeProto::default() }
+}
+
+/// A value of f32; a dim is a number, a name, or `?`.
+fn value(name: &str, dims: &[&str]) -> ValueInfoProto {
+    let dim = |d: &&str| Dimension {
+        value: match d.parse() {
+            Ok(n) => Some(DimValue::DimValue(n)),
+            Err(_) if *d == "?" => None,
+            Err(_) => Some(DimValue::DimParam(d.to_string())),
+        },
+        ..Dimension::default()
+    };
+    let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
+    let tensor = type_proto::Tensor { elem_type: Some(1), shape: Some(shape) };
+    let ty = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
+    ValueInfoProto { name: Some(name.into()), r#type: Some(ty), ..ValueInfoProto::default() }
+}
+
+fn floats(name: &str, dims: &[i64], data: &[f32]) -> TensorProto {
+    TensorProto {
+        name: Some(name.into()),
+        dims: dims.to_vec(),
+        data_type: Some(1),
+        float_data: data.to_vec(),
+        ..TensorProto::default()
+    }
+}
+
+fn opset(domain: &str, version: i64) -> OperatorSetIdProto {
+    OperatorSetIdProto { domain: Some(domain.into()), version: Some(version) }
+}
+
+fn model(version: i64, inputs: Vec<ValueInfoProto>, nodes: Vec<NodeProto>, outputs: &[&str]) -> ModelProto {
+    let untyped = |n: &&str| ValueInfoProto { name: Some(n.to_string()), ..ValueInfoProto::default() };
+    let graph = GraphProto {
+        node: nodes,
+        input: inputs,
+        output: outputs.iter().map(untyped).collect(),
+        ..GraphProto::default()
+    };
+    ModelProto {
+        ir_version: Some(8),
+        graph: Some(graph),
+        opset_import: vec![opset("", version)],
+        ..ModelProto::default()
+    }
+}
+
+fn import(model: &ModelProto) -> Result<Imported, Vec<&'static str>> {
+    let imported = import_model(model, None, &ImportOptions::default())
+        .map_err(|found| found.iter().map(|d| d.id).collect::<Vec<_>>())?;
+    assert_eq!(verify::verify(&imported.graph), []);
+    Ok(imported)
+}
+
+fn run(model: &ModelProto, inputs: &[(&[usize], &[f32])]) -> Vec<(Vec<usize>, Vec<f64>)> {
+    let imported = import(model).unwrap();
+    let inputs = inputs.iter().map(|(s, v)| Value::Tensor(Tensor::f32s(s, v).unwrap())).collect();
+    let out = interp::run(&imported.graph, inputs).unwrap();
+    out.values.iter().map(|v| v.tensor().unwrap()).map(|t| (t.shape().to_vec(), t.to_f64())).collect()
+}
+
+#[test]
+fn runs_nodes_in_any_order_and_keeps_names() {
+    let nodes = vec![node("Neg", &["t"], &["y"], vec![]), node("Relu", &["x"], &["t"], vec![])];
+    let m = model(17, vec![value("x", &["?", "N", "2"])], nodes, &["y", "t"]);
+    let imported = import(&m).unwrap();
+    let g = &imported.graph;
+    let ty = g.ty(g.inputs()[0]).display(&g.symbols).to_string();
+    assert_eq!(ty, "f32[x.0,N,2]");
+    assert_eq!(imported.output_names, ["y", "t"]);
+    assert_eq!(g.value(g.outputs()[0]).name.as_deref(), Some("y"));
+    let out = run(&m, &[(&[1, 1, 2], &[-1.0, 3.0])]);
+    assert_eq!(out, [(vec![1, 1, 2], vec![0.0, -3.0]), (vec![1, 1, 2], vec![0.0, 3.0])]);
+}
+
+#[test]
+fn initializers_among_inputs_are_constants() {
+    let mut m = model(
+        17,
+        vec![value("x", &["2"]), value("w", &["2"])],
+        vec![node("Add", &["x", "w"], &["y"], vec![])],
+        &["y"],
+    );
+    m.graph.as_mut().unwrap().initializer.push(floats("w", &[2], &[10.0, 20.0]));
+    assert_eq!(import(&m).unwrap().graph.inputs().len(), 1);
+    assert_eq!(run(&m, &[(&[2], &[1.0, 2.0])])[0].1, [11.0, 22.0]);
+}
+
+#[test]
+fn every_problem_is_reported_once() {
+    let nodes = vec![
+        node("NoSuchOp", &["x"], &["a"], vec![]),
+        node("Relu", &["a"], &["b"], vec![]),
+        node("Add", &["b", "x"], &["y"], vec![]),
+        node("Clip", &["nowhere"], &["c"], vec![]),
+        node("LeakyRelu", &["x"], &["d"], vec![int("alpha", 1)]),
+        node("Where", &["x"], &["e"], vec![]),
+    ];
+    let m = model(17, vec![value("x", &["2"])], nodes, &["y", "z"]);
+    let expected =
+        ["unsupported-op", "onnx-undefined-name", "attribute-type", "operand-missing", "onnx-undefined-name"];
+    assert_eq!(import(&m).unwrap_err(), expected);
+    let found = import_model(&m, None, &ImportOptions::default()).unwrap_err();
+    assert!(found[0].is_unsupported());
+    assert_eq!(
+        found[0].to_string(),
+        "error[unsupported-op]: operator NoSuchOp (version 17) is not supported (node \"a\", NoSuchOp-17)"
+    );
+}
+
+#[test]
+fn malformed_graphs_are_rejected() {
+    let x = || vec![value("x", &["2"])];
+    let twice = model(
+        17,
+        x(),
+        vec![node("Relu", &["x"], &["y"], vec![]), node("Neg", &["x"], &["y"], vec![])],
+        &["y"],
+    );
+    assert_eq!(import(&twice).unwrap_err()[0], "onnx-duplicate-name");
+    let shadow = model(17, x(), vec![node("Relu", &["x"], &["x"], vec![])], &["x"]);
+    assert!(import(&shadow).is_err());
+    let cycle = model(17, x(), vec![node("Relu", &["y"], &["y"], vec![])], &["y"]);
+    assert_eq!(import(&cycle).unwrap_err()[0], "onnx-cycle");
+    let outputs = model(17, x(), vec![node("Relu", &["x"], &["y", "z"], vec![])], &["y"]);
+    assert_eq!(import(&outputs).unwrap_err()[0], "onnx-too-many-outputs");
+    let newer = model(OPSET_VERSION + 1, x(), vec![], &["x"]);
+    assert_eq!(import(&newer).unwrap_err(), ["unsupported-opset"]);
+    let mut none = model(17, x(), vec![node("Relu", &["x"], &["y"], vec![])], &["y"]);
+    none.opset_import.clear();
+    assert_eq!(import(&none).unwrap_err(), ["onnx-opset-missing"]);
+    none.ir_version = Some(2);
+    assert!(import(&none).is_ok());
+}
+
+#[test]
+fn unknown_attributes_are_warned_about() {
+    let m = model(
+        17,
+        vec![value("x", &["2"])],
+        vec![node("Relu", &["x"], &["y"], vec![float("slope", 1.0)])],
+        &["y"],
+    );
+    let warnings = import(&m).unwrap().warnings;
+    assert_eq!(warnings.iter().map(|d| d.id).collect::<Vec<_>>(), ["attribute-unknown"]);
+}
+
+#[test]
+fn function_bodies_use_their_own_versions_names_and_attributes() {
+    let reference = AttributeProto { ref_attr_name: Some("low".into()), f: None, ..float("min", 0.0) };
+    let body = vec![
+        node("Clip", &["p"], &["t"], vec![reference, float("max", 5.0)]),
+        node("Add", &["t", "q"], &["r"], vec![]),
+    ];
+    let function = FunctionProto {
+        name: Some("Bound".into()),
+        domain: Some("f".into()),
+        input: own(&["p", "q"]),
+        output: own(&["r"]),
+        attribute: own(&["low"]),
+        node: body,
+        opset_import: vec![opset("", 6)],
+        ..FunctionProto::default()
+    };
+    let call = |name: &str, inputs: &[&str], out: &str, low| NodeProto {
+        domain: Some("f".into()),
+        name: Some(name.into()),
+        ..node("Bound", inputs, &[out], vec![float("low", low)])
+    };
+    // The names `t` of the two bodies and of the caller do not meet.
+    let nodes = vec![call("one", &["x", "x"], "t", -1.0), call("two", &["t", "x"], "y", 2.0)];
+    let mut m = model(17, vec![value("x", &["3"])], nodes, &["y"]);
+    m.functions.push(function.clone());
+    m.opset_import.push(opset("f", 1));
+    let out = run(&m, &[(&[3], &[-3.0, 1.0, 9.0])]);
+    // one: clip(x, -1, 5) + x; two: clip(one, 2, 5) + x
+    assert_eq!(out[0].1, [2.0 - 3.0, 2.0 + 1.0, 5.0 + 9.0]);
+
+    m.functions[0].node.push(node("NoSuchOp", &["p"], &["u"], vec![]));
+    let found = import_model(&m, None, &ImportOptions::default()).unwrap_err();
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[1].at.label(), "two/u");
+    // An omitted input is an error only where an operator needs it.
+    m.functions[0].node.pop();
+    m.graph.as_mut().unwrap().node[0].input.pop();
+    assert_eq!(import(&m).unwrap_err(), ["operand-missing"]);
+}
+
+#[test]
+fn broadcast_before_version_7_aligns_at_an_axis() {
+    let add = node("Add", &["x", "w"], &["y"], vec![int("broadcast", 1), int("axis", 1)]);
+    let m = model(6, vec![value("x", &["1", "2", "2"]), value("w", &["2"])], vec![add], &["y"]);
+    let out = run(&m, &[(&[1, 2, 2], &[0.0; 4]), (&[2], &[1.0, 2.0])]);
+    assert_eq!(out[0].1, [1.0, 1.0, 2.0, 2.0]);
+}
+
+#[test]
+fn declared_output_types_are_checked() {
+    let mut m = model(17, vec![value("x", &["2"])], vec![node("IsNaN", &["x"], &["y"], vec![])], &[]);
+    m.graph.as_mut().unwrap().output.push(value("y", &["2"]));
+    assert_eq!(import(&m).unwrap_err(), ["onnx-type-mismatch"]);
+}
