@@ -176,7 +176,7 @@ impl Spins {
         }
         core::hint::spin_loop();
         self.count += 1;
-        if self.count % 256 != 0 {
+        if !self.count.is_multiple_of(256) {
             return true;
         }
         let now = sys::now_ns();
@@ -225,7 +225,6 @@ extern "C" fn worker(arg: *mut c_void) -> *mut c_void {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
     use std::sync::Arc;
 
     fn covers(pool: &Pool, extent: i64, grain: i64) {
@@ -278,7 +277,7 @@ mod tests {
     #[test]
     fn a_range_at_the_end_of_the_integers_ends() {
         let pool = Pool::new(2);
-        let parts = vec![AtomicU32::new(0)];
+        let parts = [AtomicU32::new(0)];
         pool.run(i64::MAX, i64::MAX / 3, &|_, _| {
             parts[0].fetch_add(1, Ordering::Relaxed);
         });
