@@ -1,3 +1,4 @@
 //! Kernel IR, graph -> plan + kernels lowering, kernel interpreter. See ARCHITECTURE.md.
 
 pub mod kernel;
+pub mod link;
