@@ -802,3 +802,15 @@ impl Op {
         }
     }
 }
+
+impl Block {
+    /// Calls `f` on every instruction, those of nested blocks after the one that holds them.
+    pub fn visit<'a>(&'a self, f: &mut impl FnMut(&'a Inst)) {
+        for inst in &self.insts {
+            f(inst);
+            for nb in inst.op.blocks() {
+                nb.visit(f);
+            }
+        }
+    }
+}
