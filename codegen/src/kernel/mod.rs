@@ -43,6 +43,7 @@ mod fold;
 pub mod func;
 pub mod inst;
 pub mod interp;
+pub mod native;
 mod print;
 mod rules;
 pub mod target;
