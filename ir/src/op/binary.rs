@@ -45,7 +45,7 @@ crate::attr_enum! {
         BitXor = "bit-xor",
         /// Shift left; 0 from the width of the type on.
         ShiftLeft = "shift-left",
-        /// Shift right, filling with the sign of signed types; as shifted by the width - 1 from the width on.
+        /// Shift right, filling with the sign of signed types; nothing but the filling is left from the width on and for a negative count.
         ShiftRight = "shift-right",
         /// Equal; the result is bool.
         Equal = "equal",
@@ -179,7 +179,7 @@ impl BinaryKind {
                     0
                 }
             }
-            ShiftRight => a >> b.clamp(0, i128::from(bits) - i128::from(a < 0)),
+            ShiftRight => a >> if (0..i128::from(bits)).contains(&b) { b } else { i128::from(bits) },
             Equal => flag(a == b),
             Less => flag(a < b),
             LessEqual => flag(a <= b),

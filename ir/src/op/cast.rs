@@ -8,7 +8,7 @@ use crate::tensor::{Elems, Tensor, Value, float_to_bits};
 use crate::types::{TensorType, Type};
 
 crate::op_struct! {
-    /// Conversion to another dtype. Float to float rounds to nearest even. Float to integer rounds towards 0, saturates, and takes NaN to 0. Integers wrap. Anything but 0 becomes true. Strings are parsed and printed.
+    /// Conversion to another dtype. Float to float rounds to nearest even. Float to float8e8m0 rounds up. Float to integer rounds towards 0, saturates (wraps in types narrower than 8 bits), and takes NaN to 0. Integers wrap. Anything but 0 becomes true. Strings are parsed and printed.
     Cast {
         /// The dtype of the result.
         to: DType,
@@ -64,6 +64,7 @@ pub fn cast(x: &Tensor, to: DType, saturate: bool) -> Result<Tensor, Diag> {
     }
     let v: Vec<i128> = match x.elems() {
         Elems::F(v) if to == DType::Bool => v.iter().map(|f| i128::from(*f != 0.0)).collect(),
+        Elems::F(v) if to.bits() < 8 => v.iter().map(|f| f.trunc() as i128).collect(),
         Elems::F(v) => {
             let (lo, hi) = to.int_range().unwrap_or((0, 0));
             v.iter().map(|f| (f.trunc() as i128).clamp(lo, hi)).collect()

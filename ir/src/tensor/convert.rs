@@ -88,7 +88,8 @@ pub fn float_to_bits(d: DType, v: f64, saturate: bool) -> u64 {
         Special::Ieee => sign | (e_max << f.man) | (1 << (f.man - 1)),
         Special::Fn => sign | (e_max << f.man) | m_all,
         Special::Fnuz => sign_bit,
-        Special::Finite => sign | (e_max << f.man) | m_all,
+        // Without a NaN, it becomes negative zero.
+        Special::Finite => sign_bit,
     };
     if v.is_nan() {
         return nan;
@@ -124,7 +125,7 @@ pub fn float_to_bits(d: DType, v: f64, saturate: bool) -> u64 {
     if f.kind == Special::Fnuz && bits == 0 { 0 } else { sign | bits }
 }
 
-/// The power of two nearest to `v` in the format that holds nothing else: exponent bits with bias 127.
+/// The smallest power of two that is not below `v` in the format that holds nothing else: exponent bits with bias 127.
 fn e8m0_bits(v: f64) -> u64 {
     if v.is_nan() || v < 0.0 {
         return 0xff;
@@ -136,8 +137,8 @@ fn e8m0_bits(v: f64) -> u64 {
         return 0;
     }
     let e = (v.to_bits() >> 52) as i64 - 1023;
-    let half = v / 2f64.powi(e as i32) >= 1.5;
-    (e + i64::from(half) + 127).clamp(0, 0xfe) as u64
+    let above = v > 2f64.powi(e as i32);
+    (e + i64::from(above) + 127).clamp(0, 0xfe) as u64
 }
 
 pub(super) fn decode_floats(d: DType, b: &[u8]) -> Vec<f64> {

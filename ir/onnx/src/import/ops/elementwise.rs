@@ -201,7 +201,8 @@ fn mean(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
 fn modulo(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     let (a, b) = (node.input(0)?, node.input(1)?);
     let fmod = node.flag("fmod", false)?;
-    if !fmod && cx.dtype(a)?.is_float() {
+    // Older versions define no floating-point remainder with the sign of the divisor.
+    if !fmod && node.opset < 28 && cx.dtype(a)?.is_float() {
         return Err(node.error("attribute-range", "floating-point operands need fmod = 1"));
     }
     Ok(vec![cx.binary(if fmod { BinaryKind::Fmod } else { BinaryKind::Mod }, a, b)?])
