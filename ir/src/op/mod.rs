@@ -13,6 +13,7 @@ mod infer;
 
 pub mod binary;
 pub mod cast;
+pub mod control;
 pub mod konst;
 pub mod reshape;
 pub mod unary;
@@ -125,4 +126,7 @@ op_table! {
     Where => where_::Where,
     Cast => cast::Cast,
     Reshape => reshape::Reshape,
+    If => control::If,
+    Loop => control::Loop,
+    Gate => control::Gate,
 }
