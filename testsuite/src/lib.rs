@@ -1,6 +1,7 @@
 //! What the tests share: text tests, random numbers and random graphs. See ARCHITECTURE.md.
 
 pub mod differential;
+pub mod fuzz;
 pub mod rng;
 pub mod smith;
 pub mod text;
