@@ -7,11 +7,13 @@
 //! to integers) take exact values only, so that an honest difference in the last bit never becomes a large one.
 
 use crate::rng::Rng;
+use planish_ir::text;
 use planish_ir::{DType, Dim, Editor, Graph, Op, SymId, Tensor, Type, ValueId};
 use std::collections::BTreeMap;
 
 mod arrays;
 mod compare;
+mod control;
 mod elementwise;
 mod recipes;
 mod values;
@@ -81,6 +83,8 @@ pub(crate) struct Smith<'g> {
     inputs: Vec<Tensor>,
     bound: BTreeMap<SymId, i64>,
     symbols: Vec<(SymId, usize)>,
+    /// Whether a region was made that no node holds.
+    pub(crate) abandoned: bool,
 }
 
 impl Sketch {
@@ -93,7 +97,13 @@ impl Sketch {
     /// The graph. Steps whose recipe finds nothing to do add nothing.
     pub fn build(&self) -> Built {
         let mut graph = Graph::new("random");
-        let (inputs, exact) = Smith::new(&mut graph, self.seed).run(&self.steps);
+        let (inputs, exact, abandoned) = Smith::new(&mut graph, self.seed).run(&self.steps);
+        if abandoned {
+            // Regions that no node holds do not survive the text.
+            let text = text::print(&graph);
+            graph =
+                text::parse(&text).unwrap_or_else(|why| panic!("a printed graph is not read: {why}\n{text}"));
+        }
         Built { graph, inputs, exact }
     }
 
@@ -135,11 +145,11 @@ impl<'g> Smith<'g> {
                 bound.insert(id, value as i64);
             }
         }
-        Smith { ed, rng, pool: Vec::new(), inputs: Vec::new(), bound, symbols }
+        Smith { ed, rng, pool: Vec::new(), inputs: Vec::new(), bound, symbols, abandoned: false }
     }
 
     /// Runs the steps, then makes every unused value an output.
-    fn run(mut self, steps: &[(usize, u64)]) -> (Vec<Tensor>, Vec<bool>) {
+    fn run(mut self, steps: &[(usize, u64)]) -> (Vec<Tensor>, Vec<bool>, bool) {
         for (recipe, seed) in steps {
             self.rng = Rng::new(*seed);
             let _ = (RECIPES[recipe % RECIPES.len()].make)(&mut self);
@@ -154,7 +164,7 @@ impl<'g> Smith<'g> {
         for item in &ends {
             self.ed.result(root, item.v);
         }
-        (self.inputs, ends.iter().map(|item| item.exact).collect())
+        (self.inputs, ends.iter().map(|item| item.exact).collect(), self.abandoned)
     }
 
     /// Adds an operation, given by its name and fields in the text format. Every result joins the pool; operands or

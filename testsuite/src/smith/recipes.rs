@@ -1,6 +1,6 @@
 //! The table of recipes: at least one for every operation.
 
-use super::{Item, Smith, arrays, elementwise};
+use super::{Item, Smith, arrays, control, elementwise};
 
 /// How operations of one kind come into a random graph.
 pub struct Recipe {
@@ -25,6 +25,9 @@ recipes! {
     "where": elementwise::select,
     "cast": elementwise::cast,
     "reshape": arrays::reshape,
+    "if": control::branch,
+    "loop": control::repeat,
+    "gate": control::gate,
 }
 
 /// A tensor of any type that later steps may use.
