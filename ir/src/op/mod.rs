@@ -15,6 +15,7 @@ pub mod binary;
 pub mod cast;
 pub mod control;
 pub mod konst;
+pub mod quant;
 pub mod reshape;
 pub mod unary;
 pub mod where_;
@@ -129,4 +130,7 @@ op_table! {
     If => control::If,
     Loop => control::Loop,
     Gate => control::Gate,
+    Dequantize => quant::Dequantize,
+    Quantize => quant::Quantize,
+    MatMulInteger => quant::MatMulInteger,
 }

@@ -92,7 +92,10 @@ impl OpDef for Gate {
                 match control.dims()? {
                     [n] if d == DType::Bool && !clash(n, &want) => {}
                     _ => {
-                        return Err(Diag::error("shape-mismatch", "the gate needs one bool per row or block"));
+                        return Err(Diag::error(
+                            "shape-mismatch",
+                            "the gate needs one bool per row or block",
+                        ));
                     }
                 }
             }
