@@ -39,6 +39,7 @@
 
 pub mod backend;
 pub mod build;
+pub mod difftest;
 mod fold;
 pub mod func;
 pub mod inst;
