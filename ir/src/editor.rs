@@ -352,6 +352,17 @@ impl<'g> Editor<'g> {
         self.edits += 1;
         Ok(())
     }
+    /// Throws away a region made by [`Editor::new_region`] that no node holds.
+    pub fn discard_region(&mut self, region: RegionId) -> Result<(), Diag> {
+        if self.graph.regions[region].parent.is_some() || region == self.graph.root {
+            return Err(Diag::error("erase-in-use", format!("{region} is in use")));
+        }
+        for (i, v) in std::mem::take(&mut self.graph.regions[region].results).into_iter().enumerate() {
+            self.drop_use(v, Use::Result(region, i as u32));
+        }
+        let inner: Vec<NodeId> = self.graph.nodes_in_rev(region).collect();
+        inner.into_iter().try_for_each(|n| self.erase(n))
+    }
     /// Removes operand `index` of a node that holds regions together with the parameter `param` of each region it
     /// feeds. Both must be unused inside.
     pub fn drop_capture(&mut self, id: NodeId, index: usize, params: &[(RegionId, usize)]) {

@@ -12,8 +12,8 @@ use crate::proto::{self, FunctionProto, GraphProto, ModelProto, NodeProto, Tenso
 use crate::tensor::TensorReader;
 use crate::value::to_tensor;
 use planish_ir::graph::Fact;
-use planish_ir::{Diag, Editor, Graph, Loc, RegionId, Symbols, Tensor, ValueId};
-use std::collections::HashMap;
+use planish_ir::{Diag, Editor, Graph, Loc, RegionId, Severity, Symbols, Tensor, ValueId};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// Builds the graph of one model.
@@ -25,16 +25,27 @@ pub struct ImportCx<'g, 'm> {
     tensors: TensorReader<'m>,
     scopes: Vec<Scope<'m>>,
     found: Vec<Diag>,
+    /// Nodes that may still be built, repeated attempts at loop bodies included.
+    nodes_left: u64,
 }
 
-/// A subgraph that was imported into a region. Parameters of the region are those that the subgraph declares, then one
-/// for each captured value.
+/// What stands for a formal input of a subgraph.
+#[derive(Clone, Debug)]
+pub enum Formal {
+    /// A parameter of the region, of which this is known.
+    Param(Fact),
+    /// A constant.
+    Constant(Tensor),
+}
+
+/// A subgraph that was imported into a region. Parameters of the region are its [`Formal::Param`] inputs, then one for
+/// each captured value.
 #[derive(Clone, Debug)]
 pub struct SubGraph {
-    /// The region, whose results are the outputs of the subgraph.
+    /// The region. Its results are left to the caller.
     pub region: RegionId,
-    /// How many parameters the subgraph itself declares.
-    pub declared: usize,
+    /// The outputs of the subgraph, values of the region.
+    pub outputs: Vec<ValueId>,
 }
 
 impl<'g, 'm> ImportCx<'g, 'm> {
@@ -52,6 +63,7 @@ impl<'g, 'm> ImportCx<'g, 'm> {
             tensors: TensorReader::new(external, limits),
             scopes: Vec::new(),
             found: Vec::new(),
+            nodes_left: limits.nodes,
         }
     }
 
@@ -191,7 +203,12 @@ impl<'g, 'm> ImportCx<'g, 'm> {
             opset: opset.unwrap_or(0),
         };
         self.ed.set_loc(loc.clone());
+        self.nodes_left = self.nodes_left.saturating_sub(1);
+        if self.nodes_left == 0 && !self.found.iter().any(|d| d.id == "limit-nodes") {
+            self.report(Diag::error("limit-nodes", "nested loops take too many attempts to build"));
+        }
         let outcome = match (function, opset) {
+            _ if self.nodes_left == 0 => Err(None),
             (Some(function), _) => self.call(function, proto, &loc, label),
             (None, Some(opset)) => self.operator(proto, opset, loc.clone(), &op),
             (None, None) if table::find(domain, proto.op_type()).is_some() && !domain.is_empty() => {
@@ -249,10 +266,9 @@ impl<'g, 'm> ImportCx<'g, 'm> {
         }
         let bindings = self.scope().bindings.clone();
         let node = OnnxNode::new(proto, opset, inputs, loc, &bindings).map_err(|e| Some(e.into()))?;
-        let depth = self.scopes.len();
+        let (depth, region) = (self.scopes.len(), self.scope().region);
         let values = (entry.handler)(self, &node);
         self.scopes.truncate(depth);
-        let region = self.scope().region;
         self.ed.at_end(region);
         let values = values.map_err(|d| if d.id == REPORTED { None } else { Some(d) })?;
         for name in node.unknown_attributes() {
@@ -328,22 +344,66 @@ impl<'g, 'm> ImportCx<'g, 'm> {
         Ok(slots)
     }
 
-    /// Imports the subgraphs of a control flow node into regions of their own. `declared` are what is known of the
-    /// parameters of each, one list a graph; a parameter for which nothing is known takes its declared type.
+    /// Imports subgraphs of a control flow node into regions of their own, each with what stands for its inputs.
     ///
-    /// The second result are the captured values, the same for all regions: every region has, after its declared
+    /// The second result are the captured values, the same for all regions: every region has, after its own
     /// parameters, one parameter for each of them. Captured constants are repeated inside instead.
     pub fn subgraphs(
         &mut self,
         node: &OnnxNode<'m>,
-        graphs: &[(&'m GraphProto, Vec<Option<Fact>>)],
+        graphs: &[(&'m GraphProto, Vec<Formal>)],
     ) -> Result<(Vec<SubGraph>, Vec<ValueId>), Diag> {
-        let mut captured: Vec<(&'m str, Slot)> = Vec::new();
-        for (graph, _) in graphs {
-            for name in free_names(graph) {
-                if captured.iter().any(|(n, _)| *n == name) {
-                    continue;
+        let captured = self.captures(node, graphs.iter().map(|(g, _)| *g))?;
+        let mut values: Vec<ValueId> = Vec::new();
+        for (_, slot) in &captured {
+            if let Slot::Value(v) = slot
+                && self.graph().as_const(*v).is_none()
+                && !values.contains(v)
+            {
+                values.push(*v);
+            }
+        }
+        let mut out: Vec<SubGraph> = Vec::with_capacity(graphs.len());
+        for (graph, formals) in graphs {
+            match self.subgraph(node, graph, formals, &captured, &values) {
+                Ok(made) => out.push(made),
+                Err(e) => {
+                    self.discard(&out)?;
+                    return Err(e);
                 }
+            }
+        }
+        self.ed.set_loc(node.loc.clone());
+        Ok((out, values))
+    }
+
+    /// Throws away regions that no node holds yet.
+    pub fn discard(&mut self, made: &[SubGraph]) -> Result<(), Diag> {
+        made.iter().try_for_each(|m| self.ed.discard_region(m.region))
+    }
+
+    /// Imports a subgraph in place of its node; `args` are its inputs. Gives its outputs.
+    pub fn inline(
+        &mut self,
+        node: &OnnxNode<'m>,
+        graph: &'m GraphProto,
+        args: &[ValueId],
+    ) -> Result<Vec<ValueId>, Diag> {
+        let names: HashMap<&str, Slot> = self.captures(node, [graph])?.into_iter().collect();
+        let region = self.ed.region();
+        self.enter(node, graph, names, args.iter().map(|v| Ok(*v)), region)
+    }
+
+    /// What the names that `graphs` take from outside stand for.
+    fn captures(
+        &mut self,
+        node: &OnnxNode<'m>,
+        graphs: impl IntoIterator<Item = &'m GraphProto>,
+    ) -> Result<Vec<(&'m str, Slot)>, Diag> {
+        let mut captured: Vec<(&'m str, Slot)> = Vec::new();
+        let mut seen = HashSet::new();
+        for name in graphs.into_iter().flat_map(free_names) {
+            if seen.insert(name) {
                 match self.slot(name) {
                     Some(slot) => captured.push((name, slot)),
                     None => {
@@ -354,63 +414,37 @@ impl<'g, 'm> ImportCx<'g, 'm> {
                 }
             }
         }
-        let mut values: Vec<ValueId> = Vec::new();
-        for (_, slot) in &captured {
-            if let Slot::Value(v) = slot
-                && self.graph().as_const(*v).is_none()
-                && !values.contains(v)
-            {
-                values.push(*v);
-            }
-        }
-        let mut out = Vec::with_capacity(graphs.len());
-        for (graph, declared) in graphs {
-            out.push(self.subgraph(node, graph, declared, &captured, &values)?);
-        }
-        self.ed.set_loc(node.loc.clone());
-        Ok((out, values))
+        Ok(captured)
     }
 
     fn subgraph(
         &mut self,
         node: &OnnxNode<'m>,
         graph: &'m GraphProto,
-        declared: &[Option<Fact>],
+        formals: &[Formal],
         captured: &[(&'m str, Slot)],
         values: &[ValueId],
     ) -> Result<SubGraph, Diag> {
-        let outer = self.scope();
-        let (outer_region, versions, bindings) = (outer.region, outer.opsets.clone(), outer.bindings.clone());
-        let path = format!("{}/", node.loc.label());
-        let constants = constant_names(graph);
-        let inputs: Vec<&ValueInfoProto> =
-            graph.input.iter().filter(|i| !constants.contains(i.name())).collect();
-        if inputs.len() != declared.len() {
-            let text = format!(
-                "subgraph {} takes {} values, not {}",
-                quoted(graph.name()),
-                inputs.len(),
-                declared.len()
-            );
-            return Err(node.error("subgraph-arity", text));
-        }
+        let outer = self.ed.region();
         let region = self.ed.new_region();
-        let mut names = HashMap::new();
-        for (input, known) in inputs.iter().zip(declared) {
-            let fact = match known {
-                Some(fact) => fact.clone(),
-                None => self.declared(input).map_err(|e| node.error(e.id, e.message))?,
-            };
-            let v = self.ed.param(region, fact);
-            self.ed.set_name(v, input.name());
-            names.insert(input.name(), Slot::Value(v));
+        let mut args = Vec::with_capacity(formals.len());
+        self.ed.at_end(region);
+        for formal in formals {
+            args.push(match formal {
+                Formal::Param(fact) => Ok(self.ed.param(region, fact.clone())),
+                Formal::Constant(tensor) => self.ed.constant(tensor.clone()),
+            });
         }
         let mut params = HashMap::new();
         for v in values {
             let fact = self.graph().value(*v).fact.clone();
-            params.insert(*v, self.ed.param(region, fact));
+            let param = self.ed.param(region, fact);
+            if let Some(name) = self.graph().value(*v).name.clone() {
+                self.ed.set_name(param, &name);
+            }
+            params.insert(*v, param);
         }
-        self.ed.at_end(region);
+        let mut names = HashMap::new();
         for (name, slot) in captured {
             let inner = match slot {
                 Slot::Value(v) => match params.get(v) {
@@ -419,31 +453,93 @@ impl<'g, 'm> ImportCx<'g, 'm> {
                 },
                 other => *other,
             };
-            names.entry(name).or_insert(inner);
+            names.insert(*name, inner);
         }
-        self.scopes.push(Scope { region, names, opsets: versions, bindings, path });
-        let errors = self.found.len();
+        let outputs = self.enter(node, graph, names, args.into_iter(), region);
+        self.ed.at_end(outer);
+        match outputs {
+            Ok(outputs) => Ok(SubGraph { region, outputs }),
+            Err(e) => {
+                self.ed.discard_region(region)?;
+                Err(e)
+            }
+        }
+    }
+
+    /// The body of a subgraph into `region`, in a scope that knows `names` and the inputs.
+    fn enter(
+        &mut self,
+        node: &OnnxNode<'m>,
+        graph: &'m GraphProto,
+        mut names: HashMap<&'m str, Slot>,
+        args: impl ExactSizeIterator<Item = Result<ValueId, Diag>>,
+        region: RegionId,
+    ) -> Result<Vec<ValueId>, Diag> {
+        let outer = self.scope();
+        let (opsets, bindings) = (outer.opsets.clone(), outer.bindings.clone());
+        let constants = constant_names(graph);
+        let inputs: Vec<&ValueInfoProto> =
+            graph.input.iter().filter(|i| !constants.contains(i.name())).collect();
+        if inputs.len() != args.len() {
+            let text = format!(
+                "subgraph {} takes {} values, not {}",
+                quoted(graph.name()),
+                inputs.len(),
+                args.len()
+            );
+            return Err(node.error("subgraph-arity", text));
+        }
+        for (input, v) in inputs.iter().zip(args) {
+            let v = v?;
+            if self.graph().value(v).name.is_none() {
+                self.ed.set_name(v, input.name());
+            }
+            names.insert(input.name(), Slot::Value(v));
+        }
+        let path = format!("{}/", node.loc.label());
+        let captures_failed = names.values().any(|s| *s == Slot::Failed);
+        self.scopes.push(Scope { region, names, opsets, bindings, path });
+        let before = self.found.len();
         self.body(graph);
-        let mut complete = true;
+        let mut outputs = Vec::with_capacity(graph.output.len());
         for output in &graph.output {
             match self.slot(output.name()) {
-                Some(Slot::Value(v)) => self.ed.result(region, v),
-                Some(_) => complete = false,
+                Some(Slot::Value(v)) => outputs.push(v),
+                Some(_) => {}
                 None => {
-                    complete = false;
                     let text = format!("nothing defines the subgraph output {}", quoted(output.name()));
                     self.report(node.error("onnx-undefined-name", text));
                 }
             }
         }
         self.scopes.pop();
-        self.ed.at_end(outer_region);
-        if !complete {
-            let reported = self.found.len() > errors || captured.iter().any(|(_, s)| *s == Slot::Failed);
-            let id = if reported { REPORTED } else { "subgraph-output" };
-            return Err(node.error(id, "an output of a subgraph is not available"));
+        self.ed.set_loc(node.loc.clone());
+        if outputs.len() == graph.output.len() && !self.errors_since(before) {
+            return Ok(outputs);
         }
-        Ok(SubGraph { region, declared: declared.len() })
+        let reported = captures_failed || self.errors_since(before);
+        let id = if reported { REPORTED } else { "subgraph-output" };
+        Err(node.error(id, "an output of a subgraph is not available"))
+    }
+
+    /// How many findings there are, for [`ImportCx::errors_since`].
+    pub fn findings(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Whether an error was found after the first `before` findings.
+    pub fn errors_since(&self, before: usize) -> bool {
+        self.found[before..].iter().any(|d| d.severity == Severity::Error)
+    }
+
+    /// Forgets the findings after the first `before`, of an attempt that is made again in another way.
+    pub fn forget_since(&mut self, before: usize) {
+        self.found.truncate(before);
+    }
+
+    /// How many subgraphs and function bodies the current node is nested in.
+    pub fn nesting(&self) -> usize {
+        self.scopes.len() - 1
     }
 
     fn repeat_constant(&mut self, v: ValueId) -> Result<ValueId, Diag> {

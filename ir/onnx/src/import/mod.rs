@@ -16,7 +16,7 @@ mod scope;
 mod table;
 mod types;
 
-pub use cx::{ImportCx, SubGraph};
+pub use cx::{Formal, ImportCx, SubGraph};
 pub use node::OnnxNode;
 pub use table::{Entry, entries};
 

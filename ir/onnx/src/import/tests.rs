@@ -230,3 +230,121 @@ fn declared_output_types_are_checked() {
     m.graph.as_mut().unwrap().output.push(value("y", &["2"]));
     assert_eq!(import(&m).unwrap_err(), ["onnx-type-mismatch"]);
 }
+
+fn graph(name: &str, value_: Vec<NodeProto>, inputs: &[&str], outputs: &[&str]) -> AttributeProto {
+    let untyped = |n: &&str| ValueInfoProto { name: Some(n.to_string()), ..ValueInfoProto::default() };
+    let graph = GraphProto {
+        node: value_,
+        input: inputs.iter().map(untyped).collect(),
+        output: outputs.iter().map(untyped).collect(),
+        ..GraphProto::default()
+    };
+    AttributeProto {
+        name: Some(name.into()),
+        g: Some(Box::new(graph)),
+        r#type: Some(AttributeType::Graph as i32),
+        ..AttributeProto::default()
+    }
+}
+
+fn scalar(name: &str, dtype: i32, v: i64) -> TensorProto {
+    let mut t = TensorProto { name: Some(name.into()), data_type: Some(dtype), ..TensorProto::default() };
+    match dtype {
+        7 => t.int64_data.push(v),
+        _ => t.int32_data.push(v as i32),
+    }
+    t
+}
+
+/// `if x is NaN { -x + w } else { x }`, in a function-free graph with captures from two levels up.
+#[test]
+fn branches_capture_values_and_repeat_constants() {
+    let inner = node(
+        "If",
+        &["c"],
+        &["r"],
+        vec![
+            graph("then_branch", vec![node("Add", &["n", "w"], &["t"], vec![])], &[], &["t"]),
+            graph("else_branch", vec![node("Sub", &["n", "w"], &["e"], vec![])], &[], &["e"]),
+        ],
+    );
+    let then = graph("then_branch", vec![node("Neg", &["x"], &["n"], vec![]), inner], &[], &["r"]);
+    let other = graph("else_branch", vec![node("Identity", &["x"], &["i"], vec![])], &[], &["i"]);
+    let nodes = vec![node("IsNaN", &["x"], &["c"], vec![]), node("If", &["c"], &["y"], vec![then, other])];
+    let mut m = model(17, vec![value("x", &[])], nodes, &["y"]);
+    m.graph.as_mut().unwrap().initializer.push(floats("w", &[], &[1.0]));
+    let imported = import(&m).unwrap();
+    let g = &imported.graph;
+    let ifs: Vec<_> = g.all_nodes().into_iter().filter(|n| g.node(*n).op.name() == "if").collect();
+    // The condition and `x`; the constant is inside.
+    assert_eq!(ifs.iter().map(|n| g.node(*n).inputs.len()).collect::<Vec<_>>(), [3, 2]);
+    assert_eq!(run(&m, &[(&[], &[3.0])])[0].1, [3.0]);
+    assert!(run(&m, &[(&[], &[f32::NAN])])[0].1[0].is_nan());
+}
+
+#[test]
+fn a_branch_that_is_known_is_built_in_place() {
+    let attrs = vec![
+        graph("then_branch", vec![node("Neg", &["x"], &["t"], vec![])], &[], &["t"]),
+        graph("else_branch", vec![node("NoSuchOp", &["x"], &["t"], vec![])], &[], &["t"]),
+    ];
+    let mut m = model(17, vec![value("x", &["2"])], vec![node("If", &["c"], &["y"], attrs)], &["y"]);
+    m.graph.as_mut().unwrap().initializer.push(scalar("c", 9, 1));
+    assert_eq!(run(&m, &[(&[2], &[1.0, 2.0])])[0].1, [-1.0, -2.0]);
+    m.graph.as_mut().unwrap().initializer[0] = scalar("c", 9, 0);
+    assert_eq!(import(&m).unwrap_err(), ["unsupported-op"]);
+}
+
+fn counted(body: Vec<NodeProto>, outputs: &[&str]) -> ModelProto {
+    let body = graph("body", body, &["i", "go", "a"], outputs);
+    let mut names = vec!["y", "s"];
+    names.truncate(outputs.len() - 1);
+    let mut m =
+        model(17, vec![value("x", &["N"])], vec![node("Loop", &["n", "", "x"], &names, vec![body])], &names);
+    m.graph.as_mut().unwrap().initializer.push(scalar("n", 7, 3));
+    m
+}
+
+#[test]
+fn loops_carry_and_stack() {
+    let body = vec![
+        node("Add", &["a", "a"], &["b"], vec![]),
+        node("Cast", &["i"], &["f"], vec![int("to", 1)]),
+        node("Add", &["f", "x"], &["s"], vec![]),
+    ];
+    let m = counted(body, &["go", "b", "s"]);
+    let imported = import(&m).unwrap();
+    let g = &imported.graph;
+    let shown: Vec<String> = g.outputs().iter().map(|v| g.ty(*v).display(&g.symbols).to_string()).collect();
+    assert_eq!(shown, ["f32[N]", "f32[3,N]"]);
+    let out = run(&m, &[(&[2], &[1.0, 2.0])]);
+    assert_eq!(out[0].1, [8.0, 16.0]);
+    assert_eq!(out[1], (vec![3, 2], vec![1.0, 2.0, 2.0, 3.0, 3.0, 4.0]));
+}
+
+#[test]
+fn carried_dims_and_ranks_that_change_become_unknown() {
+    let typed = |w: &[i64]| {
+        let mut m = counted(vec![node("Add", &["a", "w"], &["b"], vec![])], &["go", "b"]);
+        let count = w.iter().product::<i64>() as usize;
+        m.graph.as_mut().unwrap().initializer.push(floats("w", w, &vec![1.0; count]));
+        let g = import(&m).unwrap().graph;
+        (g.ty(g.outputs()[0]).display(&g.symbols).to_string(), m)
+    };
+    let (same, _) = typed(&[1]);
+    assert_eq!(same, "f32[N]");
+    let (rank, m) = typed(&[3, 1]);
+    assert_eq!(rank, "f32[..]");
+    assert_eq!(run(&m, &[(&[2], &[1.0, 2.0])])[0], (vec![3, 2], vec![4.0, 5.0, 4.0, 5.0, 4.0, 5.0]));
+    let (dim, m) = typed(&[2]);
+    assert!(dim != "f32[N]" && dim.starts_with("f32["), "{dim}");
+    assert_eq!(run(&m, &[(&[1], &[1.0])])[0], (vec![2], vec![4.0, 4.0]));
+}
+
+#[test]
+fn problems_inside_subgraphs_are_reported_once() {
+    let body = vec![node("NoSuchOp", &["a"], &["b"], vec![])];
+    assert_eq!(import(&counted(body, &["go", "b"])).unwrap_err(), ["unsupported-op"]);
+    let body = vec![node("Relu", &["a"], &["q"], vec![])];
+    assert_eq!(import(&counted(body, &["go", "b"])).unwrap_err(), ["onnx-undefined-name"]);
+}

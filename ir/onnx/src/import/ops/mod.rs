@@ -3,10 +3,11 @@
 use super::table::Entry;
 use planish_ir::{Diag, ValueId};
 
+mod control;
 mod elementwise;
 mod movement;
 
 /// The results of a handler.
 type Made = Result<Vec<ValueId>, Diag>;
 
-pub(super) const FAMILIES: &[&[Entry]] = &[elementwise::OPS, movement::OPS];
+pub(super) const FAMILIES: &[&[Entry]] = &[control::OPS, elementwise::OPS, movement::OPS];
