@@ -14,11 +14,18 @@ mod infer;
 pub mod binary;
 pub mod cast;
 pub mod control;
+pub mod conv;
+pub mod conv_transpose;
 pub mod konst;
 pub mod quant;
+pub mod pool;
 pub mod reshape;
 pub mod unary;
 pub mod where_;
+pub mod window;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use eval::{EvalCx, EvalEnv};
 pub use infer::{InferCx, broadcast_dim, broadcast_shapes, normalize_axes, normalize_axis};
@@ -133,4 +140,8 @@ op_table! {
     Dequantize => quant::Dequantize,
     Quantize => quant::Quantize,
     MatMulInteger => quant::MatMulInteger,
+    // Convolution, pooling, normalisation, recurrence.
+    Conv => conv::Conv,
+    ConvTranspose => conv_transpose::ConvTranspose,
+    Pool => pool::Pool,
 }

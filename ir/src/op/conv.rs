@@ -1,0 +1,230 @@
+//! Convolution.
+
+use crate::diag::Diag;
+use crate::dim::Dim;
+use crate::dtype::DType;
+use crate::graph::Fact;
+use crate::op::window::{AutoPad, Placed, Windows, for_each_index};
+use crate::op::{EvalCx, InferCx, OpDef};
+use crate::tensor::{Elems, Tensor, Value, elem_count};
+use crate::types::Type;
+
+crate::op_struct! {
+    /// Convolution (ONNX Conv) of `x` \[N, C, spatial...\] with weights \[M, C / groups, kernel...\] and an optional bias \[M\]: \[N, M, positions...\]. Integers up to 32 bits wrap.
+    Conv {
+        /// Step along each spatial axis.
+        strides: Vec<i64>,
+        /// Distance of neighbouring elements of the window along each spatial axis.
+        dilations: Vec<i64>,
+        /// Padding with zeros: the beginnings of all spatial axes, then the ends.
+        pads: Vec<i64>,
+        /// How the padding is given.
+        auto_pad: AutoPad,
+        /// Number of groups of channels that see only each other.
+        groups: i64,
+    }
+}
+
+/// Whether a window operation computes on this type.
+pub(crate) fn is_number(d: DType) -> bool {
+    d.is_float() || (d.is_int() && d.bits() <= 32)
+}
+
+/// The rank behind batch and channel, which must be 1 at least.
+pub(crate) fn spatial_rank(dims: &[Dim]) -> Result<usize, Diag> {
+    dims.len()
+        .checked_sub(2)
+        .filter(|r| *r > 0)
+        .ok_or_else(|| Diag::error("shape-mismatch", format!("rank {} leaves no spatial axes", dims.len())))
+}
+
+/// An error unless two dims may be equal.
+pub(crate) fn expect_dim(have: &Dim, want: &Dim, what: &str) -> Result<(), Diag> {
+    match (have.as_const(), want.as_const()) {
+        (Some(a), Some(b)) if a != b => Err(Diag::error("shape-mismatch", format!("{what} is {a}, not {b}"))),
+        _ => Ok(()),
+    }
+}
+
+/// An error unless operand `i`, if given, is a vector of `want` elements.
+pub(crate) fn expect_vector(cx: &InferCx<'_>, i: usize, want: &Dim, what: &str) -> Result<(), Diag> {
+    if !cx.has(i) {
+        return Ok(());
+    }
+    match cx.dims(i)? {
+        [n] => expect_dim(n, want, what),
+        d => Err(Diag::error("shape-mismatch", format!("{what} has rank {}, not 1", d.len()))),
+    }
+}
+
+impl Conv {
+    /// The window fields.
+    pub fn windows(&self) -> Windows<'_> {
+        Windows {
+            auto_pad: self.auto_pad,
+            strides: &self.strides,
+            dilations: &self.dilations,
+            pads: &self.pads,
+        }
+    }
+    fn shape(&self, x: &[Dim], w: &[Dim]) -> Result<Vec<Dim>, Diag> {
+        let rank = spatial_rank(x)?;
+        self.windows().check(rank)?;
+        if w.len() != x.len() {
+            return Err(Diag::error("shape-mismatch", "the weights must have the rank of the input"));
+        }
+        if !(1..=i64::from(i32::MAX)).contains(&self.groups) {
+            return Err(Diag::error("field-range", format!("{} groups", self.groups)));
+        }
+        expect_dim(&w[1].mul(&self.groups.into()), &x[1], "the number of channels of the weights")?;
+        if w[0].as_const().is_some_and(|m| m % self.groups != 0) {
+            return Err(Diag::error("shape-mismatch", "groups do not divide the output channels"));
+        }
+        let mut out = vec![x[0].clone(), w[0].clone()];
+        for axis in 0..rank {
+            out.push(self.windows().positions(axis, &x[axis + 2], &w[axis + 2], false)?);
+        }
+        Ok(out)
+    }
+}
+
+impl OpDef for Conv {
+    const NAME: &'static str = "conv";
+    const INPUTS: (usize, usize) = (2, 3);
+    fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
+        let dtype = cx.expect_dtype(0, is_number, "a number of up to 32 bits or a float")?;
+        cx.expect_same_dtype(0)?;
+        let out = self.shape(cx.dims(0)?, cx.dims(1)?)?;
+        expect_vector(cx, 2, &out[1], "the bias")?;
+        Ok(vec![Type::tensor(dtype, out).into()])
+    }
+    fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
+        let (x, w, b) = (cx.tensor(0)?, cx.tensor(1)?, cx.opt_tensor(2)?);
+        let dims = |t: &Tensor| t.shape().iter().map(|d| Dim::from(*d)).collect::<Vec<_>>();
+        self.shape(&dims(x), &dims(w))?;
+        let (xs, ws) = (x.shape(), w.shape());
+        let placed = self.windows().place(&xs[2..], &ws[2..], false)?;
+        let mut shape = vec![xs[0], ws[0]];
+        shape.extend(&placed.out);
+        elem_count(&shape)?;
+        if b.is_some_and(|b| b.len() != ws[0]) {
+            return Err(Diag::error("shape-mismatch", "one bias is needed per output channel"));
+        }
+        let sizes = Sizes { n: xs[0], c: xs[1], m: ws[0], groups: self.groups as usize };
+        let elems = match (x.elems(), w.elems(), b.map(Tensor::elems)) {
+            (Elems::F(x), Elems::F(w), b) => {
+                let b = if let Some(Elems::F(b)) = b { b } else { vec![0.0; ws[0]] };
+                Elems::F(convolve(&x, &w, &b, &sizes, &placed, |s, x, w| s + x * w)?)
+            }
+            (Elems::I(x), Elems::I(w), b) => {
+                let b = if let Some(Elems::I(b)) = b { b } else { vec![0; ws[0]] };
+                Elems::I(convolve(&x, &w, &b, &sizes, &placed, |s, x, w| s + x * w)?)
+            }
+            _ => return Err(Diag::error("dtype-mismatch", "operands of different kinds")),
+        };
+        Ok(vec![Tensor::from_elems(x.dtype(), shape, elems)?.into()])
+    }
+    fn weight_input(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+struct Sizes {
+    n: usize,
+    c: usize,
+    m: usize,
+    groups: usize,
+}
+
+fn convolve<T: Copy>(
+    x: &[T],
+    w: &[T],
+    b: &[T],
+    s: &Sizes,
+    placed: &Placed,
+    add: impl Fn(T, T, T) -> T,
+) -> Result<Vec<T>, Diag> {
+    let positions = elem_count(&placed.out)?;
+    if positions == 0 || s.n == 0 || s.m == 0 {
+        return Ok(Vec::new());
+    }
+    let (cg, mg) = (s.c / s.groups, s.m / s.groups);
+    let plane = x.len().checked_div(s.n * s.c).unwrap_or(0);
+    let window = w.len().checked_div(s.m * cg).unwrap_or(0);
+    let mut out: Vec<T> = Vec::with_capacity(s.n * s.m * positions);
+    for _ in 0..s.n {
+        for value in b {
+            out.extend(std::iter::repeat_n(*value, positions));
+        }
+    }
+    let mut position = 0;
+    for_each_index(&placed.out, |index| {
+        let taps = placed.taps(index);
+        for n in 0..s.n {
+            for m in 0..s.m {
+                let at = &mut out[(n * s.m + m) * positions + position];
+                for c in 0..cg {
+                    let xc = &x[(n * s.c + m / mg * cg + c) * plane..][..plane];
+                    let wc = &w[(m * cg + c) * window..][..window];
+                    for (k, i) in &taps {
+                        *at = add(*at, xc[*i], wc[*k]);
+                    }
+                }
+            }
+        }
+        position += 1;
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::testing::{eval_op, ramp};
+
+    fn conv(strides: &[i64], dilations: &[i64], pads: &[i64], auto_pad: AutoPad, groups: i64) -> Conv {
+        Conv { strides: strides.into(), dilations: dilations.into(), pads: pads.into(), auto_pad, groups }
+    }
+
+    #[test]
+    fn a_3x3_window_sums_its_neighbourhood() -> Result<(), Diag> {
+        let x = ramp(&[1, 1, 3, 3], 1.0, 1.0)?;
+        let w = Tensor::f32s(&[1, 1, 3, 3], &[1.0; 9])?;
+        let b = Tensor::f32s(&[1], &[0.5])?;
+        let op = conv(&[1, 1], &[1, 1], &[1; 4], AutoPad::Explicit, 1);
+        let y = eval_op(op, &[Some(x.clone()), Some(w.clone()), Some(b)])?;
+        assert_eq!(y[0].to_f64(), [12.5, 21.5, 16.5, 27.5, 45.5, 33.5, 24.5, 39.5, 28.5]);
+        let op = conv(&[2, 2], &[1, 1], &[0; 4], AutoPad::SameUpper, 1);
+        let y = eval_op(op, &[Some(x.clone()), Some(w.clone()), None])?;
+        assert_eq!((y[0].shape(), y[0].to_f64()), (&[1, 1, 2, 2][..], vec![12.0, 16.0, 24.0, 28.0]));
+        let op = conv(&[1, 1], &[2, 2], &[0; 4], AutoPad::Explicit, 1);
+        assert_eq!(eval_op(op, &[Some(x), Some(w), None]).map_err(|d| d.id), Err("shape-mismatch"));
+        Ok(())
+    }
+
+    #[test]
+    fn same_padding_puts_the_odd_element_where_it_says() -> Result<(), Diag> {
+        let x = Tensor::ints(DType::I32, &[1, 1, 3], vec![1, 2, 3])?;
+        let w = Tensor::ints(DType::I32, &[1, 1, 2], vec![10, 1])?;
+        for (auto_pad, want) in
+            [(AutoPad::SameUpper, [12.0, 23.0, 30.0]), (AutoPad::SameLower, [1.0, 12.0, 23.0])]
+        {
+            let y = eval_op(conv(&[1], &[1], &[0, 0], auto_pad, 1), &[Some(x.clone()), Some(w.clone())])?;
+            assert_eq!(y[0].to_f64(), want);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn groups_see_only_their_channels() -> Result<(), Diag> {
+        let x = ramp(&[1, 2, 2], 1.0, 1.0)?;
+        let w = Tensor::f32s(&[4, 1, 1], &[1.0, 2.0, 3.0, 4.0])?;
+        let y =
+            eval_op(conv(&[1], &[1], &[0, 0], AutoPad::Explicit, 2), &[Some(x.clone()), Some(w.clone())])?;
+        assert_eq!(y[0].to_f64(), [1.0, 2.0, 2.0, 4.0, 9.0, 12.0, 12.0, 16.0]);
+        let bad = conv(&[1], &[1], &[0, 0], AutoPad::Explicit, 3);
+        assert_eq!(eval_op(bad, &[Some(x), Some(w)]).map_err(|d| d.id), Err("shape-mismatch"));
+        Ok(())
+    }
+}
