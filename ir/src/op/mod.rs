@@ -18,8 +18,11 @@ pub mod conv;
 pub mod conv_transpose;
 pub mod konst;
 pub mod quant;
+pub mod layer_norm;
 pub mod pool;
+pub mod recurrent;
 pub mod reshape;
+pub mod softmax;
 pub mod unary;
 pub mod where_;
 pub mod window;
@@ -144,4 +147,7 @@ op_table! {
     Conv => conv::Conv,
     ConvTranspose => conv_transpose::ConvTranspose,
     Pool => pool::Pool,
+    Softmax => softmax::Softmax,
+    LayerNorm => layer_norm::LayerNorm,
+    Recurrent => recurrent::Recurrent,
 }
