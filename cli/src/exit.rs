@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn the_gravest_finding_decides() {
-        let of = |ids: &[&'static str]| Exit::of_all(&ids.iter().map(|i| Diag::error(i, "")).collect::<Vec<_>>());
+        let of =
+            |ids: &[&'static str]| Exit::of_all(&ids.iter().map(|i| Diag::error(i, "")).collect::<Vec<_>>());
         assert_eq!(of(&["mismatch", "unsupported-op"]).code(), 3);
         assert_eq!(of(&["unsupported-op", "internal-eval", "arity"]).code(), 101);
         assert_eq!(of(&["budget-speed", "inconclusive"]).code(), 1);

@@ -38,7 +38,8 @@ impl Failure {
     }
     /// The first error's message, for one-line answers.
     pub fn message(&self) -> String {
-        let first = self.diags.iter().find(|d| d.severity == planish_ir::Severity::Error).or(self.diags.first());
+        let first =
+            self.diags.iter().find(|d| d.severity == planish_ir::Severity::Error).or(self.diags.first());
         first.map_or_else(String::new, |d| d.to_string())
     }
     /// The same findings, each message prefixed with what it is about.

@@ -59,7 +59,8 @@ impl Writer {
             return Err(Failure::new("output-exists", text));
         }
         if !link.is_file() || !ours(path, &link) {
-            let text = format!("{} exists and was not written by planish; --force overwrites it", path.display());
+            let text =
+                format!("{} exists and was not written by planish; --force overwrites it", path.display());
             return Err(Failure::new("output-exists", text));
         }
         Ok(())

@@ -146,7 +146,10 @@ impl Progress {
 /// Writes a line to stdout; a reader that went away ends the process quietly, as for any other filter.
 fn out(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    let done = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
+    let done = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.write_all(b"\n"))
+        .and_then(|()| stdout.flush());
     if done.is_err() {
         std::process::exit(i32::from(crate::exit::Exit::Ok.code()));
     }
@@ -221,6 +224,9 @@ mod tests {
 
     #[test]
     fn the_schema_comes_first() {
-        assert_eq!(schema("planish.x", json!({"a": 1})).to_string(), r#"{"schema":"planish.x","version":1,"a":1}"#);
+        assert_eq!(
+            schema("planish.x", json!({"a": 1})).to_string(),
+            r#"{"schema":"planish.x","version":1,"a":1}"#
+        );
     }
 }

@@ -96,7 +96,9 @@ fn decode(h: &Header, data: Bytes, wanted: Option<DType>) -> Result<Tensor> {
         ('V', 1) => wanted.filter(|w| w.size() == 1 && *w != Bool).ok_or_else(unknown)?,
         ('U', _) | ('S', _) => return text(h, &data, kind, width, swap),
         ('O', _) => {
-            return Err(bad("arrays of Python objects are not read (they hold code); save text as a fixed-width type"));
+            return Err(bad(
+                "arrays of Python objects are not read (they hold code); save text as a fixed-width type",
+            ));
         }
         _ => return Err(unknown()),
     };
@@ -161,9 +163,8 @@ fn from_fortran(t: &Tensor) -> Result<Tensor> {
     for i in 1..shape.len() {
         column[i] = column[i - 1] * shape[i - 1];
     }
-    let source = |i: usize| -> usize {
-        shape.iter().zip(&row).zip(&column).map(|((d, r), c)| (i / r) % d * c).sum()
-    };
+    let source =
+        |i: usize| -> usize { shape.iter().zip(&row).zip(&column).map(|((d, r), c)| (i / r) % d * c).sum() };
     if t.dtype() == DType::Str {
         let strings = (0..t.len()).map(|i| t.strings()[source(i)].clone()).collect();
         return Ok(Tensor::from_strings(shape, strings)?);
@@ -257,7 +258,8 @@ mod tests {
             let t = fine(Tensor::from_bytes(dtype, vec![2, 3], bytes.into()).map_err(Failure::from));
             assert_eq!(fine(read(&write(&t).into(), Some(dtype))), t, "{dtype}");
         }
-        let t = fine(Tensor::from_strings(vec![2], vec!["a".into(), "größe 字".into()]).map_err(Failure::from));
+        let t =
+            fine(Tensor::from_strings(vec![2], vec!["a".into(), "größe 字".into()]).map_err(Failure::from));
         assert_eq!(fine(read(&write(&t).into(), None)), t);
         let scalar = fine(Tensor::scalar(DType::F32, 2.5).map_err(Failure::from));
         assert_eq!(fine(read(&write(&scalar).into(), None)), scalar);
