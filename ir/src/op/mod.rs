@@ -29,7 +29,7 @@ pub mod where_;
 pub mod window;
 
 #[cfg(test)]
-pub(crate) mod testing;
+pub(crate) mod probe;
 
 pub use eval::{EvalCx, EvalEnv};
 pub use infer::{InferCx, broadcast_dim, broadcast_shapes, normalize_axes, normalize_axis};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::op::testing::{eval_op, ramp};
+use crate::op::probe::{eval_op, ramp};
 use crate::{Editor, Graph};
 
 fn resize(mode: ResizeMode, transform: ResizeTransform, axes: &[usize]) -> Resize {
