@@ -50,6 +50,7 @@ mod rules;
 pub mod target;
 pub mod types;
 pub mod verify;
+pub mod wire;
 
 pub use backend::{Backend, EmitError, ObjectBytes, Unsupported};
 pub use build::{Builder, Opd};

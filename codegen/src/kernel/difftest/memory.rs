@@ -13,8 +13,8 @@ pub fn cases(lanes: u16, sizes: &[usize]) -> Vec<Case> {
             let mut rng = Rng(n as u64);
             let src = values(e, n, 0, &mut rng);
             let index: Vec<u8> =
-                (0..n).flat_map(|_| ((rng.next() % n.max(1) as u64) as u32).to_le_bytes()).collect();
-            let flags: Vec<u8> = (0..n).map(|_| (rng.next() & 1) as u8).collect();
+                (0..n).flat_map(|_| ((rng.next_u64() % n.max(1) as u64) as u32).to_le_bytes()).collect();
+            let flags: Vec<u8> = (0..n).map(|_| (rng.next_u64() & 1) as u8).collect();
             out.push(Case {
                 kernel: kernel.clone(),
                 inputs: vec![

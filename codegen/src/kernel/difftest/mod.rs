@@ -194,7 +194,7 @@ fn first_difference(e: Elem, want: &[u8], got: &[u8], tolerance: f32) -> Option<
 pub struct Rng(pub u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -204,7 +204,7 @@ impl Rng {
 
     /// Below `n`, which is not 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+        (self.next_u64() % n as u64) as usize
     }
 
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
@@ -310,7 +310,7 @@ pub fn values(e: Elem, n: usize, phase: usize, rng: &mut Rng) -> Vec<u8> {
         let bits = if i < s.len() * s.len() {
             s[if phase == 0 { i % s.len() } else { i / s.len() }]
         } else {
-            rng.next() & e.mask()
+            rng.next_u64() & e.mask()
         };
         out.extend(&bits.to_le_bytes()[..e.bytes()]);
     }

@@ -270,7 +270,7 @@ fn dots(lanes: u16) -> Vec<Case> {
     let elems = n * usize::from(lanes);
     // Positive normal numbers: no cancellation, no subnormals, so that orders differ by rounding only.
     let mut pairs = || -> Vec<u8> {
-        (0..elems).flat_map(|_| (0x3E80 + (rng.next() % 0x300) as u16).to_le_bytes()).collect()
+        (0..elems).flat_map(|_| (0x3E80 + (rng.next_u64() % 0x300) as u16).to_le_bytes()).collect()
     };
     let (x, y) = (pairs(), pairs());
     let z: Vec<u8> = (0..elems / 2).flat_map(|i| (i as f32 * 0.25).to_le_bytes()).collect();

@@ -26,7 +26,7 @@ pub fn case(seed: u64, lanes: u16) -> Case {
     let mut b = Builder::cpu(&format!("random_{seed}x{lanes}"));
     let bufs: Vec<(Elem, Buf)> = ELEMS.iter().map(|&e| (e, b.inout(&format!("m_{e}"), e))).collect();
     let s = b.scalar("s");
-    let s_value = (rng.next() >> 40).cast_signed() % 1000;
+    let s_value = (rng.next_u64() >> 40).cast_signed() % 1000;
     let inputs: Vec<Input> = ELEMS
         .iter()
         .map(|&e| Input::Bytes(values(e, LEN as usize, 0, &mut rng)))
