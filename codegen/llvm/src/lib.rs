@@ -3,6 +3,7 @@
 //! [`Llvm`] is the in-process back end. A fatal error inside LLVM aborts the process, so programs that must survive one use
 //! the child-process protocol, which runs the same code.
 
+pub mod child;
 mod ir;
 mod lint;
 mod machine;
