@@ -54,6 +54,8 @@ functions! {
     OPT_GET = 7, "opt_get", opt_get;
     /// `([optional]) -> bool scalar`: whether there is a value.
     OPT_HAS = 8, "opt_has", opt_has;
+    /// `() -> tensor of strings` whose dims are the integer attributes and whose elements the string attributes.
+    STR_CONST = 9, "str_const", str_const;
 }
 
 /// The name of a function; `unknown` for a number that is none.
@@ -106,6 +108,10 @@ fn one(o: Object) -> Values {
 
 fn flag(v: bool) -> Object {
     Object::Tensor(Tensor { dtype: crate::DType::Bool, dims: vec![], data: vec![v as u8] })
+}
+
+fn str_const(c: &Call, _: Vec<Input>) -> Values {
+    one(Object::Strings { dims: c.attrs.clone(), data: c.sattrs.clone() })
 }
 
 fn seq_construct(_: &Call, mut args: Vec<Input>) -> Values {

@@ -1,4 +1,0 @@
-//! Tensors in files.
-
-pub mod npy;
-pub mod npz;

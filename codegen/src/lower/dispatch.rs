@@ -1,0 +1,17 @@
+//! The exhaustive match from graph operations to lowering functions.
+
+use super::cx::LowerCx;
+use super::{elementwise, reshape};
+use planish_ir::{Diag, Op};
+
+pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
+    match op {
+        // Constants get a slot when they are used.
+        Op::Const(_) => Ok(()),
+        Op::Unary(_) | Op::Binary(_) | Op::Where(_) | Op::Cast(_) => elementwise::lower_single(cx, op),
+        Op::Reshape(_) => reshape::lower_reshape(cx),
+        // An operation without a line here has no kernel yet; `planish ops` lists which have one.
+        #[allow(unreachable_patterns)]
+        other => Err(Diag::error("unsupported-op", format!("`{}` has no kernel", other.name()))),
+    }
+}

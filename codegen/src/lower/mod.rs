@@ -1,0 +1,105 @@
+//! Lowering: graph -> [`Module`] (a plan, weights, and one set of kernels per CPU variant).
+//!
+//! [`lower`] walks the regions in order and calls the `lower_*` function of each operation's family, chosen by the
+//! exhaustive match in `dispatch.rs`. A family function reads its operands and results through [`LowerCx`], and
+//! emits steps: mostly launches of kernels that it builds.
+//!
+//! # Slots
+//! Every value has a *slot* (memory with a dtype and dims). [`LowerCx::input`] gives an operand's slot;
+//! [`LowerCx::output`] makes the slot of a result (arena, output buffer, or heap when its size depends on data);
+//! [`LowerCx::alias`] makes a result a view of another slot (reshape and friends cost nothing). Lifetimes follow
+//! from use: a slot lives from its first to its last step.
+//!
+//! # Kernels
+//! ```ignore
+//! // y = 2 x, over all elements in chunks
+//! let (x, y) = (cx.input(0)?, cx.output(0)?);
+//! let n = Dim::product(&y.dims);
+//! cx.launch(
+//!     Launch::new("double").read(&x).write(&y).dim(&n).extent(n.ceil_div(&CHUNK.into())).cost(CHUNK),
+//!     |k| {
+//!         let (x, y, n) = (k.buf(0), k.buf(1), k.dim(0));
+//!         let lanes = k.lanes(Elem::F32);
+//!         k.b.parallel_for(|b, chunk| {
+//!             let lo = b.mul(chunk, CHUNK);
+//!             let hi = b.add(lo, CHUNK);
+//!             let hi = b.smin(hi, n);
+//!             b.for_lanes(lo, hi, lanes, |b, i, mask| {
+//!                 let v = b.load_opt(x, i, lanes, mask);
+//!                 let v = b.fmul(v, 2.0);
+//!                 b.store_opt(y, i, v, mask);
+//!             });
+//!         });
+//!     },
+//! )
+//! ```
+//! The closure runs once per variant; it must declare no parameters itself, and may look at `k.target`. Buffers come first in the
+//! order of `read`/`write`/`update`, then one scalar per `dim` that is not a known number. `dim` takes any [`Dim`], so static and
+//! symbolic shapes share one code path: a known dim is a literal and folds away.
+//!
+//! # Data-dependent dims
+//! A result dim that `infer` made with `fresh` is a symbol of data. The family function computes it into a small i64
+//! slot with a kernel (or has it in a tensor already) and calls [`LowerCx::bind`] before it makes the result's slot.
+
+mod cx;
+mod dispatch;
+mod elem;
+mod elementwise;
+mod finish;
+mod launch;
+mod reshape;
+#[cfg(test)]
+mod tests;
+
+pub use cx::{LowerCx, Opnd, rt_dtype};
+pub use elem::{compute_elem, convert, load, mem_elem, saturate, store};
+pub use elementwise::{is_elementwise, scalar_op};
+pub use launch::{CHUNK, KernelCx, Launch};
+
+use crate::kernel::{KernelModule, TargetSpec};
+use crate::weights::Weights;
+use planish_ir::{Diag, Graph};
+use planish_rt::plan::Plan;
+
+/// What [`lower`] needs to know.
+#[derive(Clone, Debug)]
+pub struct LowerOptions {
+    /// The code variants, weakest first. All share the plan and the packed weights.
+    pub targets: Vec<TargetSpec>,
+    /// The most bytes of weights that may be made from constants, splats included.
+    pub max_weights: u64,
+}
+
+impl Default for LowerOptions {
+    fn default() -> Self {
+        LowerOptions { targets: vec![TargetSpec::generic128()], max_weights: 64 << 30 }
+    }
+}
+
+/// The kernels for one target.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// The target.
+    pub target: TargetSpec,
+    /// One kernel for each [`Plan::kernels`] entry, in that order.
+    pub kernels: KernelModule,
+}
+
+/// A lowered model.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// The host side.
+    pub plan: Plan,
+    /// Constants and packed weights.
+    pub weights: Weights,
+    /// Kernels by target, in the order of [`LowerOptions::targets`].
+    pub variants: Vec<Variant>,
+}
+
+/// Lowers a graph. All operations that cannot be lowered are reported together.
+pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Module, Vec<Diag>> {
+    let mut cx = LowerCx::new(graph, options);
+    cx.signature();
+    cx.body(graph.root());
+    cx.finish()
+}
