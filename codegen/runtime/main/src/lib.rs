@@ -1,1 +1,16 @@
-//! See ARCHITECTURE.md.
+//! The launcher of executables: files, JSON, benchmarks. What it prints and how it exits is the contract of an
+//! emitted program; `planish run` uses the same readers and writers.
+pub mod app;
+pub mod args;
+pub mod bench;
+pub mod describe;
+mod files;
+mod inflate;
+pub mod inputs;
+pub mod json;
+pub mod npy;
+pub mod outputs;
+pub mod pb;
+mod zip;
+
+pub use files::{Result, decode_name, encode_name};

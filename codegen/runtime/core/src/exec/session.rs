@@ -683,6 +683,11 @@ impl Session {
         &self.times
     }
 
+    /// The value of an expression under the symbols bound last.
+    pub fn value_of(&self, e: crate::plan::ExprId) -> Option<i64> {
+        self.exprs.get(e).ok()
+    }
+
     /// Sets the times to zero.
     pub fn reset_profile(&mut self) {
         self.times.fill(KernelTime::default());

@@ -1,0 +1,50 @@
+//! Writing JSON.
+use std::fmt::Write;
+
+/// A string with quotes and escapes.
+pub fn string(s: &str) -> String {
+    let mut out = String::from("\"");
+    for c in s.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            c if (c as u32) < 0x20 || c == '\u{7f}' => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A list of values that are JSON already.
+pub fn list(items: impl IntoIterator<Item = String>) -> String {
+    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(","))
+}
+
+/// A number with at most 6 decimals; `null` if it is not finite.
+pub fn number(v: f64) -> String {
+    if !v.is_finite() {
+        return String::from("null");
+    }
+    let s = format!("{v:.6}");
+    let s = s.trim_end_matches('0').trim_end_matches('.');
+    if s == "-0" { String::from("0") } else { s.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped() {
+        assert_eq!(string("a\"b\\\n\u{1}ä"), "\"a\\\"b\\\\\\n\\u0001ä\"");
+        assert_eq!(list(["1".into(), string("x")]), "[1,\"x\"]");
+        assert_eq!(
+            (number(0.5), number(3.0), number(f64::NAN), number(-1e-9)),
+            ("0.5".into(), "3".into(), "null".into(), "0".into())
+        );
+    }
+}
