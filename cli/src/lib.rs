@@ -1,1 +1,26 @@
-//! See ARCHITECTURE.md.
+//! The driver: everything that the `planish` command does, as a library.
+//!
+//! [`load`] reads a model, [`inputs`] and [`outputs`] move tensors between files and values, [`engine`] finds what
+//! executes a graph, and [`verbs`] are the commands, one module each. Only [`ui`] prints.
+#![deny(unsafe_code)]
+
+pub mod artifact;
+pub mod compare;
+pub mod engine;
+pub mod exit;
+pub mod failure;
+pub mod files;
+pub mod inputs;
+pub mod interrupt;
+pub mod io;
+pub mod load;
+pub mod outputs;
+pub mod percent;
+pub mod shapes;
+pub mod ui;
+pub mod units;
+pub mod verbs;
+
+pub use exit::Exit;
+pub use failure::{Failure, Result};
+pub use load::{LoadOptions, Model, load};

@@ -181,7 +181,7 @@ fn convolve<T: Copy>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::testing::{eval_op, ramp};
+    use crate::op::probe::{eval_op, ramp};
 
     fn conv(strides: &[i64], dilations: &[i64], pads: &[i64], auto_pad: AutoPad, groups: i64) -> Conv {
         Conv { strides: strides.into(), dilations: dilations.into(), pads: pads.into(), auto_pad, groups }

@@ -136,7 +136,7 @@ impl OpDef for ConvTranspose {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::testing::{eval_op, ramp};
+    use crate::op::probe::{eval_op, ramp};
 
     #[test]
     fn windows_add_up() -> Result<(), Diag> {

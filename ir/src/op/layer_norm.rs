@@ -96,7 +96,7 @@ impl OpDef for LayerNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::testing::eval_op;
+    use crate::op::probe::eval_op;
 
     #[test]
     fn rows_get_mean_0_and_deviation_1() -> Result<(), Diag> {

@@ -17,18 +17,19 @@ pub mod control;
 pub mod conv;
 pub mod conv_transpose;
 pub mod konst;
-pub mod quant;
 pub mod layer_norm;
 pub mod pool;
+pub mod quant;
 pub mod recurrent;
 pub mod reshape;
+pub mod resize;
 pub mod softmax;
 pub mod unary;
 pub mod where_;
 pub mod window;
 
 #[cfg(test)]
-pub(crate) mod testing;
+pub(crate) mod probe;
 
 pub use eval::{EvalCx, EvalEnv};
 pub use infer::{InferCx, broadcast_dim, broadcast_shapes, normalize_axes, normalize_axis};
@@ -150,4 +151,5 @@ op_table! {
     Softmax => softmax::Softmax,
     LayerNorm => layer_norm::LayerNorm,
     Recurrent => recurrent::Recurrent,
+    Resize => resize::Resize,
 }

@@ -206,7 +206,7 @@ fn reorder(mut i: usize, space: &[usize], order: IndexOrder) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::testing::{eval_op, ramp};
+    use crate::op::probe::{eval_op, ramp};
 
     fn pool(kind: PoolKind, kernel: &[i64], strides: &[i64], pads: &[i64]) -> Pool {
         Pool {

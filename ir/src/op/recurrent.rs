@@ -373,7 +373,7 @@ impl Step<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::testing::eval_op;
+    use crate::op::probe::eval_op;
 
     fn layer(cell: Cell, direction: Direction, activations: &[Activation]) -> Recurrent {
         let dirs = if direction == Direction::Both { 2 } else { 1 };

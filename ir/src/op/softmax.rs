@@ -88,7 +88,7 @@ impl Softmax {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::testing::eval_op;
+    use crate::op::probe::eval_op;
 
     #[test]
     fn rows_along_any_axis() -> Result<(), Diag> {

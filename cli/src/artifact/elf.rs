@@ -1,0 +1,67 @@
+//! The few parts of 64-bit little-endian ELF programs that the composer reads and writes.
+
+/// Bytes of a program header.
+pub(super) const HEADER: usize = 56;
+pub(super) const PT_LOAD: u32 = 1;
+pub(super) const PT_NOTE: u32 = 4;
+pub(super) const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+pub(super) const PT_GNU_PROPERTY: u32 = 0x6474_e553;
+pub(super) const PF_X: u32 = 1;
+pub(super) const PF_R: u32 = 4;
+
+/// A program header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Segment {
+    pub(super) kind: u32,
+    pub(super) flags: u32,
+    pub(super) offset: u64,
+    pub(super) address: u64,
+    pub(super) file_len: u64,
+    pub(super) memory_len: u64,
+    pub(super) align: u64,
+}
+
+/// An integer of `N` bytes; `None` beyond the end.
+pub(super) fn int<const N: usize>(b: &[u8], at: usize) -> Option<u64> {
+    let mut word = [0; 8];
+    word[..N].copy_from_slice(b.get(at..at.checked_add(N)?)?);
+    Some(u64::from_le_bytes(word))
+}
+
+/// The program headers of a position-independent program for `machine`, and where they are.
+pub(super) fn segments(b: &[u8], machine: u64) -> Option<(usize, Vec<Segment>)> {
+    const ET_DYN: u64 = 3;
+    if !b.starts_with(b"\x7fELF\x02\x01\x01") || int::<2>(b, 16)? != ET_DYN || int::<2>(b, 18)? != machine {
+        return None;
+    }
+    let (at, size, count) = (int::<8>(b, 32)? as usize, int::<2>(b, 54)?, int::<2>(b, 56)? as usize);
+    if size as usize != HEADER {
+        return None;
+    }
+    let one = |i: usize| {
+        let h = b.get(at.checked_add(i * HEADER)?..at.checked_add((i + 1) * HEADER)?)?;
+        Some(Segment {
+            kind: int::<4>(h, 0)? as u32,
+            flags: int::<4>(h, 4)? as u32,
+            offset: int::<8>(h, 8)?,
+            address: int::<8>(h, 16)?,
+            file_len: int::<8>(h, 32)?,
+            memory_len: int::<8>(h, 40)?,
+            align: int::<8>(h, 48)?,
+        })
+    };
+    Some((at, (0..count).map(one).collect::<Option<_>>()?))
+}
+
+impl Segment {
+    pub(super) fn bytes(&self) -> [u8; HEADER] {
+        let mut b = [0; HEADER];
+        b[..4].copy_from_slice(&self.kind.to_le_bytes());
+        b[4..8].copy_from_slice(&self.flags.to_le_bytes());
+        let words = [self.offset, self.address, self.address, self.file_len, self.memory_len, self.align];
+        for (i, w) in words.iter().enumerate() {
+            b[8 + 8 * i..16 + 8 * i].copy_from_slice(&w.to_le_bytes());
+        }
+        b
+    }
+}

@@ -1,0 +1,3 @@
+//! What `compile` writes.
+mod elf;
+pub mod exe;

@@ -1,0 +1,55 @@
+//! The engines by name.
+
+use crate::failure::{Failure, Result};
+use planish_ir::{Engine, Interpreter, PrepareOptions, Program};
+
+/// The engines of this build: name and what it is.
+pub const ENGINES: &[(&str, &str)] = &[("interp", "reference interpreter: slow and obvious")];
+
+/// The engine that is used when none is named.
+pub fn default_engine() -> &'static str {
+    ENGINES.first().map_or("interp", |e| e.0)
+}
+
+/// The engine with this name.
+pub fn find(name: &str) -> Result<Box<dyn Engine>> {
+    match name {
+        "interp" => Ok(Box::new(Interpreter)),
+        _ => {
+            let known: Vec<&str> = ENGINES.iter().map(|e| e.0).collect();
+            Err(Failure::usage(format!("no engine is called {name:?}; there are {}", known.join(", "))))
+        }
+    }
+}
+
+/// Prepares a graph on an engine.
+pub fn prepare(
+    engine: &str,
+    graph: &planish_ir::Graph,
+    options: &PrepareOptions,
+) -> Result<Box<dyn Program>> {
+    Ok(find(engine)?.prepare(graph, options)?)
+}
+
+/// The physical cores that this process may use: those of its affinity mask, at most the quota of its cgroup.
+pub fn default_threads() -> usize {
+    // `available_parallelism` counts logical cores under affinity and quota.
+    let logical = std::thread::available_parallelism().map_or(1, usize::from);
+    let siblings = physical_share();
+    (logical as f64 / siblings).round().max(1.0) as usize
+}
+
+/// Logical cores per physical core.
+fn physical_share() -> f64 {
+    let list = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list");
+    let Ok(list) = list else { return 1.0 };
+    let count: usize = list
+        .trim()
+        .split(',')
+        .filter_map(|part| match part.split_once('-') {
+            Some((a, b)) => Some(b.parse::<usize>().ok()?.saturating_sub(a.parse::<usize>().ok()?) + 1),
+            None => part.parse::<usize>().ok().map(|_| 1),
+        })
+        .sum();
+    count.max(1) as f64
+}

@@ -1,0 +1,4 @@
+//! Tensors in files.
+
+pub mod npy;
+pub mod npz;

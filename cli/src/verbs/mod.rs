@@ -1,0 +1,71 @@
+//! The commands, one module each.
+
+pub mod run;
+pub mod worker;
+
+use crate::exit::Exit;
+use crate::failure::Result;
+use crate::ui::{Ui, UiArgs};
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Turns an exported ONNX model into a specialised native program
+#[derive(Debug, Parser)]
+#[command(name = "planish", version, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    ui: UiArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::Args),
+    Worker(worker::Args),
+}
+
+/// Runs the command line and gives the exit code. A panic, which is a bug of ours, becomes 101.
+pub fn main(args: Vec<OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version go to stdout with 0, everything else to stderr with 2.
+            let code = if e.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let _ = e.print();
+            return code.code();
+        }
+    };
+    let ui = Ui::new(&cli.ui);
+    let done = catch_unwind(AssertUnwindSafe(|| dispatch(&cli.verb, &ui)));
+    match done {
+        Ok(Ok(exit)) => exit.code(),
+        Ok(Err(failure)) => {
+            ui.diags(&failure.diags);
+            failure.exit().code()
+        }
+        Err(_) => {
+            ui.say("error[internal-panic]: this is a bug of planish; please report it with the model and the command");
+            Exit::Bug.code()
+        }
+    }
+}
+
+fn dispatch(verb: &Verb, ui: &Ui) -> Result<Exit> {
+    match verb {
+        Verb::Run(args) => run::run(args, ui),
+        Verb::Worker(args) => worker::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
