@@ -18,12 +18,15 @@ pub mod conv;
 pub mod conv_transpose;
 pub mod konst;
 pub mod layer_norm;
+pub mod ml;
 pub mod pool;
 pub mod quant;
 pub mod recurrent;
 pub mod reshape;
 pub mod resize;
+pub mod sequence;
 pub mod softmax;
+pub mod strings;
 pub mod unary;
 pub mod where_;
 pub mod window;
@@ -144,6 +147,26 @@ op_table! {
     Dequantize => quant::Dequantize,
     Quantize => quant::Quantize,
     MatMulInteger => quant::MatMulInteger,
+    Sequence => sequence::Sequence,
+    SequenceAt => sequence::SequenceAt,
+    SequenceInsert => sequence::SequenceInsert,
+    SequenceErase => sequence::SequenceErase,
+    SequenceLength => sequence::SequenceLength,
+    ConcatSequence => sequence::ConcatSequence,
+    SplitSequence => sequence::SplitSequence,
+    Optional => sequence::Optional,
+    OptionalGet => sequence::OptionalGet,
+    OptionalHas => sequence::OptionalHas,
+    StringConcat => strings::StringConcat,
+    StringSplit => strings::StringSplit,
+    StringNormalize => strings::StringNormalize,
+    RegexMatch => strings::RegexMatch,
+    TfIdf => strings::TfIdf,
+    LabelEncode => ml::LabelEncode,
+    TreeEnsemble => ml::TreeEnsemble,
+    ZipMap => ml::ZipMap,
+    DictVectorize => ml::DictVectorize,
+    CastMap => ml::CastMap,
     // Convolution, pooling, normalisation, recurrence.
     Conv => conv::Conv,
     ConvTranspose => conv_transpose::ConvTranspose,

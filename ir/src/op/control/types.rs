@@ -4,6 +4,7 @@ use super::Outer;
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::op::InferCx;
+use crate::op::sequence::either;
 use crate::types::{TensorType, Type};
 use std::sync::Arc;
 
@@ -62,29 +63,23 @@ pub(super) fn merge(
             };
             TensorType { dtype: x.dtype, shape, quant: x.quant.clone().filter(|_| x.quant == y.quant) }.into()
         }
-        (Type::Sequence(x), Type::Sequence(y)) => Type::Sequence(Arc::new(merge_items(outer, x, y)?)),
-        (Type::Optional(x), Type::Optional(y)) => Type::Optional(Arc::new(merge_items(outer, x, y)?)),
-        (Type::Map(k, x), Type::Map(l, y)) if k == l => Type::Map(*k, Arc::new(merge_items(outer, x, y)?)),
         _ => {
-            return Err(Diag::error(
-                "type-mismatch",
-                format!("result {index} is {} or {}", a.display(cx.symbols), b.display(cx.symbols)),
-            ));
+            let known = cx.known_outputs().get(index).map(|f| f.ty.clone());
+            let known = match &known {
+                Some(Type::Sequence(t) | Type::Optional(t) | Type::Map(_, t)) => Some(&**t),
+                _ => None,
+            };
+            let both = match (a, b) {
+                (Type::Sequence(x), Type::Sequence(y)) => {
+                    either(cx, x, y, known).map(|t| Type::Sequence(Arc::new(t)))
+                }
+                (Type::Optional(x), Type::Optional(y)) => {
+                    either(cx, x, y, known).map(|t| Type::Optional(Arc::new(t)))
+                }
+                _ => either(cx, a, b, known),
+            };
+            let text = || format!("result {index} is {} or {}", a.display(cx.symbols), b.display(cx.symbols));
+            return both.ok_or_else(|| Diag::error("type-mismatch", text()));
         }
-    })
-}
-
-/// As [`merge`] for items of a container, which need not have equal dims: those that differ make the rank unknown.
-fn merge_items(outer: &Outer, a: &Type, b: &Type) -> Result<Type, Diag> {
-    Ok(match (a, b) {
-        (Type::Tensor(x), Type::Tensor(y)) if x.dtype == y.dtype => {
-            let same = x.shape == y.shape && x.shape.iter().flatten().all(|d| is_outer(d, outer));
-            let shape = x.shape.clone().filter(|_| same);
-            TensorType { dtype: x.dtype, shape, quant: None }.into()
-        }
-        (Type::Sequence(x), Type::Sequence(y)) => Type::Sequence(Arc::new(merge_items(outer, x, y)?)),
-        (Type::Optional(x), Type::Optional(y)) => Type::Optional(Arc::new(merge_items(outer, x, y)?)),
-        (Type::Map(k, x), Type::Map(l, y)) if k == l => Type::Map(*k, Arc::new(merge_items(outer, x, y)?)),
-        _ => return Err(Diag::error("type-mismatch", "containers of different items")),
     })
 }
