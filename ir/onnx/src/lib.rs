@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 pub mod error;
+pub mod export;
 pub mod external;
 pub mod functions;
 pub mod import;
@@ -19,9 +20,12 @@ pub mod map;
 pub mod proto;
 pub mod scan;
 pub mod tensor;
+#[cfg(test)]
+mod testing;
 pub mod value;
 
 pub use error::OnnxError;
+pub use export::{ExportOptions, Exported, export};
 pub use external::{ExternalData, ExternalOptions};
 pub use import::{ImportOptions, Imported, import_bytes, import_file};
 pub use limits::Limits;
