@@ -6,6 +6,8 @@
 
 pub mod artifact;
 pub mod compare;
+pub mod cost;
+pub mod diagnostics;
 pub mod engine;
 pub mod exit;
 pub mod failure;

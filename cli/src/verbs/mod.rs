@@ -1,5 +1,8 @@
 //! The commands, one module each.
 
+pub mod check;
+pub mod inspect;
+pub mod reference;
 pub mod run;
 pub mod worker;
 
@@ -22,7 +25,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Check(check::Args),
+    Inspect(inspect::Args),
     Run(run::Args),
+    Ops(reference::OpsArgs),
+    Targets(reference::TargetsArgs),
+    Explain(reference::ExplainArgs),
     Worker(worker::Args),
 }
 
@@ -54,6 +62,11 @@ pub fn main(args: Vec<OsString>) -> u8 {
 
 fn dispatch(verb: &Verb, ui: &Ui) -> Result<Exit> {
     match verb {
+        Verb::Check(args) => check::run(args, ui),
+        Verb::Inspect(args) => inspect::run(args, ui),
+        Verb::Ops(args) => reference::ops(args, ui),
+        Verb::Targets(args) => reference::targets(args, ui),
+        Verb::Explain(args) => reference::explain(args, ui),
         Verb::Run(args) => run::run(args, ui),
         Verb::Worker(args) => worker::run(args),
     }
