@@ -12,9 +12,12 @@ use planish_ir::{DType, Dim, Editor, Graph, Op, SymId, Tensor, Type, ValueId};
 use std::collections::BTreeMap;
 
 mod arrays;
+mod choose;
 mod compare;
 mod control;
+mod dense;
 mod elementwise;
+mod quantised;
 mod recipes;
 mod values;
 
@@ -81,6 +84,8 @@ pub(crate) struct Smith<'g> {
     pub(crate) rng: Rng,
     pub(crate) pool: Vec<Item>,
     inputs: Vec<Tensor>,
+    /// Values that become outputs although the pool does not hold them.
+    ends: Vec<(ValueId, bool)>,
     bound: BTreeMap<SymId, i64>,
     symbols: Vec<(SymId, usize)>,
     /// Whether a region was made that no node holds.
@@ -91,7 +96,8 @@ impl Sketch {
     /// A sketch of `len` steps.
     pub fn random(seed: u64, len: usize) -> Sketch {
         let mut rng = Rng::new(seed);
-        Sketch { seed, steps: (0..len).map(|_| (rng.below(RECIPES.len()), rng.bits())).collect() }
+        let known: Vec<usize> = recipes::usable();
+        Sketch { seed, steps: (0..len).map(|_| (rng.choose(&known), rng.bits())).collect() }
     }
 
     /// The graph. Steps whose recipe finds nothing to do add nothing.
@@ -145,7 +151,16 @@ impl<'g> Smith<'g> {
                 bound.insert(id, value as i64);
             }
         }
-        Smith { ed, rng, pool: Vec::new(), inputs: Vec::new(), bound, symbols, abandoned: false }
+        Smith {
+            ed,
+            rng,
+            pool: Vec::new(),
+            inputs: Vec::new(),
+            ends: Vec::new(),
+            bound,
+            symbols,
+            abandoned: false,
+        }
     }
 
     /// Runs the steps, then makes every unused value an output.
@@ -154,17 +169,21 @@ impl<'g> Smith<'g> {
             self.rng = Rng::new(*seed);
             let _ = (RECIPES[recipe % RECIPES.len()].make)(&mut self);
         }
-        let mut ends: Vec<Item> =
-            self.pool.iter().filter(|item| self.ed.graph().uses(item.v).is_empty()).cloned().collect();
-        ends.retain(|item| self.ed.graph().def_node(item.v).is_some());
+        let unused =
+            |v: &ValueId| self.ed.graph().uses(*v).is_empty() && self.ed.graph().def_node(*v).is_some();
+        let mut ends: Vec<(ValueId, bool)> =
+            self.pool.iter().map(|item| (item.v, item.exact)).chain(self.ends.iter().copied()).collect();
+        ends.retain(|(v, _)| unused(v));
+        ends.sort();
+        ends.dedup();
         if ends.is_empty() {
-            ends.extend(self.pool.last().cloned());
+            ends.extend(self.pool.last().map(|item| (item.v, item.exact)));
         }
         let root = self.ed.graph().root();
-        for item in &ends {
-            self.ed.result(root, item.v);
+        for (v, _) in &ends {
+            self.ed.result(root, *v);
         }
-        (self.inputs, ends.iter().map(|item| item.exact).collect(), self.abandoned)
+        (self.inputs, ends.into_iter().map(|(_, exact)| exact).collect(), self.abandoned)
     }
 
     /// Adds an operation, given by its name and fields in the text format. Every result joins the pool; operands or
@@ -179,14 +198,39 @@ impl<'g> Smith<'g> {
         if !quality.size.is_finite() || quality.size > LARGE {
             return None;
         }
+        let values: Vec<Option<ValueId>> = operands.iter().map(|item| item.map(|item| item.v)).collect();
+        let results = self.emit_values(name, fields, &values)?;
+        Some(self.join(&results, quality))
+    }
+
+    /// Adds an operation whose results stay out of the pool; `None` when it rejects the operands.
+    pub(crate) fn emit_values(
+        &mut self,
+        name: &str,
+        fields: &[(&str, String)],
+        operands: &[Option<ValueId>],
+    ) -> Option<Vec<ValueId>> {
         let pairs = fields.iter().map(|(field, text)| ((*field).to_owned(), text.clone())).collect();
         let op = match Op::read(name, pairs) {
             Ok(op) => op,
             Err(why) => panic!("the recipe of {name} is wrong: {why}"),
         };
-        let values: Vec<Option<ValueId>> = operands.iter().map(|item| item.map(|item| item.v)).collect();
-        let results = self.ed.node(op, &values).ok()?;
-        Some(self.join(&results, quality))
+        self.ed.node(op, operands).ok()
+    }
+
+    /// Makes a value an output unless something uses it.
+    pub(crate) fn output(&mut self, item: &Item) {
+        self.ends.push((item.v, item.exact));
+    }
+
+    /// Puts tensors into the pool, or among the outputs when only the data decide their dims.
+    pub(crate) fn keep(&mut self, results: &[ValueId], quality: Quality) {
+        for v in results {
+            match self.item(*v, quality) {
+                Some(item) if item.len() <= MAX_LEN => self.pool.push(item),
+                _ => self.ends.push((*v, quality.exact)),
+            }
+        }
     }
 
     /// [`Smith::emit`] with one result and no omitted operands.
