@@ -13,7 +13,7 @@ use planish_codegen::kernel::{
     verify_module,
 };
 
-pub use lint::lint_object;
+pub use lint::{lint_object, stack_in_inner_loops};
 
 /// The LLVM back end, in this process.
 #[derive(Clone, Copy, Debug, Default)]

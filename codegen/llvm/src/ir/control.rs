@@ -22,10 +22,16 @@ impl Emitter<'_> {
         let latch = format!("{head}.latch");
         let exit = format!("{head}.exit");
         let before = self.label.clone();
+        let known = |v: Val| self.uniform[v.index()].map(u64::cast_signed);
+        let entered = known(lo).zip(known(hi)).is_some_and(|(l, h)| l < h);
         let (lo, hi, step) = (self.name(lo), self.name(hi), self.name(step));
         let init: Vec<String> = init.iter().map(|v| self.name(*v)).collect();
-        let guard = self.def(format!("icmp slt i64 {lo}, {hi}"));
-        self.line(format!("br i1 {guard}, label %{head}, label %{exit}"));
+        if entered {
+            self.line(format!("br label %{head}"));
+        } else {
+            let guard = self.def(format!("icmp slt i64 {lo}, {hi}"));
+            self.line(format!("br i1 {guard}, label %{head}, label %{exit}"));
+        }
         for (i, p) in body.params.iter().enumerate() {
             self.bind(*p, format!("%{head}.p{i}"));
         }
@@ -50,8 +56,8 @@ impl Emitter<'_> {
         self.start(&exit);
         for (i, (o, y)) in outs.iter().zip(&body.yields).enumerate() {
             let (t, y) = (ty(self.ty_of(*o)), self.name(*y));
-            let first = &init[i];
-            let name = self.def(format!("phi {t} [ {first}, %{before} ], [ {y}, %{latch} ]"));
+            let first = if entered { String::new() } else { format!("[ {}, %{before} ], ", init[i]) };
+            let name = self.def(format!("phi {t} {first}[ {y}, %{latch} ]"));
             self.bind(*o, name);
         }
     }
