@@ -5,6 +5,7 @@ pub mod kernel;
 pub mod link;
 pub mod lower;
 pub mod math;
+pub mod simt;
 pub mod weights;
 
 pub use engine::KernelInterpreter;

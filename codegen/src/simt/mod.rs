@@ -1,0 +1,17 @@
+//! Builders of SIMT kernels.
+//!
+//! Element-wise and reduction kernels take the same expression closures as CPU builders do; contractions are separate: thread tiles over
+//! shared memory ([`matmul`]) and tensor cores ([`mma`]). Each builder states its grid.
+
+pub mod elementwise;
+pub mod matmul;
+pub mod mma;
+pub mod reduce;
+#[cfg(test)]
+mod tests;
+
+/// Threads of a warp.
+pub const WARP: u32 = 32;
+
+/// A grid to launch a kernel with: blocks along x, y, z.
+pub type Grid = [u32; 3];
