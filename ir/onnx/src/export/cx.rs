@@ -22,7 +22,8 @@ pub(crate) struct ExportCx<'g> {
     pub(crate) graph: &'g Graph,
     options: &'g ExportOptions,
     names: HashMap<ValueId, String>,
-    taken: HashSet<String>,
+    taken: Names,
+    node_names: Names,
     /// Nodes of the graph or subgraph that is being written.
     nodes: Vec<NodeProto>,
     /// Large constants of one value, in front of all nodes of the main graph: the first user may be in a subgraph.
@@ -69,7 +70,8 @@ impl<'g> ExportCx<'g> {
             graph,
             options,
             names: HashMap::new(),
-            taken: HashSet::new(),
+            taken: Names::default(),
+            node_names: Names::default(),
             nodes: Vec::new(),
             splats: Vec::new(),
             initializers: Vec::new(),
@@ -105,8 +107,8 @@ impl<'g> ExportCx<'g> {
             let wanted = given.or(graph.value(*v).name.as_deref()).unwrap_or("output");
             let computed = graph.def_node(*v).is_some_and(|n| !matches!(graph.node(n).op, Op::Const(_)));
             let named = self.names.get(v).is_some_and(|name| name == wanted);
-            if !named && computed && !self.names.contains_key(v) && !self.taken.contains(wanted) {
-                self.taken.insert(wanted.to_string());
+            if !named && computed && !self.names.contains_key(v) && !self.taken.taken.contains(wanted) {
+                self.taken.taken.insert(wanted.to_string());
                 self.names.insert(*v, wanted.to_string());
                 pending.push((wanted.to_string(), None));
             } else if named && !pending.iter().any(|(name, _)| name == wanted) {
@@ -253,13 +255,7 @@ impl<'g> ExportCx<'g> {
 
     /// A name that nothing else has, `wanted` if that is possible.
     pub(crate) fn fresh(&mut self, wanted: &str) -> String {
-        let mut name = if wanted.is_empty() { "value".to_string() } else { wanted.to_string() };
-        let mut k = 1u64;
-        while !self.taken.insert(name.clone()) {
-            name = format!("{wanted}_{k}");
-            k += 1;
-        }
-        name
+        self.taken.unique(if wanted.is_empty() { "value" } else { wanted })
     }
 
     /// Requires at least this version of the default operator set.
@@ -293,10 +289,12 @@ impl<'g> ExportCx<'g> {
         output: Vec<String>,
         attribute: Vec<AttributeProto>,
     ) {
+        let wanted = if self.label.is_empty() { op } else { self.label.as_str() };
+        let name = self.node_names.unique(wanted);
         self.nodes.push(NodeProto {
             op_type: Some(op.to_string()),
             domain: if domain.is_empty() { None } else { Some(domain.to_string()) },
-            name: if self.label.is_empty() { None } else { Some(self.label.clone()) },
+            name: Some(name),
             input,
             output,
             attribute,
@@ -398,6 +396,31 @@ impl<'g> ExportCx<'g> {
             entry("length", raw.len().to_string()),
         ];
         self.external.push((offset, raw));
+    }
+}
+
+/// Names that are in use.
+#[derive(Default)]
+struct Names {
+    taken: HashSet<String>,
+    /// The number to try next after a name.
+    next: HashMap<String, u64>,
+}
+
+impl Names {
+    /// `wanted`, or it with a number if it is taken; taken from now on.
+    fn unique(&mut self, wanted: &str) -> String {
+        if self.taken.insert(wanted.to_string()) {
+            return wanted.to_string();
+        }
+        let next = self.next.entry(wanted.to_string()).or_insert(0);
+        loop {
+            *next += 1;
+            let name = format!("{wanted}_{next}");
+            if self.taken.insert(name.clone()) {
+                return name;
+            }
+        }
     }
 }
 

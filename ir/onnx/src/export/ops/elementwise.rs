@@ -104,14 +104,23 @@ pub(super) fn binary(cx: &mut ExportCx<'_>, node: &Node, kind: BinaryKind) -> Re
     Ok(())
 }
 
-/// `a - floor(a / b) * b`: the remainder with the sign of the divisor exists for integers only.
+/// The remainder with the sign of the divisor exists for integers only: the remainder `r` with the sign of the
+/// dividend, plus the divisor where that is not 0 and has the other sign.
 fn float_mod(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
     let (inputs, outputs) = (cx.inputs(node), cx.outputs(node));
-    let [a, b] = inputs.as_slice() else { return Err(Diag::error("arity", "two operands are needed")) };
-    let quotient = cx.temp("Div", inputs.clone(), Vec::new());
-    let quotient = cx.temp("Floor", vec![quotient], Vec::new());
-    let whole = cx.temp("Mul", vec![quotient, b.clone()], Vec::new());
-    cx.push("Sub", vec![a.clone(), whole], outputs, Vec::new());
+    let [_, b] = inputs.as_slice() else { return Err(Diag::error("arity", "two operands are needed")) };
+    let b = b.clone();
+    let dtype = node.inputs.first().copied().flatten().and_then(|v| cx.graph.dtype(v)).unwrap_or(DType::F32);
+    let zero = cx.scalar(dtype, 0.0)?;
+    let r = cx.temp("Mod", inputs, vec![attr::flag("fmod", true)]);
+    let below = cx.temp("Less", vec![r.clone(), zero.clone()], Vec::new());
+    let divisor_below = cx.temp("Less", vec![b.clone(), zero.clone()], Vec::new());
+    let other_sign = cx.temp("Xor", vec![below, divisor_below], Vec::new());
+    let exact = cx.temp("Equal", vec![r.clone(), zero], Vec::new());
+    let rest = cx.temp("Not", vec![exact], Vec::new());
+    let wrong = cx.temp("And", vec![other_sign, rest], Vec::new());
+    let moved = cx.temp("Add", vec![r.clone(), b], Vec::new());
+    cx.push("Where", vec![wrong, moved, r], outputs, Vec::new());
     Ok(())
 }
 
