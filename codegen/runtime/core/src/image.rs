@@ -154,6 +154,11 @@ impl<'a> Image<'a> {
         }
     }
 
+    /// An image of nothing: everything asked of it is an error.
+    pub(crate) const fn empty() -> Image<'a> {
+        Image { data: &[], code: &[] }
+    }
+
     fn range(&self, at: usize) -> Option<&'a [u8]> {
         let (offset, len) = (u64_at(self.data, at)?, u64_at(self.data, at + 8)?);
         self.data.get(offset..offset.checked_add(len)?)

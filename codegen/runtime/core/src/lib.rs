@@ -8,8 +8,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod abi;
 pub mod arena;
 pub mod cpu;
+pub mod describe;
 pub mod dtype;
 pub mod error;
 pub mod exec;
@@ -30,3 +32,7 @@ pub use kernel::{Code, Ctx, HostKernels, KernelFn};
 pub use object::{Object, Tensor};
 pub use plan::Plan;
 pub use pool::Pool;
+
+/// What the runtime needs that a program in Rust gets from `std`.
+#[cfg(planish_standalone)]
+mod standalone;

@@ -37,9 +37,83 @@ struct Shared {
 
 /// Threads that sessions share.
 pub struct Pool {
+    kind: Kind,
+}
+
+enum Kind {
+    Own(Own),
+    Foreign(*const PoolHandle),
+}
+
+// SAFETY: a foreign handle is used through its function only, which any thread may call.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+struct Own {
     shared: Box<Shared>,
     threads: Vec<sys::Thread>,
     busy: AtomicBool,
+}
+
+/// A part of a range, for callers in another artifact.
+type Part = extern "C" fn(*const c_void, i64, i64);
+
+/// `planish_pool`: a pool that another artifact in the process, with a runtime of its own, can use. What it calls is
+/// the code of the artifact that made it.
+#[repr(C)]
+pub struct PoolHandle {
+    version: u32,
+    threads: u32,
+    run: unsafe extern "C" fn(*const PoolHandle, i64, i64, Part, *const c_void),
+    pub(crate) destroy: unsafe extern "C" fn(*mut PoolHandle),
+    pool: Pool,
+}
+
+const HANDLE_VERSION: u32 = 1;
+
+impl core::fmt::Debug for PoolHandle {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "PoolHandle({} threads)", self.threads)
+    }
+}
+
+impl PoolHandle {
+    /// A pool behind a handle, to be destroyed through the handle.
+    pub fn create(threads: usize) -> *mut PoolHandle {
+        let pool = Pool::new(threads);
+        let threads = pool.threads() as u32;
+        Box::into_raw(Box::new(PoolHandle {
+            version: HANDLE_VERSION,
+            threads,
+            run: run_foreign,
+            destroy,
+            pool,
+        }))
+    }
+}
+
+unsafe extern "C" fn run_foreign(
+    h: *const PoolHandle,
+    extent: i64,
+    grain: i64,
+    f: Part,
+    data: *const c_void,
+) {
+    let data = data as usize;
+    // SAFETY: the handle is live, and `f` may be called with `data` from any thread until this returns.
+    unsafe { (*h).pool.run(extent, grain, &|lo, hi| f(data as *const c_void, lo, hi)) }
+}
+
+unsafe extern "C" fn destroy(h: *mut PoolHandle) {
+    // SAFETY: the handle came from `create` and is not used afterwards.
+    drop(unsafe { Box::from_raw(h) });
+}
+
+extern "C" fn call_job(data: *const c_void, lo: i64, hi: i64) {
+    // SAFETY: `data` is the job that `Pool::run` passed on; it lives until that returns.
+    let f = unsafe { *data.cast::<Job<'_>>() };
+    f(lo, hi);
 }
 
 impl core::fmt::Debug for Pool {
@@ -74,17 +148,44 @@ impl Pool {
                 None => break,
             }
         }
-        Pool { shared, threads: handles, busy: AtomicBool::new(false) }
+        Pool { kind: Kind::Own(Own { shared, threads: handles, busy: AtomicBool::new(false) }) }
+    }
+
+    /// A pool that uses the threads of another one, which may belong to another artifact in this process.
+    ///
+    /// # Safety
+    /// The handle came from a function `pool_create` and lives longer than this object.
+    pub unsafe fn foreign(handle: *const PoolHandle) -> crate::error::Result<Pool> {
+        // SAFETY: the version comes first in all versions.
+        let version = unsafe { (*handle).version };
+        if version != HANDLE_VERSION {
+            crate::error::fail!(Input, "the pool has version {version}, this model needs {HANDLE_VERSION}");
+        }
+        Ok(Pool { kind: Kind::Foreign(handle) })
     }
 
     /// Threads, the caller's included.
     pub fn threads(&self) -> usize {
-        self.threads.len() + 1
+        match &self.kind {
+            Kind::Own(o) => o.threads.len() + 1,
+            // SAFETY: `foreign` requires the handle to be live.
+            Kind::Foreign(h) => unsafe { (**h).threads as usize },
+        }
     }
 
     /// Calls `f` for parts that cover `0..extent`, cut at multiples of `grain` (>= 1), and returns when all are done.
     /// While another caller uses the pool, the calling thread does everything.
     pub fn run(&self, extent: i64, grain: i64, f: Job<'_>) {
+        match &self.kind {
+            Kind::Own(o) => o.run(extent, grain, f),
+            // SAFETY: the handle is live, and the job lives until the call returns.
+            Kind::Foreign(h) => unsafe { ((**h).run)(*h, extent, grain, call_job, (&raw const f).cast()) },
+        }
+    }
+}
+
+impl Own {
+    fn run(&self, extent: i64, grain: i64, f: Job<'_>) {
         if extent <= 0 {
             return;
         }
@@ -115,7 +216,7 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for Own {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
@@ -258,6 +359,23 @@ mod tests {
             covers(&pool, 100, 1);
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
+    }
+
+    #[test]
+    fn a_pool_of_another_artifact_is_used_through_its_handle() {
+        let handle = PoolHandle::create(3);
+        // SAFETY: the handle lives until it is destroyed below.
+        let pools =
+            unsafe { [Pool::foreign(handle).expect("same version"), Pool::foreign(handle).expect("same")] };
+        assert_eq!(pools[0].threads(), 3);
+        std::thread::scope(|s| {
+            for p in &pools {
+                s.spawn(move || (0..50).for_each(|i| covers(p, 100 + i, 3)));
+            }
+        });
+        drop(pools);
+        // SAFETY: nobody uses it any more.
+        unsafe { ((*handle).destroy)(handle) };
     }
 
     #[test]

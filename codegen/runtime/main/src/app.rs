@@ -1,10 +1,11 @@
 //! The emitted program.
 use crate::args::{HELP, Options, parse};
+use crate::bench;
 use crate::files::{Result, input};
 use crate::inputs::{InputPort, Sample, load, synthetic};
 use crate::outputs::{OutputPort, compare, summary, write};
-use crate::{bench, describe};
 use planish_rt::cpu;
+use planish_rt::describe;
 use planish_rt::image::Image;
 use planish_rt::plan::{Expr, Exprs, Plan, SymId, ValueType};
 use planish_rt::{Desc, Error, ErrorKind, Object, Pool, Program, Session, SessionOptions};
@@ -49,8 +50,8 @@ impl App {
             let name = if plan.meta.name.is_empty() { "model" } else { &plan.meta.name };
             print(&match (options.help, options.json) {
                 (true, _) => HELP.replace("{name}", name).replace("{program}", program_name),
-                (_, true) => describe::describe_json(&plan, image) + "\n",
-                _ => describe::describe_text(&plan, image),
+                (_, true) => describe::json(&plan, image) + "\n",
+                _ => describe::text(&plan, image),
             });
             return Ok(0);
         }

@@ -1,28 +1,5 @@
 //! Writing JSON.
-use std::fmt::Write;
-
-/// A string with quotes and escapes.
-pub fn string(s: &str) -> String {
-    let mut out = String::from("\"");
-    for c in s.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            c if (c as u32) < 0x20 || c == '\u{7f}' => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-/// A list of values that are JSON already.
-pub fn list(items: impl IntoIterator<Item = String>) -> String {
-    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(","))
-}
+pub use planish_rt::describe::{list, string};
 
 /// A number with at most 6 decimals; `null` if it is not finite.
 pub fn number(v: f64) -> String {

@@ -3,7 +3,6 @@
 pub mod app;
 pub mod args;
 pub mod bench;
-pub mod describe;
 mod files;
 mod inflate;
 pub mod inputs;

@@ -126,6 +126,12 @@ pub struct Session {
     times: Vec<KernelTime>,
 }
 
+impl core::fmt::Debug for Session {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Session({:?})", self.program.plan.meta.name)
+    }
+}
+
 // SAFETY: raw pointers inside are to buffers the session owns, and to buffers of the caller, who promises in
 // `set_input` and `set_output` that they stay valid wherever the session runs.
 unsafe impl Send for Session {}
@@ -449,6 +455,12 @@ impl Session {
         }
         self.outputs[o].external = Some((data, capacity));
         Ok(())
+    }
+
+    /// Forgets the buffers of inputs and outputs; shapes stay bound.
+    pub fn clear_buffers(&mut self) {
+        self.inputs.iter_mut().for_each(|i| i.external = None);
+        self.outputs.iter_mut().for_each(|o| o.external = None);
     }
 
     /// The dims of an output: known after binding for most, after a run for all dense ones.

@@ -1,11 +1,15 @@
 //! What a program says about itself.
-use crate::json;
-use planish_rt::image::Image;
-use planish_rt::plan::{Expr, Plan, Port, ValueType};
+use crate::image::Image;
+use crate::plan::{Expr, ExprId, Plan, Port, ValueType};
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Write;
 
 /// The dims of a port for people, a number or an expression each.
 fn dims(plan: &Plan, port: &Port) -> Vec<Result<i64, String>> {
-    let one = |&e: &planish_rt::plan::ExprId| match plan.exprs[e.index()] {
+    let one = |&e: &ExprId| match plan.exprs[e.index()] {
         Expr::Const(v) => Ok(v),
         _ => Err(plan.show_expr(e).to_string()),
     };
@@ -21,40 +25,40 @@ fn dtype(port: &Port) -> String {
 
 fn port_json(plan: &Plan, port: &Port) -> String {
     let shape = match port.dims {
-        Some(_) => json::list(
-            dims(plan, port).into_iter().map(|d| d.map_or_else(|s| json::string(&s), |v| v.to_string())),
-        ),
+        Some(_) => {
+            list(dims(plan, port).into_iter().map(|d| d.map_or_else(|s| string(&s), |v| v.to_string())))
+        }
         None => String::from("null"),
     };
-    let (name, dtype) = (json::string(&port.name), json::string(&dtype(port)));
+    let (name, dtype) = (string(&port.name), string(&dtype(port)));
     format!("{{\"name\":{name},\"dtype\":{dtype},\"shape\":{shape}}}")
 }
 
 /// The describe object of the contract.
-pub fn describe_json(plan: &Plan, image: &Image<'_>) -> String {
-    let ports = |list: &[Port]| json::list(list.iter().map(|p| port_json(plan, p)));
-    let symbols = json::list(plan.symbols.iter().map(|s| {
+pub fn json(plan: &Plan, image: &Image<'_>) -> String {
+    let ports = |of: &[Port]| list(of.iter().map(|p| port_json(plan, p)));
+    let symbols = list(plan.symbols.iter().map(|s| {
         let max = if s.max == i64::MAX { String::from("null") } else { s.max.to_string() };
-        format!("{{\"name\":{},\"min\":{},\"max\":{max}}}", json::string(&s.name), s.min)
+        format!("{{\"name\":{},\"min\":{},\"max\":{max}}}", string(&s.name), s.min)
     }));
-    let strings = |list: &[String]| json::list(list.iter().map(|s| json::string(s)));
-    let cpu = json::list(image.variants().iter().map(|v| json::string(v.name())));
-    let states = json::list(plan.states.iter().map(|&(o, i)| {
+    let strings = |of: &[String]| list(of.iter().map(|s| string(s)));
+    let cpu = list(image.variants().iter().map(|v| string(v.name())));
+    let states = list(plan.states.iter().map(|&(o, i)| {
         let (o, i) = (&plan.outputs[o as usize].name, &plan.inputs[i as usize].name);
-        format!("{{\"output\":{},\"input\":{}}}", json::string(o), json::string(i))
+        format!("{{\"output\":{},\"input\":{}}}", string(o), string(i))
     }));
     let m = &plan.meta;
     format!(
         "{{\"schema\":\"planish.describe\",\"version\":1,\"name\":{},\"inputs\":{},\"outputs\":{},\"symbols\":{symbols},\
          \"states\":{states},\"cpu\":{cpu},\"precision\":{},\"model_hash\":{},\"recipe_hash\":{},\"tool\":{},\"lossy\":{},\
          \"weights_bytes\":{},\"code_bytes\":{}}}",
-        json::string(&m.name),
+        string(&m.name),
         ports(&plan.inputs),
         ports(&plan.outputs),
-        json::string(&m.precision),
-        json::string(&m.model_hash),
-        json::string(&m.recipe_hash),
-        json::string(&m.tool),
+        string(&m.precision),
+        string(&m.model_hash),
+        string(&m.recipe_hash),
+        string(&m.tool),
         strings(&m.lossy),
         image.weights().map_or(0, <[u8]>::len),
         image.code_len(),
@@ -62,7 +66,7 @@ pub fn describe_json(plan: &Plan, image: &Image<'_>) -> String {
 }
 
 /// The same for people.
-pub fn describe_text(plan: &Plan, image: &Image<'_>) -> String {
+pub fn text(plan: &Plan, image: &Image<'_>) -> String {
     let mut out = format!("model {}\n", plan.meta.name);
     for (what, ports) in [("input", &plan.inputs), ("output", &plan.outputs)] {
         for p in ports {
@@ -80,4 +84,27 @@ pub fn describe_text(plan: &Plan, image: &Image<'_>) -> String {
     }
     out += &format!("made by {}\n", plan.meta.tool);
     out
+}
+
+/// A string with quotes and escapes.
+pub fn string(s: &str) -> String {
+    let mut out = String::from("\"");
+    for c in s.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            c if (c as u32) < 0x20 || c == '\u{7f}' => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A list of values that are JSON already.
+pub fn list(items: impl IntoIterator<Item = String>) -> String {
+    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(","))
 }
