@@ -13,24 +13,40 @@ mod infer;
 
 pub mod binary;
 pub mod cast;
+pub mod concat;
 pub mod control;
 pub mod conv;
 pub mod conv_transpose;
+pub mod einsum;
+pub mod gather;
+pub mod generate;
 pub mod konst;
 pub mod layer_norm;
+pub mod matmul;
 pub mod ml;
 pub mod pool;
 pub mod quant;
+pub mod random;
 pub mod recurrent;
+pub mod reduce;
 pub mod reshape;
 pub mod resize;
+pub mod scatter;
+pub mod select;
 pub mod sequence;
+pub mod signal;
+pub mod slice;
 pub mod softmax;
+pub mod sort;
 pub mod strings;
 pub mod unary;
+mod util;
+pub mod views;
 pub mod where_;
 pub mod window;
 
+#[cfg(test)]
+pub(crate) mod checked;
 #[cfg(test)]
 pub(crate) mod probe;
 
@@ -141,6 +157,48 @@ op_table! {
     Where => where_::Where,
     Cast => cast::Cast,
     Reshape => reshape::Reshape,
+    // Shape and data movement.
+    Shape => views::Shape,
+    Squeeze => views::Squeeze,
+    Unsqueeze => views::Unsqueeze,
+    Flatten => views::Flatten,
+    BitCast => views::BitCast,
+    Transpose => views::Transpose,
+    Expand => views::Expand,
+    Concat => concat::Concat,
+    Split => concat::Split,
+    Tile => concat::Tile,
+    Pad => concat::Pad,
+    Slice => slice::Slice,
+    Gather => gather::Gather,
+    GatherElements => gather::GatherElements,
+    GatherNd => gather::GatherNd,
+    ScatterElements => scatter::ScatterElements,
+    ScatterNd => scatter::ScatterNd,
+    TensorScatter => scatter::TensorScatter,
+    Range => generate::Range,
+    EyeLike => generate::EyeLike,
+    Trilu => generate::Trilu,
+    OneHot => generate::OneHot,
+    NonZero => select::NonZero,
+    Compress => select::Compress,
+    Unique => select::Unique,
+    ReverseSequence => select::ReverseSequence,
+    TopK => sort::TopK,
+    ArgReduce => sort::ArgReduce,
+    // Reductions and products.
+    Reduce => reduce::Reduce,
+    Cumulate => reduce::Cumulate,
+    MatMul => matmul::MatMul,
+    Det => matmul::Det,
+    Einsum => einsum::Einsum,
+    // Signals and random numbers.
+    Dft => signal::Dft,
+    Stft => signal::Stft,
+    SignalWindow => signal::SignalWindow,
+    MelWeights => signal::MelWeights,
+    Random => random::Random,
+    Multinomial => random::Multinomial,
     If => control::If,
     Loop => control::Loop,
     Gate => control::Gate,
