@@ -10,6 +10,7 @@ pub mod cost;
 pub mod diagnostics;
 pub mod engine;
 pub mod exit;
+pub mod export;
 pub mod failure;
 pub mod files;
 pub mod inputs;

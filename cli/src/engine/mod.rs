@@ -1,10 +1,20 @@
-//! The engines by name.
+//! The engines by name, and code generation for them and for artifacts.
+
+pub mod cache;
+pub mod codegen;
+mod compiled;
 
 use crate::failure::{Failure, Result};
+use planish_codegen::KernelInterpreter;
 use planish_ir::{Engine, Interpreter, PrepareOptions, Program};
 
-/// The engines of this build: name and what it is.
-pub const ENGINES: &[(&str, &str)] = &[("interp", "reference interpreter: slow and obvious")];
+/// The engines of this build, the default first: name and what it is.
+pub const ENGINES: &[(&str, &str)] = &[
+    #[cfg(feature = "llvm")]
+    ("llvm", "compiles with LLVM: the code of artifacts, loaded into this process"),
+    ("interp", "reference interpreter of the graph: slow and obvious"),
+    ("kinterp", "interpreter of the kernels that compilers get"),
+];
 
 /// The engine that is used when none is named.
 pub fn default_engine() -> &'static str {
@@ -14,7 +24,10 @@ pub fn default_engine() -> &'static str {
 /// The engine with this name.
 pub fn find(name: &str) -> Result<Box<dyn Engine>> {
     match name {
+        #[cfg(feature = "llvm")]
+        "llvm" => Ok(Box::new(compiled::Compiled::default())),
         "interp" => Ok(Box::new(Interpreter)),
+        "kinterp" => Ok(Box::new(KernelInterpreter::default())),
         _ => {
             let known: Vec<&str> = ENGINES.iter().map(|e| e.0).collect();
             Err(Failure::usage(format!("no engine is called {name:?}; there are {}", known.join(", "))))
@@ -35,12 +48,12 @@ pub fn prepare(
 pub fn default_threads() -> usize {
     // `available_parallelism` counts logical cores under affinity and quota.
     let logical = std::thread::available_parallelism().map_or(1, usize::from);
-    let siblings = physical_share();
+    let siblings = siblings();
     (logical as f64 / siblings).round().max(1.0) as usize
 }
 
 /// Logical cores per physical core.
-fn physical_share() -> f64 {
+fn siblings() -> f64 {
     let list = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list");
     let Ok(list) = list else { return 1.0 };
     let count: usize = list

@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub mod check;
+pub mod compile;
 pub mod inspect;
 pub mod reference;
 pub mod run;
@@ -27,6 +28,7 @@ pub struct Cli {
 enum Verb {
     Check(check::Args),
     Inspect(inspect::Args),
+    Compile(compile::Args),
     Run(run::Args),
     Ops(reference::OpsArgs),
     Targets(reference::TargetsArgs),
@@ -36,6 +38,16 @@ enum Verb {
 
 /// Runs the command line and gives the exit code. A panic, which is a bug of ours, becomes 101.
 pub fn main(args: Vec<OsString>) -> u8 {
+    #[cfg(feature = "llvm")]
+    {
+        use crate::engine::codegen::{CODEGEN_ARGUMENT, in_children};
+        if args.get(1).is_some_and(|a| a == CODEGEN_ARGUMENT) {
+            return planish_llvm::child::serve_stdio();
+        }
+        if let Ok(exe) = std::env::current_exe() {
+            in_children(exe);
+        }
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
@@ -63,6 +75,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
 fn dispatch(verb: &Verb, ui: &Ui) -> Result<Exit> {
     match verb {
         Verb::Check(args) => check::run(args, ui),
+        Verb::Compile(args) => compile::run(args, ui),
         Verb::Inspect(args) => inspect::run(args, ui),
         Verb::Ops(args) => reference::ops(args, ui),
         Verb::Targets(args) => reference::targets(args, ui),

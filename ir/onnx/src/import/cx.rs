@@ -118,8 +118,7 @@ impl<'g, 'm> ImportCx<'g, 'm> {
                         self.ed.set_name(v, output.name());
                     }
                     self.check_output(output, v);
-                    let region = self.ed.region();
-                    self.ed.result(region, v);
+                    self.ed.output(v, Some(output.name()));
                 }
                 Some(_) => {}
                 None => {

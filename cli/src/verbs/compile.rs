@@ -1,0 +1,361 @@
+//! `planish compile`: a model as a native program.
+
+use crate::artifact::exe;
+use crate::engine::cache::Cache;
+use crate::engine::codegen::{self, BuildOptions, Built};
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::files::Writer;
+use crate::load::{self, LoadOptions, Model, SafetyArgs};
+use crate::shapes::{ShapeArgs, Shapes};
+use crate::ui::{Format, Ui, schema};
+use crate::units::show_bytes;
+use planish_codegen::kernel::{Arch, TargetSpec};
+use planish_rt::image;
+use serde_json::json;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Compile a model to a native program
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model
+    pub model: PathBuf,
+    /// The output file; with several kinds, what its name begins with
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+    /// What to write, with commas between
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "exe", value_name = "KIND")]
+    pub emit: Vec<Kind>,
+    /// What to compile for: a triple, or nvptx:sm_80
+    #[arg(long, value_name = "TRIPLE", default_value = "x86_64-unknown-linux-gnu")]
+    pub target: String,
+    /// Code variants: portable, host, or names from `planish targets` with commas between
+    #[arg(long, value_delimiter = ',', default_value = "portable", value_name = "CPU")]
+    pub cpu: Vec<String>,
+    /// The name of the model in symbols and reports
+    #[arg(long, value_name = "ID")]
+    pub name: Option<String>,
+    /// Processes that compile at a time; the result does not depend on it
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub jobs: Option<u32>,
+    /// Where compiled kernels are kept: a folder, or `none`
+    #[arg(long, value_name = "DIR|none")]
+    pub cache_dir: Option<PathBuf>,
+    /// Replace files that planish did not write
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub shapes: ShapeArgs,
+    #[command(flatten)]
+    pub safety: SafetyArgs,
+    /// Form of the summary on stdout
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub format: Format,
+}
+
+/// What can be written.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
+pub enum Kind {
+    /// Executable.
+    Exe,
+    /// LLVM IR as text.
+    LlvmIr,
+    /// Assembly.
+    Asm,
+    /// Kernel IR as text.
+    Kernels,
+    /// Graph IR as text.
+    Graph,
+    /// The optimised graph as ONNX.
+    Onnx,
+}
+
+impl Kind {
+    /// What is appended to the stem when several kinds are written.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Kind::Exe => "",
+            Kind::LlvmIr => ".ll",
+            Kind::Asm => ".s",
+            Kind::Kernels => ".kir",
+            Kind::Graph => ".pir",
+            Kind::Onnx => ".onnx",
+        }
+    }
+    /// Whether machine code is needed.
+    fn needs_code(self) -> bool {
+        matches!(self, Kind::Exe)
+    }
+    fn needs_kernels(self) -> bool {
+        !matches!(self, Kind::Graph | Kind::Onnx)
+    }
+}
+
+/// The file of each kind.
+fn outputs(stem: &Path, kinds: &[Kind]) -> Vec<(Kind, PathBuf)> {
+    let mut kinds = kinds.to_vec();
+    kinds.sort();
+    kinds.dedup();
+    if let [only] = kinds[..] {
+        return vec![(only, stem.to_owned())];
+    }
+    let named = |k: &Kind| {
+        let mut name = OsString::from(stem);
+        name.push(k.suffix());
+        (*k, PathBuf::from(name))
+    };
+    kinds.iter().map(named).collect()
+}
+
+/// The code variants that `--target` and `--cpu` ask for.
+pub fn targets(triple: &str, cpu: &[String]) -> Result<Vec<TargetSpec>> {
+    let arch = triple.split('-').next().unwrap_or("");
+    let linux = triple.contains("linux");
+    let portable = match arch {
+        "x86_64" if linux => {
+            vec![TargetSpec::x86_64_v3(), TargetSpec::x86_64_v4_vnni(), TargetSpec::x86_64_v4_bf16()]
+        }
+        "aarch64" if linux => vec![TargetSpec::aarch64()],
+        _ => {
+            return Err(Failure::usage(format!(
+                "the target {triple:?} is not supported; see `planish targets`"
+            )));
+        }
+    };
+    let mut out: Vec<TargetSpec> = Vec::new();
+    for name in cpu {
+        let chosen = match name.as_str() {
+            "portable" => portable.clone(),
+            "host" => vec![TargetSpec::host().ok_or_else(|| {
+                Failure::new(
+                    "machine-cpu",
+                    "this processor has none of the instruction sets that are compiled for",
+                )
+            })?],
+            name => vec![TargetSpec::by_name(name).ok_or_else(|| {
+                Failure::usage(format!("no code variant is called {name:?}; see `planish targets`"))
+            })?],
+        };
+        out.extend(chosen.into_iter().filter(|t| !out.contains(t)).collect::<Vec<_>>());
+    }
+    let wanted = portable[0].arch;
+    if let Some(t) = out.iter().find(|t| t.arch != wanted) {
+        return Err(Failure::usage(format!("the variant {:?} is not for the target {triple:?}", t.name)));
+    }
+    Ok(out)
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
+    let started = Instant::now();
+    let mut writer = Writer::new(args.force);
+    writer.protect(&args.model);
+    let files = outputs(&args.output, &args.emit);
+    for (_, path) in &files {
+        writer.check(path)?;
+    }
+    let targets = targets(&args.target, &args.cpu)?;
+    let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
+    let mut model = load::load(&args.model, &load)?;
+    ui.diags(&model.warnings);
+    let found = crate::cost::too_large(&model.graph, args.safety.max_memory.unwrap_or(u64::MAX));
+    if !found.is_empty() {
+        return Err(found.into());
+    }
+    if let Some(name) = &args.name {
+        model.graph.name.clone_from(name);
+    }
+    let options = BuildOptions {
+        targets,
+        jobs: args.jobs.map_or_else(|| BuildOptions::default().jobs, |n| n as usize),
+        max_weights: args.safety.max_memory.unwrap_or(BuildOptions::default().max_weights),
+        cache: Cache::from_option(args.cache_dir.as_deref()),
+    };
+    let mut rows = Vec::new();
+    let mut write = |kind: Kind, path: &Path, contents: &[u8]| -> Result<()> {
+        writer.write(path, contents)?;
+        rows.push((kind, path.to_owned(), contents.len() as u64));
+        Ok(())
+    };
+    let mut built: Option<Built> = None;
+    let mut module = None;
+    if files.iter().any(|(k, _)| k.needs_code()) {
+        let mut b = codegen::build(&model.graph, &options)?;
+        describe(&mut b, &model);
+        built = Some(b);
+    } else if files.iter().any(|(k, _)| k.needs_kernels()) {
+        module = Some(codegen::lowered(&model.graph, &options)?);
+    }
+    let module = built.as_ref().map(|b| &b.module).or(module.as_ref());
+    let mut sizes = Vec::new();
+    for (kind, path) in &files {
+        match (kind, module) {
+            (Kind::Graph, _) => write(*kind, path, planish_ir::text::print(&model.graph).as_bytes())?,
+            (Kind::Onnx, _) => {
+                let len = crate::export::write(&model.graph, path, &writer)?;
+                sizes.push((*kind, path.clone(), len));
+            }
+            (Kind::Kernels, Some(m)) => {
+                let text: String = m
+                    .variants
+                    .iter()
+                    .map(|v| format!("; target {}\n{}\n", v.target.name, v.kernels))
+                    .collect();
+                write(*kind, path, format!("; plan\n{}\n{text}", comment(&m.plan.to_string())).as_bytes())?;
+            }
+            (Kind::LlvmIr | Kind::Asm, Some(m)) => write(*kind, path, text(*kind, m)?.as_bytes())?,
+            (Kind::Exe, _) => {
+                if let Some(b) = &built {
+                    let len = executable(b, path, &writer)?;
+                    sizes.push((*kind, path.clone(), len));
+                }
+            }
+            _ => {}
+        }
+    }
+    rows.extend(sizes);
+    let seconds = started.elapsed().as_secs_f64();
+    match args.format {
+        Format::Json => {
+            let files: Vec<_> = rows
+                .iter()
+                .map(|(k, p, n)| json!({"kind": kind_name(*k), "path": p.display().to_string(), "bytes": n}))
+                .collect();
+            ui.json(&schema(
+                "planish.compile",
+                json!({"model": args.model.display().to_string(), "seconds": seconds, "files": files}),
+            ));
+        }
+        Format::Text => {
+            for (k, p, n) in &rows {
+                ui.out(format!("{}: {}, {}", p.display(), kind_name(*k), show_bytes(*n)));
+            }
+            ui.detail(format!("{seconds:.2} s"));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn comment(text: &str) -> String {
+    text.lines().map(|l| format!("; {l}\n")).collect()
+}
+
+fn kind_name(kind: Kind) -> String {
+    use clap::ValueEnum;
+    kind.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+}
+
+/// Says in the plan where it comes from.
+fn describe(built: &mut Built, model: &Model) {
+    let meta = &mut built.module.plan.meta;
+    meta.name.clone_from(&model.graph.name);
+    meta.model_hash = format!("sha256:{}", model.hash);
+    meta.tool = format!("planish {}", env!("CARGO_PKG_VERSION"));
+    if meta.precision.is_empty() {
+        meta.precision = "f32".into();
+    }
+}
+
+#[cfg(feature = "llvm")]
+fn text(kind: Kind, module: &planish_codegen::Module) -> Result<String> {
+    let mut out = String::new();
+    for v in &module.variants {
+        out.push_str(&format!("{} target {}\n", if kind == Kind::Asm { "#" } else { ";" }, v.target.name));
+        out.push_str(&match kind {
+            Kind::Asm => {
+                planish_llvm::assembly(&v.kernels, &v.target).map_err(|e| codegen::emit_error(&e))?
+            }
+            _ => planish_llvm::llvm_ir(&v.kernels, &v.target),
+        });
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+#[cfg(not(feature = "llvm"))]
+fn text(_: Kind, _: &planish_codegen::Module) -> Result<String> {
+    Err(Failure::new("machine-llvm", "this build of planish has no LLVM"))
+}
+
+/// Writes the executable and gives its size.
+fn executable(built: &Built, path: &Path, writer: &Writer) -> Result<u64> {
+    let arch = match built.variants.first().map(|v| v.target.arch) {
+        Some(Arch::Aarch64) => image::Arch::Aarch64,
+        _ => image::Arch::X86_64,
+    };
+    let variants: Vec<image::Variant<'_>> = built
+        .variants
+        .iter()
+        .map(|v| image::Variant {
+            isa: codegen::isa(&v.target),
+            code: &v.image.bytes,
+            text_len: v.image.text_len,
+            entries: v.entries.clone(),
+        })
+        .collect();
+    let weights = &built.module.weights;
+    let parts = image::build(&built.module.plan, weights.len(), arch, &variants)
+        .map_err(|e| Failure::new("internal-image", e.to_string()))?;
+    let mut failed = None;
+    let mut size = 0;
+    writer
+        .write_with(path, 0o777, |file| {
+            let mut out = std::io::BufWriter::with_capacity(1 << 20, &mut *file);
+            let composed = exe::compose(&mut out, exe::LAUNCHER, &parts, weights.len(), |w| {
+                let mut at = 0u64;
+                for (offset, bytes) in weights.chunks() {
+                    while at < offset {
+                        let n = (offset - at).min(4096);
+                        w.write_all(&[0u8; 4096][..n as usize])?;
+                        at += n;
+                    }
+                    w.write_all(bytes)?;
+                    at += bytes.len() as u64;
+                }
+                Ok(())
+            });
+            drop(out);
+            if let Err(e) = composed {
+                failed = Some(e);
+                return Err(std::io::Error::other("the executable could not be composed"));
+            }
+            size = file.metadata()?.len();
+            Ok(())
+        })
+        .map_err(|other| match failed {
+            Some(exe::ExeError::NoLauncher) => {
+                Failure::new("machine-launcher", exe::ExeError::NoLauncher.to_string())
+            }
+            Some(e @ (exe::ExeError::Launcher(_) | exe::ExeError::Weights { .. })) => {
+                Failure::new("internal-launcher", e.to_string())
+            }
+            Some(e) => Failure::file(path, e),
+            None => other,
+        })?;
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_kind_names_the_file_and_several_share_a_stem() {
+        let at = |kinds: &[Kind]| -> Vec<String> {
+            outputs(Path::new("d/m"), kinds).into_iter().map(|(_, p)| p.display().to_string()).collect()
+        };
+        assert_eq!(at(&[Kind::Kernels]), ["d/m"]);
+        assert_eq!(at(&[Kind::Kernels, Kind::Exe, Kind::Exe]), ["d/m", "d/m.kir"]);
+    }
+
+    #[test]
+    fn variants_fit_their_target() {
+        let of = |triple: &str, cpu: &str| targets(triple, &[cpu.to_owned()]).map(|t| t.len()).ok();
+        assert_eq!(of("x86_64-unknown-linux-gnu", "portable"), Some(3));
+        assert_eq!(of("aarch64-unknown-linux-gnu", "portable"), Some(1));
+        assert_eq!(of("aarch64-unknown-linux-gnu", "x86-64-v3"), None);
+        assert_eq!(of("wasm32-unknown-unknown", "portable"), None);
+    }
+}
