@@ -3,11 +3,16 @@
 use super::table::Entry;
 use planish_ir::{Diag, ValueId};
 
+mod batch_norm;
 mod control;
 mod elementwise;
 mod movement;
+mod norm;
+mod resize;
+mod windows;
 
 /// The results of a handler.
 type Made = Result<Vec<ValueId>, Diag>;
 
-pub(super) const FAMILIES: &[&[Entry]] = &[control::OPS, elementwise::OPS, movement::OPS];
+pub(super) const FAMILIES: &[&[Entry]] =
+    &[control::OPS, elementwise::OPS, movement::OPS, batch_norm::OPS, norm::OPS, resize::OPS, windows::OPS];

@@ -1,0 +1,182 @@
+//! Normalisation and softmax.
+
+use super::Made;
+use crate::import::table::{Entry, onnx};
+use crate::import::{ImportCx, OnnxNode};
+use planish_ir::op::binary::BinaryKind;
+use planish_ir::op::layer_norm::LayerNorm;
+use planish_ir::op::normalize_axis;
+use planish_ir::op::pool::{Pool, PoolKind};
+use planish_ir::op::softmax::{Softmax, SoftmaxKind};
+use planish_ir::op::window::AutoPad;
+use planish_ir::{Diag, Dim, ValueId};
+
+pub(super) const OPS: &[Entry] = &[
+    onnx("GroupNormalization", group_norm),
+    onnx("Hardmax", softmax),
+    onnx("InstanceNormalization", instance_norm),
+    onnx("LRN", lrn),
+    onnx("LayerNormalization", layer_norm),
+    onnx("LogSoftmax", softmax),
+    onnx("RMSNormalization", layer_norm),
+    onnx("Softmax", softmax),
+];
+
+/// `x` under a shape of which at most one dim is no number.
+pub(super) fn reshape_to(
+    cx: &mut ImportCx<'_, '_>,
+    node: &OnnxNode<'_>,
+    x: ValueId,
+    dims: &[Dim],
+) -> Result<ValueId, Diag> {
+    let spec: Vec<i64> = dims.iter().map(|d| d.as_const().unwrap_or(-1)).collect();
+    if spec.iter().filter(|d| **d == -1).count() <= 1 && !spec.contains(&0) {
+        return cx.reshape(x, &spec);
+    }
+    // Dims that stand at the same place in `x` can be copied.
+    let have = cx.dims(x)?;
+    let copied: Vec<i64> = dims
+        .iter()
+        .enumerate()
+        .map(|(i, d)| if have.get(i) == Some(d) { 0 } else { d.as_const().unwrap_or(-1) })
+        .collect();
+    let sound = |(d, c): (&Dim, &i64)| *c != 0 || !d.is(0) || have.iter().any(|h| h.is(0));
+    if copied.iter().filter(|d| **d == -1).count() <= 1 && dims.iter().zip(&copied).all(sound) {
+        return cx.reshape(x, &copied);
+    }
+    Err(node.unsupported("several dims are unknown"))
+}
+
+/// A vector over the channels as a shape that broadcasts to inputs of this rank, `axes` standing for the channels.
+pub(super) fn per_channel(
+    cx: &mut ImportCx<'_, '_>,
+    v: ValueId,
+    axes: &[i64],
+    rank: usize,
+) -> Result<ValueId, Diag> {
+    let mut spec = axes.to_vec();
+    spec.resize(rank - 1, 1);
+    cx.reshape(v, &spec)
+}
+
+/// Rank, at least `least`.
+pub(super) fn rank_from(
+    cx: &ImportCx<'_, '_>,
+    node: &OnnxNode<'_>,
+    x: ValueId,
+    least: usize,
+) -> Result<usize, Diag> {
+    let rank = cx.rank(x)?;
+    if rank < least {
+        return Err(node.error("shape-mismatch", format!("rank {rank}, not {least} at least")));
+    }
+    Ok(rank)
+}
+
+/// From version 13 on along one axis; before, along all axes from `axis` on together.
+fn softmax(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
+    let x = node.input(0)?;
+    let kind = match node.op_type {
+        "Softmax" => SoftmaxKind::Softmax,
+        "LogSoftmax" => SoftmaxKind::LogSoftmax,
+        _ => SoftmaxKind::Hardmax,
+    };
+    let dims = cx.dims(x)?;
+    let rank = dims.len();
+    let new = node.opset >= 13;
+    let axis = node.int_or("axis", if new { -1 } else { 1 })?;
+    if !new && axis == rank as i64 {
+        // Rows of one element.
+        let y = if kind == SoftmaxKind::LogSoftmax { 0.0 } else { 1.0 };
+        let (zero, y) = (cx.scalar_like(x, 0.0)?, cx.scalar_like(x, y)?);
+        let none = cx.binary(BinaryKind::Mul, x, zero)?;
+        return Ok(vec![cx.binary(BinaryKind::Add, none, y)?]);
+    }
+    let axis = normalize_axis(axis, rank)?;
+    if new || dims[axis + 1..].iter().all(|d| d.is(1)) {
+        return Ok(vec![cx.op(Softmax { kind, axis }, &[x])?]);
+    }
+    let mut spec = vec![0; axis];
+    spec.push(-1);
+    let rows = cx.reshape(x, &spec)?;
+    let y = cx.op(Softmax { kind, axis }, &[rows])?;
+    Ok(vec![reshape_to(cx, node, y, &dims)?])
+}
+
+fn layer_norm(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
+    let x = node.input(0)?;
+    let rms = node.op_type == "RMSNormalization";
+    let axis = normalize_axis(node.int_or("axis", -1)?, cx.rank(x)?)?;
+    let epsilon = node.float_or("epsilon", 1e-5)?.into();
+    node.int_in("stash_type", 1, 0..=i64::from(i32::MAX))?;
+    let scale = node.opt(1);
+    cx.op_many(LayerNorm { axis, epsilon, rms }, &[Some(x), scale, node.opt(2)])
+}
+
+fn instance_norm(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
+    let x = node.input(0)?;
+    node.ignore(&["consumed_inputs"]);
+    let rank = rank_from(cx, node, x, 3)?;
+    let scale = per_channel(cx, node.input(1)?, &[-1], rank)?;
+    let bias = per_channel(cx, node.input(2)?, &[-1], rank)?;
+    let epsilon = node.float_or("epsilon", 1e-5)?.into();
+    let out = cx.op_many(LayerNorm { axis: 2, epsilon, rms: false }, &[Some(x), Some(scale), Some(bias)])?;
+    Ok(out[..1].to_vec())
+}
+
+fn group_norm(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
+    let x = node.input(0)?;
+    let rank = rank_from(cx, node, x, 2)?;
+    let dims = cx.dims(x)?;
+    let groups = node.need_int("num_groups")?;
+    let each = dims[1].as_const().filter(|c| groups > 0 && c % groups == 0).map(|c| c / groups);
+    let each = each
+        .ok_or_else(|| node.error("attribute-range", format!("{groups} groups of {:?} channels", dims[1])))?;
+    let mut split = vec![dims[0].clone(), groups.into(), each.into()];
+    split.extend_from_slice(&dims[2..]);
+    let parts = reshape_to(cx, node, x, &split)?;
+    // Before version 21 there is one scale for each group, from then on one for each channel.
+    let axes = if node.opset < 21 { [-1, 1] } else { [groups, -1] };
+    let scale = per_channel(cx, node.input(1)?, &axes, rank + 1)?;
+    let bias = per_channel(cx, node.input(2)?, &axes, rank + 1)?;
+    node.ignore(&["stash_type"]);
+    let epsilon = node.float_or("epsilon", 1e-5)?.into();
+    let norm = LayerNorm { axis: 2, epsilon, rms: false };
+    let y = cx.op_many(norm, &[Some(parts), Some(scale), Some(bias)])?[0];
+    Ok(vec![reshape_to(cx, node, y, &dims)?])
+}
+
+/// x / (bias + alpha * mean of squares over `size` neighbouring channels) ^ beta.
+fn lrn(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
+    let x = node.input(0)?;
+    rank_from(cx, node, x, 2)?;
+    let dims = cx.dims(x)?;
+    let size = node.need_int("size")?;
+    if !(1..=i64::from(i32::MAX)).contains(&size) {
+        return Err(node.error("attribute-range", format!("size {size}")));
+    }
+    let square = cx.binary(BinaryKind::Mul, x, x)?;
+    let rest = Dim::product(&dims[2..]);
+    let planes = reshape_to(cx, node, square, &[dims[0].clone(), 1.into(), dims[1].clone(), rest])?;
+    let mean = Pool {
+        kind: PoolKind::Average,
+        kernel: vec![size, 1],
+        strides: vec![1, 1],
+        dilations: vec![1, 1],
+        pads: vec![(size - 1) / 2, 0, size / 2, 0],
+        auto_pad: AutoPad::Explicit,
+        ceil_mode: false,
+        count_include_pad: true,
+        p: 2,
+        indices: None,
+    };
+    let mean = cx.op(mean, &[planes])?;
+    let mean = reshape_to(cx, node, mean, &dims)?;
+    let alpha = cx.scalar_like(x, node.float_or("alpha", 1e-4)?.into())?;
+    let bias = cx.scalar_like(x, node.float_or("bias", 1.0)?.into())?;
+    let beta = cx.scalar_like(x, node.float_or("beta", 0.75)?.into())?;
+    let scaled = cx.binary(BinaryKind::Mul, mean, alpha)?;
+    let base = cx.binary(BinaryKind::Add, scaled, bias)?;
+    let power = cx.binary(BinaryKind::Pow, base, beta)?;
+    Ok(vec![cx.binary(BinaryKind::Div, x, power)?])
+}
