@@ -7,6 +7,7 @@ pub mod child;
 mod ir;
 mod lint;
 mod machine;
+pub mod ptx;
 
 use planish_codegen::kernel::{
     Arch, Backend, Class, EmitError, Kernel, KernelModule, ObjectBytes, Op, TargetSpec, Unsupported,
@@ -78,6 +79,10 @@ fn check_kernel(k: &Kernel, target: &TargetSpec, found: &mut Vec<Unsupported>) {
             if simt { "simt kernel" } else { "cpu kernel" },
             format!("target {} runs the other kind", target.name),
         );
+        return;
+    }
+    if simt {
+        ptx::check_kernel(k, target, found);
         return;
     }
     let f = target.features;

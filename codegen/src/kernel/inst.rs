@@ -324,13 +324,14 @@ pub enum Op {
     CopyCommit,
     /// SIMT: waits until at most this many committed groups of this thread are unfinished.
     CopyWait(u8),
-    /// SIMT: one warp loads a fragment.
+    /// SIMT: one warp loads a fragment. `idx` and `stride` are even, so that pairs of neighbours are one aligned access.
     FragLoad {
         frag: Frag,
         buf: Buf,
         idx: Val,
         stride: Val,
     },
+    /// SIMT: one warp stores an accumulator fragment; `idx` and `stride` are even.
     FragStore {
         buf: Buf,
         idx: Val,

@@ -94,26 +94,25 @@ impl Emitter<'_> {
         self.call_void(&format!("llvm.nvvm.cp.async.{kind}.shared.global.{bytes}"), &[d, s]);
     }
 
-    /// (element index of slot 0's row base, column) pieces are recomputed per slot: `idx + major * stride + minor`.
-    fn frag_addresses(&mut self, frag: Frag, buf: Buf, idx: Val, stride: Val) -> Vec<(String, String)> {
-        let m = self.mem(buf);
+    /// Addresses of the pairs of neighbouring elements that this thread holds: `idx + major * stride + minor`.
+    fn frag_pairs(&mut self, frag: Frag, m: &Mem, e: &str, idx: Val, stride: Val) -> Vec<(String, String)> {
         let pt = if m.space == 0 { "ptr".to_string() } else { format!("ptr addrspace({})", m.space) };
-        let e = elem_ty(mem_elem(self.elem_of(buf)));
         let (idx, stride) = (self.name(idx), self.name(stride));
         let lane = self.call("i32", "llvm.nvvm.read.ptx.sreg.laneid", &[]);
         let lane = self.def(format!("zext i32 {lane} to i64"));
         let group = self.def(format!("lshr i64 {lane}, 2"));
         let quad = self.def(format!("and i64 {lane}, 3"));
         let quad2 = self.def(format!("shl i64 {quad}, 1"));
+        let row = self.def(format!("mul i64 {group}, {stride}"));
+        let base = self.def(format!("add i64 {idx}, {row}"));
+        let base = self.def(format!("add i64 {base}, {quad2}"));
         let mut out = Vec::new();
-        for slot in 0..u32::from(frag.lanes()) {
-            // Lane 0 gives the constant part of the layout.
+        for slot in (0..u32::from(frag.lanes())).step_by(2) {
+            // Lane 0 gives the part of the layout that does not depend on the lane.
             let (major, minor) = frag.coord(0, slot);
-            let row = self.def(format!("add i64 {group}, {major}"));
-            let col = self.def(format!("add i64 {quad2}, {minor}"));
-            let row = self.def(format!("mul i64 {row}, {stride}"));
-            let at = self.def(format!("add i64 {idx}, {row}"));
-            let at = self.def(format!("add i64 {at}, {col}"));
+            let rows = self.def(format!("mul i64 {stride}, {major}"));
+            let at = self.def(format!("add i64 {base}, {rows}"));
+            let at = self.def(format!("add i64 {at}, {minor}"));
             let p = self.def(format!("getelementptr {e}, {pt} {}, i64 {at}", m.ptr));
             out.push((pt.clone(), p));
         }
@@ -123,11 +122,14 @@ impl Emitter<'_> {
     pub(super) fn frag_load(&mut self, frag: Frag, buf: Buf, idx: Val, stride: Val, t: Ty) -> String {
         let m = self.mem(buf);
         let e = elem_ty(t.elem);
-        let addresses = self.frag_addresses(frag, buf, idx, stride);
+        let align = t.elem.bytes() * 2;
         let mut v = "poison".to_string();
-        for (i, (pt, p)) in addresses.into_iter().enumerate() {
-            let x = self.def(format!("load {e}, {pt} {p}, align {}{}", t.elem.bytes(), m.load_md));
-            v = self.def(format!("insertelement {} {v}, {e} {x}, i64 {i}", ty(t)));
+        for (i, (pt, p)) in self.frag_pairs(frag, &m, e, idx, stride).into_iter().enumerate() {
+            let pair = self.def(format!("load <2 x {e}>, {pt} {p}, align {align}{}", m.load_md));
+            for j in 0..2 {
+                let x = self.def(format!("extractelement <2 x {e}> {pair}, i64 {j}"));
+                v = self.def(format!("insertelement {} {v}, {e} {x}, i64 {}", ty(t), 2 * i + j));
+            }
         }
         v
     }
@@ -136,9 +138,10 @@ impl Emitter<'_> {
         let m = self.mem(buf);
         let t = self.ty_of(val);
         let v = self.name(val);
-        for (i, (pt, p)) in self.frag_addresses(Frag::C, buf, idx, stride).into_iter().enumerate() {
-            let x = self.extract(&v, t, i as u16);
-            self.line(format!("store float {x}, {pt} {p}, align 4{}", m.store_md));
+        for (i, (pt, p)) in self.frag_pairs(Frag::C, &m, "float", idx, stride).into_iter().enumerate() {
+            let first = 2 * i as u16;
+            let pair = self.shuffle_text(&v, &v, t, &[first, first + 1]);
+            self.line(format!("store <2 x float> {pair}, {pt} {p}, align 8{}", m.store_md));
         }
     }
 

@@ -54,7 +54,7 @@ impl Machine<'_> {
                     for t in w..w + WARP {
                         let n = usize::from(frag.lanes());
                         for s in 0..n {
-                            let at = self.frag_index(*frag, t, s, *idx, *stride);
+                            let at = self.frag_index(inst, *frag, t, s, (*idx, *stride))?;
                             self.vals[inst.outs[0].index()][t * n + s] = self.read(inst, *buf, t, at)?;
                         }
                     }
@@ -64,7 +64,7 @@ impl Machine<'_> {
                 for w in self.whole_warps(inst, active)? {
                     for t in w..w + WARP {
                         for s in 0..usize::from(Frag::C.lanes()) {
-                            let at = self.frag_index(Frag::C, t, s, *idx, *stride);
+                            let at = self.frag_index(inst, Frag::C, t, s, (*idx, *stride))?;
                             self.write(inst, *buf, t, at, self.get(*val, t, s))?;
                         }
                     }
@@ -93,11 +93,20 @@ impl Machine<'_> {
         Ok(out)
     }
 
-    fn frag_index(&self, frag: Frag, t: usize, slot: usize, idx: Val, stride: Val) -> i64 {
+    fn frag_index(
+        &self,
+        inst: &Inst,
+        frag: Frag,
+        t: usize,
+        slot: usize,
+        (idx, stride): (Val, Val),
+    ) -> Result<i64, Trap> {
+        let (idx, stride) = (self.int(idx, t), self.int(stride, t));
+        if idx % 2 != 0 || stride % 2 != 0 {
+            return Err(self.trap(inst, format!("fragment at {idx} with stride {stride}; both must be even")));
+        }
         let (major, minor) = frag.coord((t % WARP) as u32, slot as u32);
-        self.int(idx, t)
-            .wrapping_add(i64::from(major).wrapping_mul(self.int(stride, t)))
-            .wrapping_add(i64::from(minor))
+        Ok(idx.wrapping_add(i64::from(major).wrapping_mul(stride)).wrapping_add(i64::from(minor)))
     }
 
     /// `out = c + a * b` for the warp that begins at thread `w`, each element summed in f64 and rounded once.
