@@ -228,7 +228,7 @@ pub fn from_object(o: &Object, ty: &Type) -> Result<Value, Diag> {
         (Object::Map { keys, values }, Type::Map(k, t)) => {
             let items: Vec<Value> = match &**values {
                 Object::Sequence(v) => v.iter().map(|v| from_object(v, t)).collect::<Result<_, _>>()?,
-                Object::Tensor(x) => (0..x.len() as usize)
+                Object::Tensor(x) => (0..x.len())
                     .map(|i| {
                         let size = x.dtype.size();
                         let part = x.data[i * size..(i + 1) * size].to_vec();
@@ -243,7 +243,7 @@ pub fn from_object(o: &Object, ty: &Type) -> Result<Value, Diag> {
                     MapKeys::Str(t.clone(), data.iter().cloned().zip(items).collect())
                 }
                 Object::Tensor(x) => {
-                    let ints: Vec<i64> = (0..x.len() as usize).filter_map(|i| x.int(i)).collect();
+                    let ints: Vec<i64> = (0..x.len()).filter_map(|i| x.int(i)).collect();
                     MapKeys::Int(*k, t.clone(), ints.into_iter().zip(items).collect())
                 }
                 _ => return Err(Diag::error("internal-run", "a map without keys")),

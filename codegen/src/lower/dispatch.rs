@@ -1,7 +1,7 @@
 //! The exhaustive match from graph operations to lowering functions.
 
 use super::cx::LowerCx;
-use super::{elementwise, reshape};
+use super::{contraction, elementwise, reshape};
 use planish_ir::{Diag, Op};
 
 pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
@@ -9,6 +9,9 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         // Constants get a slot when they are used.
         Op::Const(_) => Ok(()),
         Op::Unary(_) | Op::Binary(_) | Op::Where(_) | Op::Cast(_) => elementwise::lower_single(cx, op),
+        Op::Conv(c) => contraction::lower_conv(cx, c),
+        Op::MatMul(m) => contraction::lower_matmul(cx, m),
+        Op::Fused(_) => contraction::lower_fused(cx),
         Op::Reshape(_) => reshape::lower_reshape(cx),
         // An operation without a line here has no kernel yet; `planish ops` lists which have one.
         #[allow(unreachable_patterns)]

@@ -41,6 +41,7 @@
 //! A result dim that `infer` made with `fresh` is a symbol of data. The family function computes it into a small i64
 //! slot with a kernel (or has it in a tensor already) and calls [`LowerCx::bind`] before it makes the result's slot.
 
+mod contraction;
 mod cx;
 mod dispatch;
 mod elem;

@@ -127,3 +127,120 @@ fn narrow_floats_round_as_the_interpreter_does() -> Result<(), Diag> {
     }
     Ok(())
 }
+
+/// A constant f32 tensor in the text format, with elements that differ.
+fn weights(shape: &[usize]) -> String {
+    let n: usize = shape.iter().product();
+    let hex: String = (0..n)
+        .flat_map(|i| (((i * 7919) % 23) as f32 * 0.125 - 1.3).to_le_bytes())
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let dims: Vec<String> = shape.iter().map(usize::to_string).collect();
+    format!("f32[{}] 0x{hex}", dims.join(","))
+}
+
+/// x dims, weight dims, strides, dilations, pads, groups, output spatial dims.
+type ConvCase =
+    (&'static [usize], &'static [usize], &'static str, &'static str, &'static str, usize, &'static str);
+
+#[test]
+fn convolutions_follow_the_interpreter() -> Result<(), Diag> {
+    let cases: &[ConvCase] = &[
+        (&[1, 3, 9, 9], &[5, 3, 1, 1], "1, 1", "1, 1", "0, 0, 0, 0", 1, "9,9"),
+        (&[2, 16, 7, 8], &[17, 16, 3, 3], "1, 1", "1, 1", "1, 1, 1, 1", 1, "7,8"),
+        (&[1, 4, 10, 13], &[8, 4, 3, 5], "2, 2", "1, 1", "1, 2, 1, 2", 1, "5,7"),
+        (&[1, 2, 11, 30], &[4, 2, 3, 3], "3, 3", "2, 2", "2, 2, 2, 2", 1, "4,10"),
+        (&[1, 8, 9, 20], &[8, 1, 3, 3], "1, 1", "1, 1", "1, 1, 1, 1", 8, "9,20"),
+        (&[1, 6, 9, 21], &[12, 2, 3, 3], "2, 2", "1, 1", "0, 1, 1, 1", 3, "4,11"),
+        (&[1, 32, 5, 5], &[8, 16, 3, 3], "1, 1", "1, 1", "1, 1, 1, 1", 2, "5,5"),
+        (&[1, 3, 40], &[7, 3, 5], "2", "1", "2, 2", 1, "20"),
+        (&[1, 2, 4, 5, 6], &[6, 2, 3, 3, 3], "1, 1, 1", "1, 1, 1", "1, 1, 1, 1, 1, 1", 1, "4,5,6"),
+        (&[1, 130, 4, 4], &[3, 130, 3, 3], "1, 1", "1, 1", "1, 1, 1, 1", 1, "4,4"),
+    ];
+    for (x, w, strides, dilations, pads, groups, out) in cases {
+        for constant in [true, false] {
+            let dims = |d: &[usize]| d.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+            let (param, value) = if constant {
+                (String::new(), format!("v1 = const {}", weights(w)))
+            } else {
+                (format!(", v1: f32[{}]", dims(w)), String::new())
+            };
+            let body = format!(
+                "graph @\"g\"(v0: f32[{}]{param}, v2: f32[{}]) {{ {value}
+                 v3 = conv{{strides=[{strides}], dilations=[{dilations}], pads=[{pads}], auto_pad=explicit, groups={groups}}} v0, v1, v2 : f32[{},{},{out}]
+                 return v3 }}",
+                dims(x), w[0], x[0], w[0]
+            );
+            let mut inputs = vec![ramp(x)?];
+            if !constant {
+                inputs.push(ramp(w)?);
+            }
+            inputs.push(ramp(&[w[0]])?);
+            same(&body, inputs, 1e-4)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn matrix_products_follow_the_interpreter() -> Result<(), Diag> {
+    for (m, k, n) in
+        [(1usize, 1usize, 1usize), (1, 40, 100), (5, 7, 33), (17, 20, 48), (70, 3, 130), (4, 0, 5), (0, 3, 4)]
+    {
+        for (ta, tb) in [(false, false), (true, false), (false, true)] {
+            let ad = if ta { [k, m] } else { [m, k] };
+            let bd = if tb { [n, k] } else { [k, n] };
+            let flags = format!("trans_a={ta}, trans_b={tb}");
+            let body = format!(
+                "graph @\"g\"(v0: f32[{},{}], v1: f32[{},{}]) {{ v2 = matmul{{{flags}}} v0, v1 : f32[{m},{n}] return v2 }}",
+                ad[0], ad[1], bd[0], bd[1]
+            );
+            same(&body, vec![ramp(&ad)?, ramp(&bd)?], 1e-4)?;
+            let body = format!(
+                "graph @\"g\"(v0: f32[{},{}]) {{ v1 = const {} v2 = matmul{{{flags}}} v0, v1 : f32[{m},{n}] return v2 }}",
+                ad[0],
+                ad[1],
+                weights(&bd)
+            );
+            same(&body, vec![ramp(&ad)?], 1e-4)?;
+        }
+    }
+    let body = "graph @\"g\"(v0: f32[B,3,M,5], v1: f32[3,5,N]) { v2 = matmul{trans_a=false, trans_b=false} v0, v1 : f32[B,3,M,N] return v2 }";
+    same(body, vec![ramp(&[2, 3, 9, 5])?, ramp(&[3, 5, 18])?], 1e-4)
+}
+
+#[test]
+fn epilogues_run_on_the_sums() -> Result<(), Diag> {
+    let body = format!(
+        "graph @\"g\"(v0: f32[1,4,6,6], v1: f32[1,8,6,6]) {{
+         v2 = const {}
+         v3 = const f32[1,8,1,1] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+         v4 = fused v0, v2, v3, v1 (v5: f32[1,4,6,6], v6: f32[8,4,3,3], v7: f32[1,8,1,1], v8: f32[1,8,6,6]) {{
+           v9 = conv{{strides=[1, 1], dilations=[1, 1], pads=[1, 1, 1, 1], auto_pad=explicit, groups=1}} v5, v6 : f32[1,8,6,6]
+           v10 = binary{{kind=mul}} v9, v7 : f32[1,8,6,6]
+           v11 = binary{{kind=add}} v10, v8 : f32[1,8,6,6]
+           v12 = unary{{kind=relu}} v11 : f32[1,8,6,6]
+           yield v12
+         }} : f32[1,8,6,6]
+         return v4 }}",
+        weights(&[8, 4, 3, 3])
+    );
+    same(&body, vec![ramp(&[1, 4, 6, 6])?, ramp(&[1, 8, 6, 6])?], 1e-4)?;
+    let body = format!(
+        "graph @\"g\"(v0: f32[B,20], v1: f32[70], v2: f32[B,70]) {{
+         v3 = const {}
+         v4 = fused v0, v3, v1, v2 (v5: f32[B,20], v6: f32[20,70], v7: f32[70], v8: f32[B,70]) {{
+           v9 = matmul{{trans_a=false, trans_b=false}} v5, v6 : f32[B,70]
+           v10 = binary{{kind=add}} v9, v7 : f32[B,70]
+           v11 = unary{{kind=gelu}} v10 : f32[B,70]
+           v12 = binary{{kind=add}} v8, v11 : f32[B,70]
+           yield v12
+         }} : f32[B,70]
+         return v4 }}",
+        weights(&[20, 70])
+    );
+    for b in [1usize, 3, 13] {
+        same(&body, vec![ramp(&[b, 20])?, ramp(&[70])?, ramp(&[b, 70])?], 1e-4)?;
+    }
+    Ok(())
+}

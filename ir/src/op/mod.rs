@@ -18,6 +18,7 @@ pub mod control;
 pub mod conv;
 pub mod conv_transpose;
 pub mod einsum;
+pub mod fused;
 pub mod gather;
 pub mod generate;
 pub mod konst;
@@ -202,6 +203,7 @@ op_table! {
     If => control::If,
     Loop => control::Loop,
     Gate => control::Gate,
+    Fused => fused::Fused,
     Dequantize => quant::Dequantize,
     Quantize => quant::Quantize,
     MatMulInteger => quant::MatMulInteger,

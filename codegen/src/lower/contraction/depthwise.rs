@@ -1,0 +1,94 @@
+//! Convolution with few channels per group: one output row at a time, straight from the input.
+
+use super::conv::{Operands, Shape};
+use super::epilogue::{Epilogue, Place};
+use super::panel::RowMask;
+use crate::kernel::{Builder, Ty, Val};
+use crate::lower::cx::LowerCx;
+use crate::lower::elem::{compute_elem, load};
+use crate::lower::launch::Launch;
+use planish_ir::{Diag, Dim};
+
+pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue) -> Result<(), Diag> {
+    let flops = Dim::product(&o.out).mul(&(2 * s.k()).into());
+    let mut l = Launch::new("depthwise").read(&o.x).read(&o.w);
+    if let Some(bias) = &o.bias {
+        l = l.read(bias);
+    }
+    let has_bias = o.bias.is_some();
+    l = e.bufs(l, 2 + usize::from(has_bias));
+    let per_plane = Dim::product(&o.out[2..]).mul(&s.k().into()).floor_div(&8.into());
+    l = s.dims(l, &o).extent(o.out[0].mul(&o.out[1])).cost(per_plane).flops(flops);
+    let (x_type, w_type) = (o.x.dtype, o.w.dtype);
+    let (groups, mg, cg, kk) = (s.groups, s.mg, s.cg, s.kk());
+    cx.launch(l, move |k| {
+        let elem = compute_elem(x_type);
+        let lanes = k.lanes(elem);
+        let (x, w) = (k.buf(0), k.buf(1));
+        let bias = has_bias.then(|| k.buf(2));
+        let epi = e.handles(k);
+        let g = s.geometry(k, 0);
+        let b = &mut k.b;
+        let axes = g.output.len();
+        let ow = g.output[axes - 1];
+        let one = b.i64(1);
+        let rows = g.output[..axes - 1].iter().fold(one, |p, d| b.mul(p, *d));
+        let plane = g.plane(b);
+        let total = g.positions(b);
+        let m_all = groups * mg;
+        b.parallel_for(|b, unit| {
+            let n = b.sdiv(unit, m_all);
+            let n0 = b.mul(n, m_all);
+            let m = b.sub(unit, n0);
+            let group = b.sdiv(m, mg);
+            let first = b.mul(n, groups * cg);
+            let first = b.at(first, group, cg);
+            let weights = b.mul(m, cg * kk);
+            let bias = bias.map(|buf| {
+                let s = load(b, w_type, buf, m, 1, None);
+                b.splat(s, lanes)
+            });
+            let sum_row = |b: &mut Builder, row: Val, ox: Val, mask: Option<Val>| {
+                let zero = b.zero(Ty::vec(elem, lanes));
+                let acc = b.for_(0, cg, 1, &[zero], |b, c, acc| {
+                    let channel = b.add(first, c);
+                    let base = b.mul(channel, plane);
+                    let wbase = b.at(weights, c, kk);
+                    let mut sum = acc[0];
+                    for i in 0..kk {
+                        let (outer, kx) = g.kernel_coords(i);
+                        let outer: Vec<Val> = outer.into_iter().map(|v| b.i64(v)).collect();
+                        let (start, ok) = g.input_row(b, row, &outer);
+                        let at = b.mul(ox, g.strides[axes - 1]);
+                        let at = b.add(at, kx * g.dilations[axes - 1]);
+                        let at = b.sub(at, g.pads[axes - 1]);
+                        let piece = RowMask::new(b, at, g.strides[axes - 1], lanes, g.input[axes - 1], ok);
+                        let start = b.add(start, base);
+                        let v = piece.load(b, x_type, x, start);
+                        let wi = b.add(wbase, i);
+                        let ws = load(b, w_type, w, wi, 1, None);
+                        let ws = b.splat(ws, lanes);
+                        sum = if elem.is_float() {
+                            b.fma(v, ws, sum)
+                        } else {
+                            let p = b.mul(v, ws);
+                            b.add(sum, p)
+                        };
+                    }
+                    vec![sum]
+                })[0];
+                let sum = match bias {
+                    Some(v) if elem.is_float() => b.fadd(acc, v),
+                    Some(v) => b.add(acc, v),
+                    None => acc,
+                };
+                let p = b.at(ox, row, ow);
+                let index = b.at(p, unit, total);
+                e.finish(b, &epi, sum, &Place { index, channel: m, last: ox }, mask);
+            };
+            b.loop_(0, rows, 1, |b, row| {
+                b.for_lanes(0, ow, lanes, |b, ox, mask| sum_row(b, row, ox, mask));
+            });
+        });
+    })
+}

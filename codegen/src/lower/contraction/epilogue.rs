@@ -1,0 +1,195 @@
+//! What happens to sums before they are stored: element-wise operations of a fused group, on registers.
+
+use crate::kernel::{Buf, Builder, Ty, Val};
+use crate::lower::cx::{LowerCx, Opnd};
+use crate::lower::elem::{compute_elem, load, store};
+use crate::lower::elementwise::scalar_op;
+use crate::lower::launch::{KernelCx, Launch};
+use planish_ir::{DType, Diag, Dim, NodeId, Op, RegionId, ValueId};
+use std::collections::HashMap;
+
+/// How an extra operand follows the result `[.., channel, .., position]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Follows {
+    /// One element for all.
+    Nothing,
+    /// One element per channel.
+    Channel,
+    /// One element per index of the last axis.
+    Last,
+    /// An element for each.
+    All,
+}
+
+/// A place in the result: where a vector of sums goes.
+pub(super) struct Place {
+    /// Element index in the result.
+    pub(super) index: Val,
+    /// Channel (axis 1 of a convolution's result).
+    pub(super) channel: Val,
+    /// Index along the last axis of the first lane; meaningful for matrix products.
+    pub(super) last: Val,
+}
+
+/// One element-wise operation.
+struct Step {
+    op: Op,
+    inputs: Vec<ValueId>,
+    output: ValueId,
+}
+
+/// The operations after a contraction, with their extra operands.
+pub(super) struct Epilogue {
+    /// The node whose result the sums are; none when nothing follows.
+    anchor: Option<ValueId>,
+    steps: Vec<Step>,
+    extras: Vec<(ValueId, Opnd, Follows)>,
+    results: Vec<ValueId>,
+    types: HashMap<ValueId, DType>,
+    /// The results' memory.
+    pub(super) outs: Vec<Opnd>,
+    /// Position of the first extra operand and first result among the launch's buffers.
+    first: usize,
+}
+
+impl Epilogue {
+    /// Nothing follows: the sums are stored as they are.
+    pub(super) fn none(out: Opnd) -> Epilogue {
+        Epilogue {
+            anchor: None,
+            steps: Vec::new(),
+            extras: Vec::new(),
+            results: Vec::new(),
+            types: HashMap::new(),
+            outs: vec![out],
+            first: 0,
+        }
+    }
+
+    /// The nodes of a fused region after its contraction `anchor`, whose result has `dims`.
+    /// `channel_axis` is the axis that [`Place::channel`] counts.
+    pub(super) fn of_region(
+        cx: &mut LowerCx<'_>,
+        region: RegionId,
+        anchor: NodeId,
+        captures: &HashMap<ValueId, Opnd>,
+        channel_axis: Option<usize>,
+        outs: Vec<Opnd>,
+    ) -> Result<Epilogue, Diag> {
+        let g = cx.graph;
+        let anchor_value = g.node(anchor).outputs[0];
+        let (dtype, dims) = cx.tensor_type(anchor_value)?;
+        let mut e = Epilogue {
+            anchor: Some(anchor_value),
+            steps: Vec::new(),
+            extras: Vec::new(),
+            results: g.region(region).results.clone(),
+            types: HashMap::from([(anchor_value, dtype)]),
+            outs,
+            first: 0,
+        };
+        for n in g.nodes_in(region) {
+            let node = g.node(n);
+            if n == anchor || matches!(node.op, Op::Const(_)) {
+                continue;
+            }
+            for v in node.inputs.iter().flatten() {
+                if e.types.contains_key(v) {
+                    continue;
+                }
+                let x = match captures.get(v) {
+                    Some(x) => x.clone(),
+                    None => cx.operand(*v)?,
+                };
+                let follows = follows(&x.dims, &dims, channel_axis).ok_or_else(|| {
+                    Diag::error("internal-lower", "a fused operand follows no axis of the contraction")
+                })?;
+                e.types.insert(*v, x.dtype);
+                e.extras.push((*v, x, follows));
+            }
+            let output = node.outputs[0];
+            let (d, _) = cx.tensor_type(output)?;
+            e.types.insert(output, d);
+            e.steps.push(Step {
+                op: node.op.clone(),
+                inputs: node.inputs.iter().flatten().copied().collect(),
+                output,
+            });
+        }
+        Ok(e)
+    }
+
+    /// Adds the extra operands and the results to a launch that has `first` buffers so far.
+    pub(super) fn bufs(&mut self, mut l: Launch, first: usize) -> Launch {
+        self.first = first;
+        for (_, x, _) in &self.extras {
+            l = l.read(x);
+        }
+        for y in &self.outs {
+            l = l.write(y);
+        }
+        l
+    }
+    /// All buffers of the epilogue, as the kernel sees them.
+    pub(super) fn handles(&self, k: &KernelCx<'_>) -> Vec<Buf> {
+        (0..self.extras.len() + self.outs.len()).map(|i| k.buf(self.first + i)).collect()
+    }
+
+    /// Finishes one vector of sums and stores it. `bufs` comes from [`Epilogue::handles`].
+    pub(super) fn finish(&self, b: &mut Builder, bufs: &[Buf], sum: Val, at: &Place, mask: Option<Val>) {
+        let lanes = b.ty(sum).lanes;
+        let Some(anchor) = self.anchor else {
+            return store(b, self.outs[0].dtype, bufs[0], at.index, sum, mask);
+        };
+        let mut env: HashMap<ValueId, Val> = HashMap::from([(anchor, sum)]);
+        for (i, (v, x, follows)) in self.extras.iter().enumerate() {
+            let value = match follows {
+                Follows::Nothing => {
+                    let s = load(b, x.dtype, bufs[i], 0, 1, None);
+                    b.splat(s, lanes)
+                }
+                Follows::Channel => {
+                    let s = load(b, x.dtype, bufs[i], at.channel, 1, None);
+                    b.splat(s, lanes)
+                }
+                Follows::Last => load(b, x.dtype, bufs[i], at.last, lanes, mask),
+                Follows::All => load(b, x.dtype, bufs[i], at.index, lanes, mask),
+            };
+            env.insert(*v, value);
+        }
+        self.evaluate(b, &mut env);
+        for (i, (v, out)) in self.results.iter().zip(&self.outs).enumerate() {
+            let value = env[v];
+            debug_assert_eq!(b.ty(value), Ty::vec(compute_elem(out.dtype), lanes));
+            store(b, out.dtype, bufs[self.extras.len() + i], at.index, value, mask);
+        }
+    }
+    fn evaluate(&self, b: &mut Builder, env: &mut HashMap<ValueId, Val>) {
+        for s in &self.steps {
+            let vals: Vec<Val> = s.inputs.iter().map(|v| env[v]).collect();
+            let types: Vec<DType> = s.inputs.iter().map(|v| self.types[v]).collect();
+            let r = scalar_op(b, &s.op, &vals, &types, self.types[&s.output]);
+            env.insert(s.output, r);
+        }
+    }
+}
+
+/// How dims follow the dims of the result; `None` if in no way that an epilogue can read.
+fn follows(x: &[Dim], out: &[Dim], channel_axis: Option<usize>) -> Option<Follows> {
+    let lead = out.len().checked_sub(x.len())?;
+    let ones = |skip: Option<usize>| x.iter().enumerate().all(|(i, d)| d.is(1) || skip == Some(i + lead));
+    if ones(None) {
+        return Some(Follows::Nothing);
+    }
+    if x == &out[lead..] && out[..lead].iter().all(|d| d.is(1)) {
+        return Some(Follows::All);
+    }
+    if let Some(c) = channel_axis
+        && ones(Some(c))
+        && c >= lead
+        && x[c - lead] == out[c]
+    {
+        return Some(Follows::Channel);
+    }
+    (channel_axis.is_none() && ones(Some(out.len() - 1)) && x.last() == out.last()).then_some(Follows::Last)
+}

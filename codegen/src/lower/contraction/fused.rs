@@ -1,0 +1,107 @@
+//! Fused groups: a contraction with its epilogue, or a chain of element-wise operations as one loop nest.
+
+use super::{conv, epilogue::Epilogue, matmul};
+use crate::kernel::{Builder, Val};
+use crate::lower::cx::{LowerCx, Opnd};
+use crate::lower::elementwise::{self, is_elementwise, scalar_op};
+use planish_ir::{DType, Diag, NodeId, Op, ValueId};
+use std::collections::HashMap;
+
+pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
+    let g = cx.graph;
+    let region = cx.node().regions[0];
+    let mut captures: HashMap<ValueId, Opnd> = HashMap::new();
+    for (i, p) in g.region(region).params.iter().enumerate() {
+        let x = cx.input(i)?;
+        captures.insert(*p, x);
+    }
+    let outs: Vec<Opnd> = (0..cx.node().outputs.len()).map(|k| cx.output(k)).collect::<Result<_, _>>()?;
+    let nodes: Vec<NodeId> = g.nodes_in(region).filter(|n| !matches!(g.node(*n).op, Op::Const(_))).collect();
+    let Some(anchor) = nodes.iter().copied().find(|n| !is_elementwise(&g.node(*n).op)) else {
+        return chain(cx, &nodes, &captures, &g.region(region).results.clone(), &outs);
+    };
+    let get = |cx: &mut LowerCx<'_>, i: usize| -> Result<Option<(ValueId, Opnd)>, Diag> {
+        let Some(v) = g.node(anchor).inputs.get(i).copied().flatten() else { return Ok(None) };
+        // A parameter of the region may stand for a constant outside, which is what packing wants to see.
+        let outer = match g.value(v).def {
+            planish_ir::graph::Def::Param(_, k) => cx.input_value(k as usize)?,
+            planish_ir::graph::Def::Node(..) => v,
+        };
+        let x = match captures.get(&v) {
+            Some(x) => x.clone(),
+            None => cx.operand(v)?,
+        };
+        Ok(Some((outer, x)))
+    };
+    let missing = || Diag::error("internal-lower", "a fused contraction lacks an operand");
+    let (_, x) = get(cx, 0)?.ok_or_else(missing)?;
+    let (wv, w) = get(cx, 1)?.ok_or_else(missing)?;
+    let (_, out) = cx.tensor_type(g.node(anchor).outputs[0])?;
+    match &g.node(anchor).op {
+        Op::Conv(op) => {
+            let bias = get(cx, 2)?.map(|(_, b)| b);
+            let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), outs)?;
+            conv::emit(cx, op, conv::Operands { x, w, bias, w_value: wv, out }, e)
+        }
+        Op::MatMul(op) => {
+            let e = Epilogue::of_region(cx, region, anchor, &captures, None, outs)?;
+            matmul::emit(cx, op, matmul::Operands { a: x, b: w, b_value: wv, out }, e)
+        }
+        other => Err(Diag::error("internal-lower", format!("`{}` cannot lead a fused group", other.name()))),
+    }
+}
+
+/// Element-wise operations in one loop nest.
+fn chain(
+    cx: &mut LowerCx<'_>,
+    nodes: &[NodeId],
+    captures: &HashMap<ValueId, Opnd>,
+    results: &[ValueId],
+    outs: &[Opnd],
+) -> Result<(), Diag> {
+    let g = cx.graph;
+    let mut ins: Vec<(ValueId, Opnd)> = Vec::new();
+    let mut types: HashMap<ValueId, DType> = HashMap::new();
+    let mut cost = 0;
+    for n in nodes {
+        for v in g.node(*n).inputs.iter().flatten() {
+            if types.contains_key(v) {
+                continue;
+            }
+            let x = match captures.get(v) {
+                Some(x) => x.clone(),
+                None => cx.operand(*v)?,
+            };
+            types.insert(*v, x.dtype);
+            ins.push((*v, x));
+        }
+        let y = g.node(*n).outputs[0];
+        types.insert(y, cx.tensor_type(y)?.0);
+        cost += elementwise::op_cost(&g.node(*n).op);
+    }
+    for v in results {
+        // A result that no operation made is an operand passed on.
+        if !types.contains_key(v) {
+            let x = captures
+                .get(v)
+                .cloned()
+                .ok_or_else(|| Diag::error("internal-lower", "a result without a value"))?;
+            types.insert(*v, x.dtype);
+            ins.push((*v, x));
+        }
+    }
+    let operands: Vec<Opnd> = ins.iter().map(|(_, x)| x.clone()).collect();
+    let expr = |b: &mut Builder, vals: &[Val]| {
+        let mut env: HashMap<ValueId, Val> = ins.iter().map(|(v, _)| *v).zip(vals.iter().copied()).collect();
+        for n in nodes {
+            let node = g.node(*n);
+            let inputs: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
+            let vals: Vec<Val> = inputs.iter().map(|v| env[v]).collect();
+            let dtypes: Vec<DType> = inputs.iter().map(|v| types[v]).collect();
+            let r = scalar_op(b, &node.op, &vals, &dtypes, types[&node.outputs[0]]);
+            env.insert(node.outputs[0], r);
+        }
+        results.iter().map(|v| env[v]).collect()
+    };
+    elementwise::emit(cx, "chain", &operands, outs, cost.max(1), &expr)
+}

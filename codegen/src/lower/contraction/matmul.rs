@@ -1,0 +1,373 @@
+//! Matrix products.
+
+use super::epilogue::{Epilogue, Place};
+use super::tile::{Tile, balanced, max_rows, max_vectors};
+use super::{div_up, f32_bytes, f32_elements};
+use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, TargetSpec, Val};
+use crate::lower::cx::{LowerCx, Opnd};
+use crate::lower::elem::{compute_elem, load};
+use crate::lower::launch::{KernelCx, Launch};
+use planish_ir::op::matmul::MatMul;
+use planish_ir::{DType, Diag, Dim, ValueId};
+
+/// Rows of one unit of the parallel axis.
+const ROWS: i64 = 64;
+/// Columns of a block where the right operand is not packed.
+const COLUMNS: i64 = 48;
+
+/// The operands of a matrix product.
+pub(super) struct Operands {
+    pub(super) a: Opnd,
+    pub(super) b: Opnd,
+    /// Value of the right operand, where it may be a constant.
+    pub(super) b_value: ValueId,
+    /// Dims of the result.
+    pub(super) out: Vec<Dim>,
+}
+
+pub(in crate::lower) fn lower_matmul(cx: &mut LowerCx<'_>, op: &MatMul) -> Result<(), Diag> {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    let b_value = cx.input_value(1)?;
+    let y = cx.output(0)?;
+    let out = y.dims.clone();
+    emit(cx, op, Operands { a, b, b_value, out }, Epilogue::none(y))
+}
+
+/// Columns of a packed block: the widest of the sizes that pad least.
+fn block_width(n: i64) -> i64 {
+    let padded = |w: i64| div_up(n, w) * w;
+    [48, 64, 32, 16].into_iter().min_by_key(|w| padded(*w)).unwrap_or(16)
+}
+
+/// The right operand in blocks of columns, if it is one constant matrix of f32.
+fn pack(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands) -> Result<Option<(Opnd, i64)>, Diag> {
+    let rank = o.b.dims.len();
+    if o.b.dims[..rank - 2].iter().any(|d| !d.is(1)) || o.a.dtype != DType::F32 {
+        return Ok(None);
+    }
+    let Some(v) = cx.constant(o.b_value).map(|c| f32_elements(c)).transpose()?.flatten() else {
+        return Ok(None);
+    };
+    let dim = |i: usize| o.b.dims[i].as_const().unwrap_or(0);
+    let (k, n) = if op.trans_b { (dim(rank - 1), dim(rank - 2)) } else { (dim(rank - 2), dim(rank - 1)) };
+    let width = block_width(n);
+    let blocks = div_up(n, width);
+    let mut packed = vec![0f32; (blocks * k * width) as usize];
+    for j in 0..n {
+        let (block, c) = (j / width, j % width);
+        for i in 0..k {
+            let from = if op.trans_b { j * k + i } else { i * n + j };
+            packed[((block * k + i) * width + c) as usize] = v[from as usize];
+        }
+    }
+    let dims = [Dim::from(packed.len())];
+    Ok(Some((cx.weight(DType::F32, &dims, f32_bytes(&packed)), width)))
+}
+
+/// Emits a product with what follows it.
+pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, mut o: Operands, mut e: Epilogue) -> Result<(), Diag> {
+    let rank = o.out.len();
+    let (m, n) = (o.out[rank - 2].clone(), o.out[rank - 1].clone());
+    let ar = o.a.dims.len();
+    let k_dim = if op.trans_a { o.a.dims[ar - 2].clone() } else { o.a.dims[ar - 1].clone() };
+    let br = o.b.dims.len();
+    let kb = if op.trans_b { o.b.dims[br - 1].clone() } else { o.b.dims[br - 2].clone() };
+    cx.require_equal(&k_dim, &kb, "the inner dims of a matrix product differ");
+    let packed = pack(cx, op, &o)?;
+    if packed.is_none() && op.trans_b {
+        o.b = transposed(cx, &o.b)?;
+    }
+    // With one packed matrix all rows of the left operand are rows of one product.
+    let flat = packed.is_some() && !op.trans_a;
+    let batch: Vec<Dim> = if flat { Vec::new() } else { o.out[..rank - 2].to_vec() };
+    let m = if flat { Dim::product(&o.out[..rank - 1]) } else { m };
+    let width = packed.as_ref().map_or(COLUMNS, |p| p.1);
+    let blocks = n.ceil_div(&width.into());
+    let chunks = m.ceil_div(&ROWS.into());
+    let batches = Dim::product(&batch);
+    let b_buf = packed.as_ref().map_or(&o.b, |p| &p.0).clone();
+    let flops = Dim::product(&o.out).mul(&k_dim).mul(&2.into());
+    let mut l = Launch::new("matmul").read(&o.a).read(&b_buf);
+    l = e.bufs(l, 2);
+    l = l.dim(&m).dim(&n).dim(&k_dim).dim(&blocks).dim(&chunks).dims(&batch);
+    // For each batch axis the dims of both operands, to find where they are broadcast.
+    let aligned = |x: &Opnd| -> Vec<Dim> {
+        let lead = x.dims.len() - 2;
+        (0..batch.len())
+            .map(|i| (i + lead).checked_sub(batch.len()).map_or(1.into(), |j| x.dims[j].clone()))
+            .collect()
+    };
+    let (ad, bd) = if flat { (Vec::new(), Vec::new()) } else { (aligned(&o.a), aligned(&o.b)) };
+    l = l.dims(&ad).dims(&bd);
+    let cost = m.smaller(&ROWS.into()).mul(&k_dim).mul(&(width / 16).into());
+    l = l.extent(batches.mul(&blocks).mul(&chunks)).cost(cost).flops(flops);
+    let (a_type, b_type) = (o.a.dtype, o.b.dtype);
+    let packed = packed.is_some();
+    let (trans_a, nb) = (op.trans_a, batch.len());
+    let known = (m.as_const(), n.as_const());
+    cx.launch(l, move |k| {
+        let elem = compute_elem(a_type);
+        let lanes = k.lanes(elem);
+        let epi = e.handles(k);
+        let dims = k.dims(0, 5);
+        let batch = k.dims(5, nb);
+        let (ad, bd) =
+            if packed && !trans_a { (vec![], vec![]) } else { (k.dims(5 + nb, nb), k.dims(5 + 2 * nb, nb)) };
+        let job = Job {
+            a: k.buf(0),
+            b: k.buf(1),
+            a_type,
+            b_type,
+            elem,
+            lanes,
+            packed,
+            trans_a,
+            width,
+            m: dims[0],
+            n: dims[1],
+            k: dims[2],
+            e: &e,
+            epi: &epi,
+            target: k.target.clone(),
+        };
+        units(k, &job, (dims[3], dims[4]), &batch, &ad, &bd, known);
+    })
+}
+
+/// What all tiles of a kernel share.
+struct Job<'j> {
+    a: Buf,
+    b: Buf,
+    a_type: DType,
+    b_type: DType,
+    elem: Elem,
+    lanes: u16,
+    packed: bool,
+    trans_a: bool,
+    width: i64,
+    m: Val,
+    n: Val,
+    k: Val,
+    e: &'j Epilogue,
+    epi: &'j [Buf],
+    target: TargetSpec,
+}
+
+/// Offset of a batch in an operand whose batch dims may be 1.
+fn batch_offset(b: &mut Builder, coords: &[Val], dims: &[Val], matrix: Val) -> Val {
+    let mut at = b.i64(0);
+    for (c, d) in coords.iter().zip(dims) {
+        let single = b.cmp(CmpOp::Eq, *d, 1);
+        let c = b.select(single, 0, *c);
+        let t = b.mul(at, *d);
+        at = b.add(t, c);
+    }
+    b.mul(at, matrix)
+}
+
+/// The loop over batches, blocks of columns and chunks of rows.
+fn units(
+    k: &mut KernelCx<'_>,
+    job: &Job<'_>,
+    (blocks, chunks): (Val, Val),
+    batch: &[Val],
+    ad: &[Val],
+    bd: &[Val],
+    known: (Option<i64>, Option<i64>),
+) {
+    k.b.parallel_for(|b, unit| {
+        let rest = b.sdiv(unit, chunks);
+        let p = b.mul(rest, chunks);
+        let chunk = b.sub(unit, p);
+        let which = b.sdiv(rest, blocks);
+        let p = b.mul(which, blocks);
+        let block = b.sub(rest, p);
+        let mut coords = vec![which; batch.len()];
+        let mut left = which;
+        for axis in (1..batch.len()).rev() {
+            let q = b.sdiv(left, batch[axis]);
+            let p = b.mul(q, batch[axis]);
+            coords[axis] = b.sub(left, p);
+            left = q;
+        }
+        if let Some(c) = coords.first_mut() {
+            *c = left;
+        }
+        let a_size = b.mul(job.m, job.k);
+        let a0 = batch_offset(b, &coords, ad, a_size);
+        let b0 = if job.packed {
+            let steps = b.mul(block, job.k);
+            b.mul(steps, job.width)
+        } else {
+            let size = b.mul(job.k, job.n);
+            let at = batch_offset(b, &coords, bd, size);
+            b.at(at, block, job.width)
+        };
+        let c_size = b.mul(job.m, job.n);
+        let c0 = b.mul(which, c_size);
+        let m0 = b.mul(chunk, ROWS);
+        let rows = b.sub(job.m, m0);
+        let rows = b.smin(rows, ROWS);
+        let n0 = b.mul(block, job.width);
+        let columns = b.sub(job.n, n0);
+        let columns = b.smin(columns, job.width);
+        let at = Corner { a0, b0, c0, m0, n0 };
+        job.columns(b, &at, rows, columns, known);
+    });
+}
+
+/// Where a unit begins.
+struct Corner {
+    a0: Val,
+    b0: Val,
+    c0: Val,
+    m0: Val,
+    n0: Val,
+}
+
+impl Job<'_> {
+    /// Whole tiles of columns, then the rest one masked vector at a time.
+    fn columns(
+        &self,
+        b: &mut Builder,
+        at: &Corner,
+        rows: Val,
+        columns: Val,
+        known: (Option<i64>, Option<i64>),
+    ) {
+        let lanes = i64::from(self.lanes);
+        let nv = max_vectors(&self.target).min((self.width / lanes) as usize).max(1);
+        // A width that is no multiple of the widest tile is cut evenly.
+        let per_block = (self.width / lanes).max(1) as usize;
+        let pieces = balanced(per_block, nv);
+        let even = pieces.iter().all(|p| *p == pieces[0]);
+        let nv = if even { pieces[0] } else { 1 };
+        let step = nv as i64 * lanes;
+        let whole = b.sdiv(columns, step);
+        let end = b.mul(whole, step);
+        b.loop_(0, end, step, |b, col| self.rows(b, at, rows, col, nv, None, known.0));
+        if known.1.is_none_or(|n| n % step != 0) {
+            b.loop_(end, columns, lanes, |b, col| {
+                let left = b.sub(columns, col);
+                let mask = b.mask_below(self.lanes, left);
+                self.rows(b, at, rows, col, 1, Some(mask), known.0);
+            });
+        }
+    }
+    /// All rows of a chunk for some columns. A known number of rows is cut evenly, an unknown one into whole tiles and powers
+    /// of two.
+    #[allow(clippy::too_many_arguments)]
+    fn rows(
+        &self,
+        b: &mut Builder,
+        at: &Corner,
+        rows: Val,
+        col: Val,
+        nv: usize,
+        mask: Option<Val>,
+        m: Option<i64>,
+    ) {
+        let most = max_rows(&self.target, nv).min(9);
+        if let Some(m) = m
+            && m <= ROWS
+        {
+            let pieces = balanced(m as usize, most);
+            let mut r = 0;
+            let mut i = 0;
+            while i < pieces.len() {
+                let same = pieces[i..].iter().take_while(|p| **p == pieces[i]).count();
+                let (size, first) = (pieces[i] as i64, r);
+                let last = first + same as i64 * size;
+                b.loop_(first, last, size, |b, r| self.tile(b, at, r, col, size as usize, nv, mask));
+                r = last;
+                i += same;
+            }
+            return;
+        }
+        let top = most.min(8).next_power_of_two().min(8);
+        let top = if top > most { top / 2 } else { top };
+        let mut start: Val = b.i64(0);
+        let mut size = top;
+        while size > 0 {
+            let left = b.sub(rows, start);
+            let count = b.and(left, -(size as i64));
+            let end = b.add(start, count);
+            b.loop_(start, end, size as i64, |b, r| self.tile(b, at, r, col, size, nv, mask));
+            start = end;
+            size /= 2;
+        }
+    }
+    #[allow(clippy::too_many_arguments)]
+    fn tile(
+        &self,
+        b: &mut Builder,
+        at: &Corner,
+        r0: Val,
+        col: Val,
+        rows: usize,
+        nv: usize,
+        mask: Option<Val>,
+    ) {
+        let row0 = b.add(at.m0, r0);
+        let a = |b: &mut Builder, k: Val, r: usize| {
+            let row = b.add(row0, r as i64);
+            let idx = if self.trans_a { b.at(row, k, self.m) } else { b.at(k, row, self.k) };
+            let idx = b.add(idx, at.a0);
+            load(b, self.a_type, self.a, idx, 1, None)
+        };
+        let bv = |b: &mut Builder, k: Val, v: usize| {
+            let stride: Opd = if self.packed { self.width.into() } else { self.n.into() };
+            let idx = b.at(at.b0, k, stride);
+            let idx = b.add(idx, col);
+            let idx = b.add(idx, v as i64 * i64::from(self.lanes));
+            // Packed blocks are padded, so only the store needs the mask.
+            let mask = if self.packed { None } else { mask };
+            load(b, self.b_type, self.b, idx, self.lanes, mask)
+        };
+        let zero = b.i64(0);
+        let tile = Tile { rows, nv, lanes: self.lanes, elem: self.elem, k: (zero, self.k), a: &a, b: &bv };
+        let sums = tile.emit(b, None);
+        for r in 0..rows {
+            let row = b.add(row0, r as i64);
+            let line = b.at(at.c0, row, self.n);
+            for v in 0..nv {
+                let last = b.add(at.n0, col);
+                let last = b.add(last, v as i64 * i64::from(self.lanes));
+                let index = b.add(line, last);
+                let place = Place { index, channel: last, last };
+                self.e.finish(b, self.epi, sums[r * nv + v], &place, mask);
+            }
+        }
+    }
+}
+
+/// The operand with its last two axes swapped, in memory of its own.
+fn transposed(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
+    let rank = x.dims.len();
+    let mut dims = x.dims.clone();
+    dims.swap(rank - 1, rank - 2);
+    let y = cx.temp(x.dtype, &dims);
+    let (rows, cols) = (x.dims[rank - 2].clone(), x.dims[rank - 1].clone());
+    let batches = Dim::product(&x.dims[..rank - 2]);
+    let l = Launch::new("transpose").read(x).write(&y).dim(&rows).dim(&cols);
+    let l = l.extent(batches.mul(&cols)).cost(rows.clone());
+    let d = x.dtype;
+    cx.launch(l, move |k| {
+        let (x, y, rows, cols) = (k.buf(0), k.buf(1), k.dim(0), k.dim(1));
+        k.b.parallel_for(|b, unit| {
+            let batch = b.sdiv(unit, cols);
+            let first = b.mul(batch, cols);
+            let c = b.sub(unit, first);
+            let first = b.mul(first, rows);
+            let to = b.mul(unit, rows);
+            b.loop_(0, rows, 1, |b, r| {
+                let at = b.at(first, r, cols);
+                let at = b.add(at, c);
+                let v = load(b, d, x, at, 1, None);
+                let at = b.add(to, r);
+                crate::lower::elem::store(b, d, y, at, v, None);
+            });
+        });
+    })?;
+    Ok(y)
+}

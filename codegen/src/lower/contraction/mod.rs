@@ -1,0 +1,47 @@
+//! Contractions: matrix products and convolutions on register tiles.
+//!
+//! All of them are `C[m][n] += A(m, k) * B(k, n)` with `n` along vectors: a tile keeps `rows x nv` vectors of C in registers,
+//! reads `nv` vectors of B and `rows` scalars of A per step of `k`, and hands the sums to an epilogue. They differ in
+//! where A and B come from:
+//!
+//! | | A (scalars) | B (vectors) |
+//! |---|---|---|
+//! | matrix product, constant right operand | rows of the left operand | packed blocks `[n / block][k][block]` |
+//! | matrix product otherwise | rows (or columns) of the left operand | rows of the right operand |
+//! | convolution 1x1, stride 1 | packed weights `[m / rows][k][rows]` | planes of the input |
+//! | convolution otherwise | packed weights | a panel of the unfolded input, made per tile of positions |
+//!
+//! Packing does not depend on the target: weaker targets cut a block into smaller tiles.
+
+mod conv;
+mod depthwise;
+mod epilogue;
+mod fused;
+mod matmul;
+mod panel;
+mod tile;
+
+pub(super) use conv::lower_conv;
+pub(super) use fused::lower_fused;
+pub(super) use matmul::lower_matmul;
+
+use planish_ir::{Constant, DType, Diag, Tensor};
+
+/// The elements of a constant as `f32`, if that is its type.
+fn f32_elements(c: &Constant) -> Result<Option<Vec<f32>>, Diag> {
+    if c.dtype != DType::F32 {
+        return Ok(None);
+    }
+    let t: Tensor = c.decode()?;
+    let read = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+    Ok(Some(t.bytes().chunks_exact(4).map(read).collect()))
+}
+
+fn f32_bytes(v: &[f32]) -> bytes::Bytes {
+    v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into()
+}
+
+/// Quotient of two positive numbers rounded up.
+fn div_up(a: i64, b: i64) -> i64 {
+    (a + b - 1) / b
+}
