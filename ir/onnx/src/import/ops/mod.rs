@@ -6,13 +6,27 @@ use planish_ir::{Diag, ValueId};
 mod batch_norm;
 mod control;
 mod elementwise;
+mod layers;
+mod losses;
 mod movement;
 mod norm;
+mod recurrent;
 mod resize;
+mod sizes;
 mod windows;
 
 /// The results of a handler.
 type Made = Result<Vec<ValueId>, Diag>;
 
-pub(super) const FAMILIES: &[&[Entry]] =
-    &[control::OPS, elementwise::OPS, movement::OPS, batch_norm::OPS, norm::OPS, resize::OPS, windows::OPS];
+pub(super) const FAMILIES: &[&[Entry]] = &[
+    control::OPS,
+    elementwise::OPS,
+    movement::OPS,
+    batch_norm::OPS,
+    norm::OPS,
+    resize::OPS,
+    windows::OPS,
+    layers::OPS,
+    losses::OPS,
+    recurrent::OPS,
+];

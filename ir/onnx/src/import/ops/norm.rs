@@ -1,6 +1,7 @@
 //! Normalisation and softmax.
 
 use super::Made;
+use super::sizes::{Size, reshape_as, reshape_like};
 use crate::import::table::{Entry, onnx};
 use crate::import::{ImportCx, OnnxNode};
 use planish_ir::op::binary::BinaryKind;
@@ -9,7 +10,7 @@ use planish_ir::op::normalize_axis;
 use planish_ir::op::pool::{Pool, PoolKind};
 use planish_ir::op::softmax::{Softmax, SoftmaxKind};
 use planish_ir::op::window::AutoPad;
-use planish_ir::{Diag, Dim, ValueId};
+use planish_ir::{Diag, ValueId};
 
 pub(super) const OPS: &[Entry] = &[
     onnx("GroupNormalization", group_norm),
@@ -21,31 +22,6 @@ pub(super) const OPS: &[Entry] = &[
     onnx("RMSNormalization", layer_norm),
     onnx("Softmax", softmax),
 ];
-
-/// `x` under a shape of which at most one dim is no number.
-pub(super) fn reshape_to(
-    cx: &mut ImportCx<'_, '_>,
-    node: &OnnxNode<'_>,
-    x: ValueId,
-    dims: &[Dim],
-) -> Result<ValueId, Diag> {
-    let spec: Vec<i64> = dims.iter().map(|d| d.as_const().unwrap_or(-1)).collect();
-    if spec.iter().filter(|d| **d == -1).count() <= 1 && !spec.contains(&0) {
-        return cx.reshape(x, &spec);
-    }
-    // Dims that stand at the same place in `x` can be copied.
-    let have = cx.dims(x)?;
-    let copied: Vec<i64> = dims
-        .iter()
-        .enumerate()
-        .map(|(i, d)| if have.get(i) == Some(d) { 0 } else { d.as_const().unwrap_or(-1) })
-        .collect();
-    let sound = |(d, c): (&Dim, &i64)| *c != 0 || !d.is(0) || have.iter().any(|h| h.is(0));
-    if copied.iter().filter(|d| **d == -1).count() <= 1 && dims.iter().zip(&copied).all(sound) {
-        return cx.reshape(x, &copied);
-    }
-    Err(node.unsupported("several dims are unknown"))
-}
 
 /// A vector over the channels as a shape that broadcasts to inputs of this rank, `axes` standing for the channels.
 pub(super) fn per_channel(
@@ -100,7 +76,7 @@ fn softmax(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     spec.push(-1);
     let rows = cx.reshape(x, &spec)?;
     let y = cx.op(Softmax { kind, axis }, &[rows])?;
-    Ok(vec![reshape_to(cx, node, y, &dims)?])
+    Ok(vec![reshape_as(cx, y, x)?])
 }
 
 fn layer_norm(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
@@ -132,9 +108,9 @@ fn group_norm(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     let each = dims[1].as_const().filter(|c| groups > 0 && c % groups == 0).map(|c| c / groups);
     let each = each
         .ok_or_else(|| node.error("attribute-range", format!("{groups} groups of {:?} channels", dims[1])))?;
-    let mut split = vec![dims[0].clone(), groups.into(), each.into()];
-    split.extend_from_slice(&dims[2..]);
-    let parts = reshape_to(cx, node, x, &split)?;
+    let mut split = vec![Size::Axis(0), Size::Known(groups), Size::Known(each)];
+    split.extend((2..rank).map(Size::Axis));
+    let parts = reshape_like(cx, x, x, &split)?;
     // Before version 21 there is one scale for each group, from then on one for each channel.
     let axes = if node.opset < 21 { [-1, 1] } else { [groups, -1] };
     let scale = per_channel(cx, node.input(1)?, &axes, rank + 1)?;
@@ -143,21 +119,19 @@ fn group_norm(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     let epsilon = node.float_or("epsilon", 1e-5)?.into();
     let norm = LayerNorm { axis: 2, epsilon, rms: false };
     let y = cx.op_many(norm, &[Some(parts), Some(scale), Some(bias)])?[0];
-    Ok(vec![reshape_to(cx, node, y, &dims)?])
+    Ok(vec![reshape_as(cx, y, x)?])
 }
 
 /// x / (bias + alpha * mean of squares over `size` neighbouring channels) ^ beta.
 fn lrn(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     let x = node.input(0)?;
     rank_from(cx, node, x, 2)?;
-    let dims = cx.dims(x)?;
     let size = node.need_int("size")?;
     if !(1..=i64::from(i32::MAX)).contains(&size) {
         return Err(node.error("attribute-range", format!("size {size}")));
     }
     let square = cx.binary(BinaryKind::Mul, x, x)?;
-    let rest = Dim::product(&dims[2..]);
-    let planes = reshape_to(cx, node, square, &[dims[0].clone(), 1.into(), dims[1].clone(), rest])?;
+    let planes = reshape_like(cx, square, x, &[Size::Axis(0), Size::Known(1), Size::Axis(1), Size::Rest])?;
     let mean = Pool {
         kind: PoolKind::Average,
         kernel: vec![size, 1],
@@ -171,7 +145,7 @@ fn lrn(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
         indices: None,
     };
     let mean = cx.op(mean, &[planes])?;
-    let mean = reshape_to(cx, node, mean, &dims)?;
+    let mean = reshape_as(cx, mean, x)?;
     let alpha = cx.scalar_like(x, node.float_or("alpha", 1e-4)?.into())?;
     let bias = cx.scalar_like(x, node.float_or("bias", 1.0)?.into())?;
     let beta = cx.scalar_like(x, node.float_or("beta", 0.75)?.into())?;
