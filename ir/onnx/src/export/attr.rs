@@ -1,7 +1,7 @@
 //! Attributes of exported nodes.
 
 use crate::proto::attribute_proto::AttributeType;
-use crate::proto::{AttributeProto, GraphProto, TensorProto};
+use crate::proto::{AttributeProto, GraphProto, TensorProto, TypeProto};
 use bytes::Bytes;
 
 fn named(name: &str, kind: AttributeType) -> AttributeProto {
@@ -55,4 +55,9 @@ pub(crate) fn tensor(name: &str, value: TensorProto) -> AttributeProto {
 /// A subgraph.
 pub(crate) fn graph(name: &str, value: GraphProto) -> AttributeProto {
     AttributeProto { g: Some(Box::new(value)), ..named(name, AttributeType::Graph) }
+}
+
+/// A type.
+pub(crate) fn ty(name: &str, value: TypeProto) -> AttributeProto {
+    AttributeProto { tp: Some(Box::new(value)), ..named(name, AttributeType::TypeProto) }
 }

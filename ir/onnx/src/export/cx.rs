@@ -8,7 +8,7 @@ use crate::proto::{AttributeProto, GraphProto, NodeProto, StringStringEntryProto
 use crate::value::from_tensor;
 use bytes::Bytes;
 use planish_ir::graph::Node;
-use planish_ir::{ConstId, Constant, DType, Diag, Encoding, Graph, NodeId, Op, RegionId, Tensor, ValueId};
+use planish_ir::{ConstId, DType, Diag, Encoding, Graph, NodeId, Op, RegionId, Tensor, ValueId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Default operator set of an export that needs nothing newer: the oldest one with 4-bit integers.
@@ -236,14 +236,31 @@ impl<'g> ExportCx<'g> {
         names
     }
 
-    /// Names of a node's results.
+    /// Names of a node's results; the empty string where one is unused, none at the end. The first is always named.
     pub(crate) fn outputs(&mut self, node: &Node) -> Vec<String> {
+        let mut names = self.all_outputs(node);
+        for (name, v) in names.iter_mut().zip(&node.outputs).skip(1) {
+            if self.graph.uses(*v).is_empty() {
+                name.clear();
+            }
+        }
+        while names.len() > 1 && names.last().is_some_and(String::is_empty) {
+            names.pop();
+        }
+        names
+    }
+
+    /// Names of all of a node's results.
+    pub(crate) fn all_outputs(&mut self, node: &Node) -> Vec<String> {
         node.outputs.iter().map(|v| self.value(*v)).collect()
     }
 
     fn define(&mut self, v: ValueId) -> String {
         if let Some(name) = self.names.get(&v) {
             return name.clone();
+        }
+        if let Some(dtype) = self.graph.dtype(v) {
+            self.needs_dtype(dtype);
         }
         let name = match self.graph.value(v).name.clone() {
             Some(name) => self.fresh(&name),
@@ -261,6 +278,16 @@ impl<'g> ExportCx<'g> {
     /// Requires at least this version of the default operator set.
     pub(crate) fn needs(&mut self, opset: i64) {
         self.opset = self.opset.max(opset);
+    }
+
+    /// Requires the operator set that knows the element type.
+    fn needs_dtype(&mut self, dtype: DType) {
+        match dtype {
+            DType::F4E2M1 => self.needs(23),
+            DType::F8E8M0 => self.needs(24),
+            DType::U2 | DType::I2 => self.needs(25),
+            _ => {}
+        }
     }
 
     /// Uses a version of another domain.
@@ -328,9 +355,11 @@ impl<'g> ExportCx<'g> {
         Ok(name)
     }
 
-    /// The constant behind a value, seen through captures no further than its own region.
-    pub(crate) fn known(&self, v: Option<ValueId>) -> Option<&'g Constant> {
-        Some(self.graph.as_const(v?)?.1)
+    /// A constant tensor under a new name like `wanted`.
+    pub(crate) fn tensor(&mut self, tensor: &Tensor, wanted: &str) -> String {
+        let name = self.fresh(wanted);
+        self.initializer(tensor, &name);
+        name
     }
 
     fn constant(&mut self, id: ConstId, wanted: Option<&str>) -> String {
@@ -340,6 +369,7 @@ impl<'g> ExportCx<'g> {
         let name = self.fresh(wanted.unwrap_or("constant"));
         self.constants.insert(id, name.clone());
         let constant = self.graph.constant(id).clone();
+        self.needs_dtype(constant.dtype);
         if let Encoding::Splat(_) = &constant.encoding
             && constant.len() * constant.dtype.size() >= LARGE_SPLAT
             && let Some(value) = constant.as_splat().and_then(|v| v.reshaped(&[1]).ok())

@@ -14,7 +14,7 @@ pub(crate) fn declare(name: &str, ty: &Type, symbols: Option<&Symbols>) -> Value
     }
 }
 
-fn proto(ty: &Type, symbols: Option<&Symbols>) -> TypeProto {
+pub(crate) fn proto(ty: &Type, symbols: Option<&Symbols>) -> TypeProto {
     let inner = |ty: &Type| Some(Box::new(proto(ty, None)));
     let value = match ty {
         Type::Tensor(t) => {

@@ -147,25 +147,11 @@ fn prelu(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
 }
 
 pub(super) fn cast(cx: &mut ExportCx<'_>, node: &Node, op: &Cast) -> Result<(), Diag> {
-    let from = node.inputs.first().copied().flatten().and_then(|v| cx.graph.dtype(v));
     let mut attributes = vec![attr::int("to", op.to.onnx().into())];
     if !op.saturate {
         attributes.push(attr::flag("saturate", false));
     }
-    for dtype in [from, Some(op.to)].into_iter().flatten() {
-        needs_dtype(cx, dtype);
-    }
     let (inputs, outputs) = (cx.inputs(node), cx.outputs(node));
     cx.push("Cast", inputs, outputs, attributes);
     Ok(())
-}
-
-/// Requires the operator set that knows the element type.
-pub(super) fn needs_dtype(cx: &mut ExportCx<'_>, dtype: DType) {
-    match dtype {
-        DType::F4E2M1 => cx.needs(23),
-        DType::F8E8M0 => cx.needs(24),
-        DType::U2 | DType::I2 => cx.needs(25),
-        _ => {}
-    }
 }
