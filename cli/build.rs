@@ -1,5 +1,6 @@
-//! Compiles the two runtime crates with the same compiler into the launcher of executables, which `artifact::exe`
-//! embeds. Nothing but `rustc` and the system's C library is needed.
+//! Compiles the two runtime crates with the same compiler: into the launcher of executables, which `artifact::exe`
+//! embeds, and into one object for libraries, which `artifact::object` embeds. Nothing but `rustc` and the system's C
+//! library is needed.
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,12 +16,81 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=RUSTC");
     let target = env::var("TARGET").expect("cargo sets TARGET");
-    let launcher = out.join("launcher");
+    let (launcher, object) = (out.join("launcher"), out.join("runtime.o"));
     if target.contains("linux") {
-        build_launcher(&root, &runtime, &out, &target, &launcher);
+        // The two are independent; each takes some seconds on one processor.
+        std::thread::scope(|s| {
+            s.spawn(|| build_launcher(&root, &runtime, &out, &target, &launcher));
+            s.spawn(|| build_object(&root, &runtime, &out, &target, &object));
+        });
     } else {
-        // Executables are made for Linux only; the composer says so when it finds no launcher.
+        // Artifacts are made for Linux only; their writers say so when they find nothing here.
         std::fs::write(&launcher, b"").expect("OUT_DIR is writable");
+        std::fs::write(&object, b"").expect("OUT_DIR is writable");
+    }
+}
+
+/// The runtime core as one relocatable object that needs nothing but the C library.
+fn build_object(root: &Path, runtime: &Path, out: &Path, target: &str, object: &Path) {
+    let archive = out.join("libplanish_rt_core.a");
+    let mut c = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    c.args([
+        "--edition",
+        "2024",
+        "--crate-type",
+        "staticlib",
+        "--crate-name",
+        "planish_rt",
+        "--target",
+        target,
+    ]);
+    c.args(["-C", "opt-level=3", "-C", "panic=abort", "-C", "codegen-units=1", "-C", "lto=fat"]);
+    c.args(["-C", "relocation-model=pic", "--cfg", "planish_standalone", "--cap-lints", "allow"]);
+    c.arg(format!("--remap-path-prefix={}=.", root.display()));
+    run(c.arg(runtime.join("core/src/lib.rs")).arg("-o").arg(&archive));
+    let bytes = std::fs::read(&archive).expect("the archive was just made");
+    let mut member = own_member(&bytes).expect("the archive has a member of the crate").to_vec();
+    for (from, to) in
+        [("_Unwind_Resume\0", "planish_unwind\0"), ("rust_eh_personality\0", "planish_personality\0")]
+    {
+        rename(&mut member, from.as_bytes(), to.as_bytes());
+    }
+    std::fs::write(object, member).expect("OUT_DIR is writable");
+}
+
+/// The first object of an archive that is not one of the compiler's own support routines: link-time optimisation has
+/// put everything else into it.
+fn own_member(archive: &[u8]) -> Option<&[u8]> {
+    let mut at = 8;
+    let mut names: &[u8] = b"";
+    while let Some(header) = archive.get(at..at + 60) {
+        let text =
+            |r: std::ops::Range<usize>| std::str::from_utf8(&header[r]).map(str::trim_end).unwrap_or("");
+        let size: usize = text(48..58).parse().ok()?;
+        let data = archive.get(at + 60..at + 60 + size)?;
+        let name = text(0..16);
+        match name.strip_prefix('/') {
+            Some("/") => names = data,
+            Some(offset) if !offset.is_empty() => {
+                let name = names.get(offset.parse::<usize>().ok()?..)?;
+                if name.starts_with(b"planish_rt") || name.starts_with(b"libplanish_rt") {
+                    return Some(data);
+                }
+            }
+            _ => {}
+        }
+        at += 60 + size.next_multiple_of(2);
+    }
+    None
+}
+
+/// Replaces a name by one of the same length wherever it stands in the table of strings.
+fn rename(object: &mut [u8], from: &[u8], to: &[u8]) {
+    assert_eq!(from.len(), to.len());
+    let hits: Vec<usize> =
+        object.windows(from.len()).enumerate().filter(|(_, w)| *w == from).map(|(i, _)| i).collect();
+    for at in hits {
+        object[at..at + to.len()].copy_from_slice(to);
     }
 }
 

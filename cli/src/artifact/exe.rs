@@ -216,4 +216,4 @@ pub fn write_file(
 
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
 #[path = "exe_tests.rs"]
-mod tests;
+pub(in crate::artifact) mod tests;

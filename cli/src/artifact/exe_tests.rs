@@ -60,12 +60,12 @@ fn plan() -> Plan {
     }
 }
 
-fn parts(weights_len: u64, isa: Isa) -> Parts {
+pub(in crate::artifact) fn parts(weights_len: u64, isa: Isa) -> Parts {
     let v = Variant { isa, code: &ADD, text_len: ADD.len(), entries: vec![0] };
     image::build(&plan(), weights_len, Arch::X86_64, &[v]).expect("builds")
 }
 
-fn weights(out: &mut dyn Write) -> io::Result<()> {
+pub(in crate::artifact) fn weights(out: &mut dyn Write) -> io::Result<()> {
     (1..=100).try_for_each(|i| out.write_all(&(i as f32).to_le_bytes()))
 }
 

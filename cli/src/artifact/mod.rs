@@ -1,3 +1,4 @@
 //! What `compile` writes.
 mod elf;
 pub mod exe;
+pub mod object;

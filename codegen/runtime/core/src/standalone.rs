@@ -75,3 +75,18 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     // SAFETY: ends the process.
     unsafe { abort() }
 }
+
+/// Where the compiled parts of `alloc` refer to unwinding, which cannot happen here. The build renames their
+/// references `_Unwind_Resume` and `rust_eh_personality` to these, so that the object needs no unwinder.
+#[unsafe(no_mangle)]
+extern "C" fn planish_unwind() -> ! {
+    // SAFETY: ends the process.
+    unsafe { abort() }
+}
+
+/// See [`planish_unwind`].
+#[unsafe(no_mangle)]
+extern "C" fn planish_personality() -> ! {
+    // SAFETY: ends the process.
+    unsafe { abort() }
+}
