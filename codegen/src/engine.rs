@@ -35,10 +35,7 @@ impl Engine for KernelInterpreter {
     fn prepare(&self, graph: &Graph, options: &PrepareOptions) -> Result<Box<dyn Program>, Vec<Diag>> {
         let module =
             lower(graph, &LowerOptions { targets: vec![self.target.clone()], ..LowerOptions::default() })?;
-        let kernels = module.variants[0].kernels.clone();
-        let code = Code::Host(Arc::new(Interpreted { kernels, messages: module.plan.errors.len() as i32 }));
-        let weights = module.weights.to_vec();
-        ModuleProgram::new(graph, module, code, weights, Box::new(()), options)
+        ModuleProgram::interpreted(graph, module, options)
             .map(|p| Box::new(p) as Box<dyn Program>)
             .map_err(|d| vec![d])
     }
@@ -112,6 +109,20 @@ impl ModuleProgram {
             input_types: types(graph.inputs()),
             output_types: types(graph.outputs()),
         })
+    }
+}
+
+impl ModuleProgram {
+    /// A module whose first variant's kernels are interpreted as they are, so that tests may change them first.
+    pub fn interpreted(
+        graph: &Graph,
+        module: Module,
+        options: &PrepareOptions,
+    ) -> Result<ModuleProgram, Diag> {
+        let kernels = module.variants[0].kernels.clone();
+        let code = Code::Host(Arc::new(Interpreted { kernels, messages: module.plan.errors.len() as i32 }));
+        let weights = module.weights.to_vec();
+        ModuleProgram::new(graph, module, code, weights, Box::new(()), options)
     }
 }
 

@@ -1,10 +1,17 @@
 //! One random graph on several engines: all must agree with the reference interpreter.
 
-use crate::smith::{Built, Sketch, compare};
+use crate::smith::{Built, RECIPES, Sketch, compare, usable};
 use planish_ir::text::print;
 use planish_ir::verify::verify;
 use planish_ir::{Diag, Engine, Graph, Interpreter, PrepareOptions, Value};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+thread_local! {
+    /// Whether this thread is running a graph, whose panics are caught.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
 
 /// How one graph went on one engine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,9 +36,21 @@ fn outputs(engine: &dyn Engine, graph: &Graph, inputs: &[Option<Value>]) -> Resu
     result.map(|result| result.values).map_err(|diag| vec![diag])
 }
 
-/// Runs a sketch on the interpreter and on `engine`.
+/// Runs a sketch on the interpreter and on `engine`. A panic is a difference; its message is reported once, with the
+/// shrunken graph, so the panic hook is left out.
 pub fn run(sketch: &Sketch, engine: &dyn Engine) -> Outcome {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !INSIDE.get() {
+                usual(info);
+            }
+        }));
+    });
+    INSIDE.set(true);
     let attempt = catch_unwind(AssertUnwindSafe(|| run_built(&sketch.build(), engine)));
+    INSIDE.set(false);
     attempt.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
@@ -69,19 +88,48 @@ fn agreement(built: &Built, ours: &[Value], theirs: &[Value]) -> Outcome {
     Outcome::Agrees
 }
 
+/// For every recipe whether the engine supports one of a few graphs of it alone.
+pub fn supported(engine: &dyn Engine) -> Vec<bool> {
+    let runs = |sketch: &Sketch, op: &str| {
+        let graph = sketch.build().graph;
+        let there = graph.all_nodes().iter().any(|n| graph.node(*n).op.name() == op);
+        there && !matches!(run(sketch, engine), Outcome::Unsupported(_))
+    };
+    let alone = |recipe: usize| {
+        (1..13).any(|seed| runs(&Sketch { seed, steps: vec![(recipe, seed)] }, RECIPES[recipe].op))
+    };
+    let known = usable();
+    (0..RECIPES.len()).map(|recipe| known.contains(&recipe) && alone(recipe)).collect()
+}
+
+/// The operations of a sketch with their fields, without constants: what kind of graph it is.
+pub fn kinds(sketch: &Sketch) -> Vec<String> {
+    let graph = sketch.build().graph;
+    let mut names = Vec::new();
+    for n in graph.all_nodes() {
+        let op = &graph.node(n).op;
+        let mut fields = String::new();
+        op.write_attrs(&mut fields);
+        let kind = fields.split(',').next().unwrap_or_default();
+        if op.name() != "const" {
+            names.push(format!("{} {}", op.name(), if kind.starts_with("kind=") { kind } else { "" }));
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// A report of a failure for people: the shrunken graph, its inputs, and how to see it again.
-pub fn report(sketch: &Sketch, engine: &dyn Engine) -> String {
-    let small = sketch.shrink(&|s| matches!(run(s, engine), Outcome::Differs(_)));
+pub fn report(small: &Sketch, engine: &dyn Engine) -> String {
     let built = small.build();
     let inputs: Vec<String> =
         built.inputs.iter().map(|t| format!("{}{:?} {:?}", t.dtype(), t.shape(), t.elems())).collect();
     format!(
-        "seed {} ({} of {} steps) on {}: {:?}\n{}\ninputs:\n  {}",
-        sketch.seed,
-        small.steps.len(),
-        sketch.steps.len(),
+        "seed {} on {}: {:?}\n{}\ninputs:\n  {}",
+        small.seed,
         engine.name(),
-        run(&small, engine),
+        run(small, engine),
         print(&built.graph),
         inputs.join("\n  ")
     )

@@ -5,22 +5,8 @@
 use planish_ir::text::{parse, print};
 use planish_ir::{Interpreter, Op};
 use planish_testsuite::differential::{Outcome, report, run};
-use planish_testsuite::rng::Rng;
-use planish_testsuite::smith::{RECIPES, Sketch};
+use planish_testsuite::smith::{RECIPES, Sketch, sketches};
 use std::collections::BTreeSet;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// The sketches of this run, short ones first.
-fn sketches() -> impl Iterator<Item = Sketch> {
-    let (count, first) = (setting("PLANISH_TEST_GRAPHS", 300), setting("PLANISH_TEST_SEED", 1));
-    (first..first + count).map(|seed| {
-        let steps = 1 + Rng::new(seed).below(14);
-        Sketch::random(seed, steps)
-    })
-}
 
 #[test]
 fn every_operation_has_a_recipe() {

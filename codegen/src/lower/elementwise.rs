@@ -511,6 +511,10 @@ fn binary(b: &mut Builder, kind: BinaryKind, x: Val, y: Val, types: &[DType]) ->
         B::Or | B::BitOr => b.or(x, y),
         B::Xor | B::BitXor => b.xor(x, y),
         B::ShiftLeft | B::ShiftRight => shift(b, kind, x, y, d),
+        B::Equal if d == DType::Bool => {
+            let differ = b.xor(x, y);
+            b.not(differ)
+        }
         B::Equal => b.cmp(CmpOp::Eq, x, y),
         B::Less => b.cmp(pick(CmpOp::Slt, CmpOp::Ult), x, y),
         B::LessEqual => b.cmp(pick(CmpOp::Sle, CmpOp::Ule), x, y),

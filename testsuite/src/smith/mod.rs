@@ -22,7 +22,7 @@ mod recipes;
 mod values;
 
 pub use compare::{Tolerance, compare, tolerance};
-pub use recipes::{RECIPES, Recipe};
+pub use recipes::{RECIPES, Recipe, usable};
 pub use values::Domain;
 
 /// What a random graph is made from.
@@ -92,11 +92,21 @@ pub(crate) struct Smith<'g> {
     pub(crate) abandoned: bool,
 }
 
+/// The sketches of a test run, short ones among them: `PLANISH_TEST_GRAPHS` many (300 when it is not set), from seed
+/// `PLANISH_TEST_SEED` on.
+pub fn sketches() -> impl Iterator<Item = Sketch> {
+    let setting = |name: &str, default: u64| {
+        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let (count, first) = (setting("PLANISH_TEST_GRAPHS", 300), setting("PLANISH_TEST_SEED", 1));
+    (first..first + count).map(|seed| Sketch::random(seed, 1 + Rng::new(seed).below(14)))
+}
+
 impl Sketch {
     /// A sketch of `len` steps.
     pub fn random(seed: u64, len: usize) -> Sketch {
         let mut rng = Rng::new(seed);
-        let known: Vec<usize> = recipes::usable();
+        let known: Vec<usize> = usable();
         Sketch { seed, steps: (0..len).map(|_| (rng.choose(&known), rng.bits())).collect() }
     }
 

@@ -90,7 +90,7 @@ recipes! {
 }
 
 /// The numbers of the recipes whose operation exists.
-pub(crate) fn usable() -> Vec<usize> {
+pub fn usable() -> Vec<usize> {
     let table = Op::table();
     let exists = |recipe: &Recipe| table.iter().any(|(name, _)| *name == recipe.op);
     (0..RECIPES.len()).filter(|i| exists(&RECIPES[*i])).collect()

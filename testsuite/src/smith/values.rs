@@ -45,9 +45,16 @@ pub(crate) fn small_dim(rng: &mut Rng) -> usize {
     }
 }
 
-/// A shape of this rank; in one of eight some dim is larger than the vectors of a machine.
+/// A shape of this rank; in one of eight some dim is larger than the vectors of a machine, in some larger than a chunk.
 pub(crate) fn shape(rng: &mut Rng, rank: usize) -> Vec<usize> {
     let mut shape: Vec<usize> = (0..rank).map(|_| small_dim(rng)).collect();
+    // More than one chunk of work now and then.
+    if (rank == 1 || rank == 2) && rng.one_in(12) {
+        shape = vec![1; rank];
+        let axis = rng.below(rank);
+        shape[axis] = 1030 + rng.below(1200);
+        return shape;
+    }
     if rank > 0 && rank <= 3 && rng.one_in(8) {
         let axis = rng.below(rank);
         shape[axis] = 15 + rng.below(30);
