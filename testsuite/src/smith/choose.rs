@@ -211,20 +211,22 @@ pub(crate) fn sequence(s: &mut Smith) -> Option<Item> {
         size: items.iter().fold(0.0, |m, item| item.size.max(m)),
     };
     let operands: Vec<Option<ValueId>> = items.iter().map(|item| Some(item.v)).collect();
-    let mut list = if s.rng.one_in(3) {
+    let cut = s.rng.one_in(3);
+    let mut list = if cut {
         let axis = s.rng.below(2).to_string();
         let fields = [("axis", axis), ("keepdims", "true".to_owned())];
         *s.emit_values("split-sequence", &fields, &operands[..1])?.first()?
     } else {
         *s.emit_values("sequence", &[("item", dtype.name().to_owned())], &operands)?.first()?
     };
-    if s.rng.one_in(2) {
+    // Pieces have another shape than what is put in, so that they could not be joined again.
+    if !cut && s.rng.one_in(2) {
         let at = s.int(0);
         list = *s.emit_values("sequence-insert", &[], &[Some(list), operands[0], Some(at.v)])?.first()?;
     }
     let length = s.emit_values("sequence-length", &[], &[Some(list)])?;
     s.keep(&length, Quality { exact: true, size: 16.0 });
-    if s.rng.one_in(3) {
+    if !cut && s.rng.one_in(3) {
         let shorter = *s.emit_values("sequence-insert", &[], &[Some(list), operands[0]])?.first()?;
         list = *s.emit_values("sequence-erase", &[], &[Some(shorter)])?.first()?;
     }

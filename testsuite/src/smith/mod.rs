@@ -19,6 +19,7 @@ mod dense;
 mod elementwise;
 mod quantised;
 mod recipes;
+mod special;
 mod values;
 
 pub use compare::{Tolerance, compare, tolerance};

@@ -1,6 +1,6 @@
 //! The table of recipes: at least one for every operation.
 
-use super::{Item, Smith, arrays, choose, control, dense, elementwise, quantised};
+use super::{Item, Smith, arrays, choose, control, dense, elementwise, quantised, special};
 use planish_ir::Op;
 
 /// How operations of one kind come into a random graph.
@@ -84,6 +84,21 @@ recipes! {
     "optional": choose::optional,
     "optional-get": choose::optional,
     "optional-has": choose::optional,
+    "resize": special::resize,
+    "dft": special::dft,
+    "stft": special::stft,
+    "signal-window": special::signal_window,
+    "mel-weights": special::mel_weights,
+    "string-concat": special::string_concat,
+    "string-split": special::string_split,
+    "string-normalize": special::string_normalize,
+    "regex-match": special::regex_match,
+    "tf-idf": special::tf_idf,
+    "label-encode": special::label_encode,
+    "tree-ensemble": special::tree_ensemble,
+    "zip-map": special::maps,
+    "dict-vectorize": special::maps,
+    "cast-map": special::maps,
     "if": control::branch,
     "loop": control::repeat,
     "gate": control::gate,
