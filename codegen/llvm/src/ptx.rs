@@ -71,7 +71,7 @@ pub(crate) fn check_kernel(k: &Kernel, target: &TargetSpec, found: &mut Vec<Unsu
         report("kernel", format!("PTX {} is above {}", version(target.ptx), version(MAX_PTX)));
     }
     if let Class::Simt { block } = k.class
-        && (block[2] > 64 || block.iter().any(|d| *d == 0))
+        && (block[2] > 64 || block.contains(&0))
     {
         report("kernel", format!("block {block:?}"));
     }

@@ -3,7 +3,7 @@
 //! A [`Kernel`] is post-schedule: every loop, vector width, mask and address is explicit, and emitters only translate. Its
 //! code is structured (`for`, `if`, `while` with carried values instead of branches) over SSA registers, which are scalars or
 //! vectors of a power of two of lanes; memory is buffers, indexed in elements with `I64`. The meaning of every operation is
-//! written in [`inst`]; no operation on values is undefined, only an access outside a buffer is.
+//! written in [`inst`] and [`opcode`]; no operation on values is undefined, only an access outside a buffer is.
 //!
 //! # A worked example
 //!
@@ -45,6 +45,7 @@ pub mod func;
 pub mod inst;
 pub mod interp;
 pub mod native;
+pub mod opcode;
 mod print;
 mod rules;
 pub mod target;

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a child may use in its life.
+/// What a child may use in its life, which is at most 64 requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Address space in bytes.
@@ -64,6 +64,9 @@ pub fn partition(kernels: Vec<Kernel>) -> Vec<KernelModule> {
     }
     out
 }
+
+/// Requests after which a child is replaced, so that its limits are those of a bounded amount of work.
+const REQUESTS_PER_CHILD: u32 = 64;
 
 /// Children that compile kernels.
 #[derive(Debug)]
@@ -139,7 +142,10 @@ impl Pool {
         };
         match worker.ask(&encode_request(module, target)) {
             Some(reply) => {
-                if let Ok(mut idle) = self.idle.lock() {
+                worker.requests += 1;
+                if worker.requests < REQUESTS_PER_CHILD
+                    && let Ok(mut idle) = self.idle.lock()
+                {
                     idle.push(worker);
                 }
                 Ok(reply)
@@ -152,6 +158,7 @@ impl Pool {
 #[derive(Debug)]
 struct Worker {
     child: Child,
+    requests: u32,
 }
 
 impl Worker {
@@ -166,7 +173,7 @@ impl Worker {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(fail)?;
-        let mut worker = Worker { child };
+        let mut worker = Worker { child, requests: 0 };
         // A child that is gone already is noticed by the first request.
         if let Some(stdin) = &mut worker.child.stdin {
             let _ = write_frame(stdin, &[&pool.limits.to_bytes()]);
