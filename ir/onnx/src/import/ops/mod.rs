@@ -6,12 +6,16 @@ use planish_ir::{Diag, ValueId};
 mod batch_norm;
 mod control;
 mod elementwise;
+mod indexing;
 mod layers;
 mod losses;
 mod movement;
 mod norm;
 mod recurrent;
+mod reduce;
 mod resize;
+mod shape;
+mod signal;
 mod sizes;
 mod windows;
 
@@ -29,4 +33,8 @@ pub(super) const FAMILIES: &[&[Entry]] = &[
     layers::OPS,
     losses::OPS,
     recurrent::OPS,
+    indexing::OPS,
+    reduce::OPS,
+    shape::OPS,
+    signal::OPS,
 ];
