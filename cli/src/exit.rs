@@ -53,6 +53,10 @@ impl Exit {
             Exit::Interrupted => 130,
         }
     }
+    /// The meaning of a number that a process of ours ended with.
+    pub fn from_code(code: i32) -> Option<Exit> {
+        ORDER.into_iter().find(|e| i32::from(e.code()) == code)
+    }
     /// The one that counts when both happened.
     #[must_use]
     pub fn and(self, other: Exit) -> Exit {

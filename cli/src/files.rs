@@ -80,6 +80,17 @@ impl Writer {
         mode: u32,
         fill: impl FnOnce(&mut File) -> std::io::Result<()>,
     ) -> Result<()> {
+        self.write_checked(path, mode, fill, |_| Ok(()))
+    }
+    /// As [`Writer::write_with`]; the finished file is shown to `examine` under a temporary name, and only put into place if
+    /// that is satisfied.
+    pub fn write_checked(
+        &self,
+        path: &Path,
+        mode: u32,
+        fill: impl FnOnce(&mut File) -> std::io::Result<()>,
+        examine: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         self.check(path)?;
         let folder = parent(path);
         fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
@@ -92,6 +103,7 @@ impl Writer {
             Ok::<(), std::io::Error>(())
         })();
         written.map_err(|e| Failure::file(path, e))?;
+        examine(temporary.path())?;
         // A second look: the target may have appeared while the contents were made.
         self.check(path)?;
         fs::rename(temporary.path(), path).map_err(|e| Failure::file(path, e))?;

@@ -5,10 +5,13 @@
 #![deny(unsafe_code)]
 
 pub mod artifact;
+pub mod artifact_run;
 pub mod compare;
 pub mod cost;
 pub mod diagnostics;
+pub mod emit;
 pub mod engine;
+pub mod equivalence;
 pub mod exit;
 pub mod export;
 pub mod failure;
@@ -20,6 +23,8 @@ pub mod load;
 pub mod outputs;
 pub mod percent;
 pub mod shapes;
+pub mod specialise;
+pub mod synthetic;
 pub mod ui;
 pub mod units;
 pub mod verbs;

@@ -1,13 +1,14 @@
 //! Loading of models.
 
 use crate::failure::{Failure, Result};
+use crate::inputs::{Port, Signature};
 use crate::shapes::Shapes;
 use bytes::Bytes;
-use planish_ir::{Diag, Graph, Tensor};
+use planish_ir::{DType, Diag, Graph, Tensor, TensorType};
 use planish_onnx::external::ExternalOptions;
 use planish_onnx::import::{ModelInfo, import_model};
 use planish_onnx::map::Access;
-use planish_onnx::proto::{ModelProto, decode_model};
+use planish_onnx::proto::{GraphProto, ModelProto, ValueInfoProto, decode_model};
 use planish_onnx::{ImportOptions, Limits};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -125,6 +126,39 @@ fn text(bytes: &Bytes) -> Result<Graph> {
 }
 
 impl ModelFile {
+    /// Inputs and outputs as the file declares them; nothing else of the model is looked at. Outputs whose type is
+    /// not declared count as tensors.
+    pub fn signature(&self, options: &LoadOptions) -> Result<Signature> {
+        let model = match &self.contents {
+            Contents::Text(graph) => return Ok(Signature::of(graph)),
+            Contents::Onnx(model) => model,
+        };
+        let Some(graph) = &model.graph else {
+            return Err(Failure::new("onnx-no-graph", "the file holds no graph"));
+        };
+        let constants: Vec<&str> = graph.initializer.iter().map(|t| t.name()).collect();
+        // A model without nodes, whose inputs are the values of interest.
+        let bare = |values: Vec<ValueInfoProto>| ModelProto {
+            graph: Some(GraphProto { name: graph.name.clone(), input: values, ..GraphProto::default() }),
+            ir_version: model.ir_version,
+            opset_import: model.opset_import.clone(),
+            ..ModelProto::default()
+        };
+        let inputs = graph.input.iter().filter(|i| !constants.contains(&i.name())).cloned().collect();
+        let mut inputs = bare(inputs);
+        options.shapes.apply(&mut inputs)?;
+        let mut signature = Signature::of(&import_model(&inputs, None, &options.import)?.graph);
+        for output in &graph.output {
+            let declared = import_model(&bare(vec![output.clone()]), None, &options.import);
+            let ty = match declared {
+                Ok(m) => m.graph.inputs().first().map(|v| m.graph.ty(*v).clone()),
+                Err(_) => None,
+            };
+            let ty = ty.unwrap_or_else(|| TensorType::unranked(DType::F32).into());
+            signature.outputs.push(Port { name: output.name().to_owned(), ty });
+        }
+        Ok(signature)
+    }
     /// Imports the model with these dims and constants.
     pub fn import(&self, options: &LoadOptions) -> Result<Model> {
         let (mut graph, info, warnings) = match &self.contents {

@@ -1,8 +1,9 @@
 //! `planish compile`: a model as a native program.
 
-use crate::artifact::exe;
+use crate::emit;
 use crate::engine::cache::Cache;
 use crate::engine::codegen::{self, BuildOptions, Built};
+use crate::equivalence::{self, Verdict};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
@@ -10,12 +11,11 @@ use crate::load::{self, LoadOptions, Model, SafetyArgs};
 use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
-use planish_codegen::kernel::{Arch, TargetSpec};
-use planish_rt::image;
+use planish_codegen::kernel::TargetSpec;
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Compile a model to a native program
 #[derive(Debug, clap::Args)]
@@ -43,6 +43,9 @@ pub struct Args {
     /// Where compiled kernels are kept: a folder, or `none`
     #[arg(long, value_name = "DIR|none")]
     pub cache_dir: Option<PathBuf>,
+    /// Do not compare the result with the interpreter on synthetic inputs
+    #[arg(long)]
+    pub no_check: bool,
     /// Replace files that planish did not write
     #[arg(long)]
     pub force: bool,
@@ -190,6 +193,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     }
     let module = built.as_ref().map(|b| &b.module).or(module.as_ref());
     let mut sizes = Vec::new();
+    let mut checked: Option<Verdict> = None;
     for (kind, path) in &files {
         match (kind, module) {
             (Kind::Graph, _) => write(*kind, path, planish_ir::text::print(&model.graph).as_bytes())?,
@@ -205,10 +209,29 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
                     .collect();
                 write(*kind, path, format!("; plan\n{}\n{text}", comment(&m.plan.to_string())).as_bytes())?;
             }
-            (Kind::LlvmIr | Kind::Asm, Some(m)) => write(*kind, path, text(*kind, m)?.as_bytes())?,
+            (Kind::LlvmIr | Kind::Asm, Some(m)) => write(
+                *kind,
+                path,
+                (if *kind == Kind::Asm { emit::assembly(m) } else { emit::llvm_ir(m) })?.as_bytes(),
+            )?,
             (Kind::Exe, _) => {
                 if let Some(b) = &built {
-                    let len = executable(b, path, &writer)?;
+                    let mut verdict = None;
+                    let len = emit::executable(b, path, &writer, |made| {
+                        if !args.no_check {
+                            let v = check(made, b, &model);
+                            ui.diag(&v.diag());
+                            if let Verdict::Different(_) = v {
+                                return Err(Failure::new(
+                                    "mismatch",
+                                    "nothing was written; --no-check would write it",
+                                ));
+                            }
+                            verdict = Some(v);
+                        }
+                        Ok(())
+                    })?;
+                    checked = verdict;
                     sizes.push((*kind, path.clone(), len));
                 }
             }
@@ -225,7 +248,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
                 .collect();
             ui.json(&schema(
                 "planish.compile",
-                json!({"model": args.model.display().to_string(), "seconds": seconds, "files": files}),
+                json!({
+                    "model": args.model.display().to_string(),
+                    "seconds": seconds,
+                    "files": files,
+                    "check": checked.as_ref().map(Verdict::json),
+                }),
             ));
         }
         Format::Text => {
@@ -258,83 +286,27 @@ fn describe(built: &mut Built, model: &Model) {
     }
 }
 
-#[cfg(feature = "llvm")]
-fn text(kind: Kind, module: &planish_codegen::Module) -> Result<String> {
-    let mut out = String::new();
-    for v in &module.variants {
-        out.push_str(&format!("{} target {}\n", if kind == Kind::Asm { "#" } else { ";" }, v.target.name));
-        out.push_str(&match kind {
-            Kind::Asm => {
-                planish_llvm::assembly(&v.kernels, &v.target).map_err(|e| codegen::emit_error(&e))?
-            }
-            _ => planish_llvm::llvm_ir(&v.kernels, &v.target),
-        });
-        out.push('\n');
+/// How long the check may take: half for the interpreter, half for the program.
+const CHECK_TIME: Duration = Duration::from_secs(5);
+
+/// Runs the finished program on synthetic inputs and compares its outputs with the interpreter.
+fn check(program: &Path, built: &Built, model: &Model) -> Verdict {
+    if !built.variants.iter().any(|v| v.target.runs_here()) {
+        return Verdict::NotChecked("the program is for another kind of processor".into());
     }
-    Ok(out)
-}
-
-#[cfg(not(feature = "llvm"))]
-fn text(_: Kind, _: &planish_codegen::Module) -> Result<String> {
-    Err(Failure::new("machine-llvm", "this build of planish has no LLVM"))
-}
-
-/// Writes the executable and gives its size.
-fn executable(built: &Built, path: &Path, writer: &Writer) -> Result<u64> {
-    let arch = match built.variants.first().map(|v| v.target.arch) {
-        Some(Arch::Aarch64) => image::Arch::Aarch64,
-        _ => image::Arch::X86_64,
+    let reference = match equivalence::reference(&model.graph, CHECK_TIME / 2) {
+        Ok(r) => r,
+        Err(why) => return Verdict::NotChecked(why),
     };
-    let variants: Vec<image::Variant<'_>> = built
-        .variants
-        .iter()
-        .map(|v| image::Variant {
-            isa: codegen::isa(&v.target),
-            code: &v.image.bytes,
-            text_len: v.image.text_len,
-            entries: v.entries.clone(),
-        })
-        .collect();
-    let weights = &built.module.weights;
-    let parts = image::build(&built.module.plan, weights.len(), arch, &variants)
-        .map_err(|e| Failure::new("internal-image", e.to_string()))?;
-    let mut failed = None;
-    let mut size = 0;
-    writer
-        .write_with(path, 0o777, |file| {
-            let mut out = std::io::BufWriter::with_capacity(1 << 20, &mut *file);
-            let composed = exe::compose(&mut out, exe::LAUNCHER, &parts, weights.len(), |w| {
-                let mut at = 0u64;
-                for (offset, bytes) in weights.chunks() {
-                    while at < offset {
-                        let n = (offset - at).min(4096);
-                        w.write_all(&[0u8; 4096][..n as usize])?;
-                        at += n;
-                    }
-                    w.write_all(bytes)?;
-                    at += bytes.len() as u64;
-                }
-                Ok(())
-            });
-            drop(out);
-            if let Err(e) = composed {
-                failed = Some(e);
-                return Err(std::io::Error::other("the executable could not be composed"));
-            }
-            size = file.metadata()?.len();
-            Ok(())
-        })
-        .map_err(|other| match failed {
-            Some(exe::ExeError::NoLauncher) => {
-                Failure::new("machine-launcher", exe::ExeError::NoLauncher.to_string())
-            }
-            Some(e @ (exe::ExeError::Launcher(_) | exe::ExeError::Weights { .. })) => {
-                Failure::new("internal-launcher", e.to_string())
-            }
-            Some(e) => Failure::file(path, e),
-            None => other,
-        })?;
-    Ok(size)
+    match crate::artifact_run::outputs(program, &reference.inputs, &model.graph, CHECK_TIME) {
+        Ok(outputs) => {
+            equivalence::compare_outputs(&outputs, &reference, &|i| model.graph.output_name(i).to_owned())
+        }
+        Err(crate::artifact_run::Trouble::Time) => {
+            Verdict::NotChecked("the program was not done in time".into())
+        }
+        Err(crate::artifact_run::Trouble::Failed(why)) => Verdict::Different(why),
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use crate::inputs::{self, InputArgs, Sample, Signature};
 use crate::load::{self, LoadOptions, SafetyArgs};
 use crate::outputs::{self, OutputArgs};
 use crate::shapes::{ShapeArgs, Shapes};
+use crate::specialise::Adaptive;
 use crate::ui::{Format, Ui, schema};
-use planish_ir::{Diag, Graph, PrepareOptions, Value};
+use planish_ir::{Diag, PrepareOptions, Value};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -62,11 +63,13 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         writer.protect(dir);
     }
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
-    let mut model = load::load(&args.model, &load)?;
-    ui.diags(&model.warnings);
-    let states = states(&args.state, &mut model.graph)?;
-    let signature = Signature::of(&model.graph);
+    if artifact(&args.model) {
+        return run_artifact(args, ui);
+    }
+    let file = load::open(&args.model, &load)?;
+    let signature = file.signature(&load)?;
     let samples = inputs::read(&args.inputs, &signature)?;
+    let (_, states) = state_pairs(&args.state, &signature)?;
     if let Some(failure) = samples.first().and_then(|s| inputs::missing(s, &signature, &states)) {
         return Err(failure);
     }
@@ -76,15 +79,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         max_memory: args.safety.max_memory,
         ..PrepareOptions::default()
     };
-    let program = engine::prepare(&args.engine, &model.graph, &options)?;
-    let mut session = program.session()?;
+    let mut model = Adaptive::new(file, load, &args.engine, options)?.with_states(&args.state)?;
     let progress = ui.progress("samples", samples.len() as u64);
     let tolerance = Tolerance { rtol: args.rtol, atol: args.atol };
     let mut rows = Vec::new();
     let mut exit = Exit::Ok;
     for sample in &samples {
+        let about = |f: Failure| if sample.name.is_empty() { f } else { f.about(&sample.name) };
+        ui.diags(&model.ready(&sample.values).map_err(about)?);
         let started = std::time::Instant::now();
-        let result = session.run(&sample.values).map_err(|d| named(d, sample))?;
+        let result = model.next(&sample.values).map_err(about)?;
         let ms = started.elapsed().as_secs_f64() * 1e3;
         if let Some(dir) = &args.output_dir {
             let dir = if sample.name.is_empty() { dir.clone() } else { dir.join(&sample.name) };
@@ -141,8 +145,9 @@ fn named(d: Diag, sample: &Sample) -> Diag {
     Diag { message: format!("{}: {}", sample.name, d.message), ..d }
 }
 
-/// Adds the pairs of `--state` to those of the graph, and gives the inputs that carry state.
-pub fn states(pairs: &[String], graph: &mut Graph) -> Result<Vec<usize>> {
+/// The pairs of `--state` as positions of outputs and inputs, and the inputs among them.
+pub fn state_pairs(pairs: &[String], signature: &Signature) -> Result<(Vec<(usize, usize)>, Vec<usize>)> {
+    let mut out: Vec<(usize, usize)> = Vec::new();
     for text in pairs {
         let wrong = |what: &str, name: &str| {
             Failure::usage(format!("--state {text:?}: no {what} is called {name:?}"))
@@ -150,23 +155,71 @@ pub fn states(pairs: &[String], graph: &mut Graph) -> Result<Vec<usize>> {
         let (output, input) = text
             .split_once('=')
             .ok_or_else(|| Failure::usage(format!("--state {text:?} has no `=`: OUT=IN is needed")))?;
-        let o = (0..graph.outputs().len()).find(|i| graph.output_name(*i) == output);
-        let i = (0..graph.inputs().len()).find(|i| graph.input_name(*i) == input);
-        let (o, i) = (o.ok_or_else(|| wrong("output", output))?, i.ok_or_else(|| wrong("input", input))?);
-        let (from, to) = (graph.ty(graph.outputs()[o]), graph.ty(graph.inputs()[i]));
-        if !from.fits(to) {
-            return Err(Failure::usage(format!(
-                "--state {text:?}: {} does not fit {}",
-                from.display(&graph.symbols),
-                to.display(&graph.symbols)
-            )));
-        }
-        if graph.states.iter().any(|s| s.input as usize == i) {
+        let o = signature.outputs.iter().position(|p| p.name == output);
+        let (o, i) = (o.ok_or_else(|| wrong("output", output))?, signature.find(input));
+        let i = i.ok_or_else(|| wrong("input", input))?;
+        if out.iter().any(|(_, other)| *other == i) {
             return Err(Failure::usage(format!("--state: the input {input:?} is fed twice")));
         }
-        graph.states.push(planish_ir::graph::StatePair { output: o as u32, input: i as u32 });
+        out.push((o, i));
     }
-    Ok(graph.states.iter().map(|s| s.input as usize).collect())
+    let inputs = out.iter().map(|(_, i)| *i).collect();
+    Ok((out, inputs))
+}
+
+/// Whether the file is an executable program rather than a model.
+pub fn artifact(path: &Path) -> bool {
+    use std::io::Read;
+    let mut magic = [0u8; 4];
+    let read = std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic));
+    read.is_ok() && magic == *b"\x7fELF" && crate::files::is_executable(path)
+}
+
+/// Runs an executable that `compile` made, with the same inputs and outputs, and ends as it does.
+fn run_artifact(args: &Args, ui: &Ui) -> Result<Exit> {
+    if !args.shapes.shape.is_empty() || !args.shapes.set.is_empty() {
+        return Err(Failure::usage("the dims of a compiled model follow from its inputs"));
+    }
+    let path = std::path::absolute(&args.model).map_err(|e| Failure::file(&args.model, e))?;
+    let mut command = std::process::Command::new(path);
+    for input in &args.inputs.input {
+        command.arg("--input").arg(input);
+    }
+    for pair in &args.state {
+        command.arg("--state").arg(pair);
+    }
+    for (flag, value) in
+        [("--inputs", &args.inputs.inputs), ("--output-dir", &args.output_dir), ("--expect", &args.expect)]
+    {
+        if let Some(v) = value {
+            command.arg(flag).arg(v);
+        }
+    }
+    for (flag, on) in [
+        ("--samples-axis", args.inputs.samples_axis),
+        ("--pb", args.outputs.pb),
+        ("--named", args.outputs.named),
+    ] {
+        if on {
+            command.arg(flag);
+        }
+    }
+    if args.expect.is_some() {
+        command.arg("--rtol").arg(args.rtol.to_string()).arg("--atol").arg(args.atol.to_string());
+    }
+    for (flag, value) in [("--threads", args.threads.map(u64::from)), ("--max-steps", args.safety.max_steps)]
+    {
+        if let Some(v) = value {
+            command.arg(flag).arg(v.to_string());
+        }
+    }
+    let status = command.status().map_err(|e| Failure::file(&args.model, e))?;
+    ui.detail(format!("{}: {status}", args.model.display()));
+    match status.code() {
+        Some(code) => Exit::from_code(code)
+            .ok_or_else(|| Failure::new("internal-artifact", format!("the program ended with code {code}"))),
+        None => Err(Failure::new("internal-artifact", format!("the program ended: {status}"))),
+    }
 }
 
 /// Compares outputs with `output_<i>.npy` or `.pb`, or `NAME.npy`, of a folder. Every output must have one.

@@ -7,7 +7,8 @@ use crate::inputs::{self, Signature};
 use crate::load::{self, LoadOptions, SafetyArgs};
 use crate::outputs;
 use crate::shapes::Shapes;
-use planish_ir::{PrepareOptions, Program, Value};
+use crate::specialise::Adaptive;
+use planish_ir::{PrepareOptions, Value};
 use serde::Deserialize;
 use serde_json::json;
 use std::io::{BufRead, Write};
@@ -68,18 +69,13 @@ pub fn run(args: &Args) -> Result<Exit> {
 
 struct Server<'a> {
     args: &'a Args,
-    cached: Option<(Key, Loaded)>,
+    cached: Option<(Key, Adaptive<'a>)>,
 }
 
 /// What a prepared model depends on.
 type Key = (PathBuf, u64, SystemTime);
 
-struct Loaded {
-    signature: Signature,
-    program: Box<dyn Program>,
-}
-
-impl Server<'_> {
+impl<'a> Server<'a> {
     fn answer(&mut self, line: &str) -> serde_json::Value {
         let request: Request = match serde_json::from_str(line) {
             Ok(r) => r,
@@ -112,24 +108,22 @@ impl Server<'_> {
             self.cached = None;
             self.cached = Some((key, at("load", self.load(&request.model))?));
         }
-        let Some((_, loaded)) = &self.cached else { return Ok(()) };
-        let values = at("run", read(&request.inputs, &loaded.signature))?;
-        let outputs = at("run", execute(loaded, &values))?;
-        at("run", write(&request.outdir, &outputs, &loaded.signature))
+        let Some((_, model)) = &mut self.cached else { return Ok(()) };
+        let values = at("run", read(&request.inputs, &model.signature))?;
+        let outputs = at("run", model.run(&values))?;
+        at("run", write(&request.outdir, &outputs.values, &model.signature))
     }
 
-    fn load(&self, path: &Path) -> Result<Loaded> {
-        let options = LoadOptions::new(&self.args.safety, Shapes::default());
-        let model = load::load(path, &options)?;
-        let signature = Signature::of(&model.graph);
+    fn load(&self, path: &Path) -> Result<Adaptive<'a>> {
+        let load = LoadOptions::new(&self.args.safety, Shapes::default());
+        let file = load::open(path, &load)?;
         let options = PrepareOptions {
             threads: self.args.threads as usize,
             max_steps: self.args.safety.max_steps,
             max_memory: self.args.safety.max_memory,
             ..PrepareOptions::default()
         };
-        let program = engine::prepare(&self.args.engine, &model.graph, &options)?;
-        Ok(Loaded { signature, program })
+        Adaptive::new(file, load, &self.args.engine, options)
     }
 }
 
@@ -150,10 +144,6 @@ fn read(files: &[PathBuf], signature: &Signature) -> Result<Vec<Option<Value>>> 
         });
     }
     Ok(values)
-}
-
-fn execute(loaded: &Loaded, values: &[Option<Value>]) -> Result<Vec<Value>> {
-    Ok(loaded.program.session()?.run(values)?.values)
 }
 
 fn write(outdir: &Path, values: &[Value], signature: &Signature) -> Result<()> {
