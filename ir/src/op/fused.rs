@@ -2,6 +2,7 @@
 
 use crate::diag::Diag;
 use crate::graph::Fact;
+use crate::dim::Dim;
 use crate::op::{EvalCx, InferCx, MANY, OpDef};
 use crate::tensor::Value;
 
@@ -33,4 +34,34 @@ impl OpDef for Fused {
         let args = (0..cx.inputs.len()).map(|i| cx.take(i)).collect::<Result<Vec<_>, _>>()?;
         cx.env.run_region(0, args)
     }
+}
+
+/// How an operand of an element-wise operation after a contraction follows the contraction's result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Follows {
+    /// One element for all.
+    Nothing,
+    /// One element per channel.
+    Channel,
+    /// One element per index of the last axis.
+    Last,
+    /// An element for each.
+    All,
+}
+
+/// How dims follow the dims `out` of a contraction's result; `None` if in no way that a fused group allows. The channels are
+/// `channel_axis` of a convolution's result; a matrix product has none and may follow the last axis instead.
+pub fn follows(x: &[Dim], out: &[Dim], channel_axis: Option<usize>) -> Option<Follows> {
+    let lead = out.len().checked_sub(x.len())?;
+    let ones = |skip: Option<usize>| x.iter().enumerate().all(|(i, d)| d.is(1) || skip == Some(i + lead));
+    if ones(None) {
+        return Some(Follows::Nothing);
+    }
+    if x == &out[lead..] && out[..lead].iter().all(|d| d.is(1)) {
+        return Some(Follows::All);
+    }
+    if let Some(c) = channel_axis {
+        return (ones(Some(c)) && c >= lead && x[c - lead] == out[c]).then_some(Follows::Channel);
+    }
+    (ones(Some(out.len() - 1)) && x.last() == out.last()).then_some(Follows::Last)
 }

@@ -5,21 +5,9 @@ use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, store};
 use crate::lower::elementwise::scalar_op;
 use crate::lower::launch::{KernelCx, Launch};
-use planish_ir::{DType, Diag, Dim, NodeId, Op, RegionId, ValueId};
+use planish_ir::op::fused::{Follows, follows};
+use planish_ir::{DType, Diag, NodeId, Op, RegionId, ValueId};
 use std::collections::HashMap;
-
-/// How an extra operand follows the result `[.., channel, .., position]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Follows {
-    /// One element for all.
-    Nothing,
-    /// One element per channel.
-    Channel,
-    /// One element per index of the last axis.
-    Last,
-    /// An element for each.
-    All,
-}
 
 /// A place in the result: where a vector of sums goes.
 pub(super) struct Place {
@@ -172,24 +160,4 @@ impl Epilogue {
             env.insert(s.output, r);
         }
     }
-}
-
-/// How dims follow the dims of the result; `None` if in no way that an epilogue can read.
-fn follows(x: &[Dim], out: &[Dim], channel_axis: Option<usize>) -> Option<Follows> {
-    let lead = out.len().checked_sub(x.len())?;
-    let ones = |skip: Option<usize>| x.iter().enumerate().all(|(i, d)| d.is(1) || skip == Some(i + lead));
-    if ones(None) {
-        return Some(Follows::Nothing);
-    }
-    if x == &out[lead..] && out[..lead].iter().all(|d| d.is(1)) {
-        return Some(Follows::All);
-    }
-    if let Some(c) = channel_axis
-        && ones(Some(c))
-        && c >= lead
-        && x[c - lead] == out[c]
-    {
-        return Some(Follows::Channel);
-    }
-    (channel_axis.is_none() && ones(Some(out.len() - 1)) && x.last() == out.last()).then_some(Follows::Last)
 }

@@ -1,0 +1,167 @@
+//! See [`FuseEpilogues`].
+
+use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
+use planish_ir::graph::Use;
+use planish_ir::op::fused::{self, Fused};
+use planish_ir::{DType, Diag, Editor, Graph, Loc, NodeId, Op, ValueId};
+use std::collections::{BTreeSet, HashMap};
+
+declare_pass! {
+    /// Groups element-wise operations into one node, together with the convolution or matrix product whose result they work on, so that they run on its sums before these are stored.
+    ///
+    /// # Preserves
+    /// All outputs; types narrower than f32 are rounded once at the end of a group instead of after each operation.
+    ///
+    /// # Declines
+    /// A value that something outside the group uses ends it. An operand that follows neither all axes, the channels, the last axis nor nothing keeps the contraction out: remark `epilogue-kept`.
+    ///
+    /// # Example
+    /// `v2 = conv v0, v1  v3 = unary{kind=relu} v2` becomes `v3 = fused v0, v1 (..) { .. }`.
+    pub struct FuseEpilogues {} = { name: "fuse-epilogues", kind: Lowering, options: [] }
+}
+
+impl FuseEpilogues {
+    pub(crate) fn new(_: &Options) -> Result<Self, Diag> {
+        Ok(FuseEpilogues {})
+    }
+}
+
+/// Most nodes of a group.
+const MAX_GROUP: usize = 48;
+
+impl Pass for FuseEpilogues {
+    fn meta(&self) -> &'static PassMeta {
+        &Self::META
+    }
+    fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
+        let groups_of = |ed: &Editor<'_>, n: NodeId| {
+            // Regions of fused groups are left alone.
+            let r = ed.graph().node(n).region;
+            let parent = ed.graph().region(r).parent;
+            !parent.is_some_and(|p| matches!(ed.graph().node(p).op, Op::Fused(_)))
+        };
+        for (_, nodes) in util::regions(ed.graph()) {
+            let order: HashMap<NodeId, usize> = nodes.iter().enumerate().map(|(i, n)| (*n, i)).collect();
+            for n in nodes.iter().rev() {
+                let g = ed.graph();
+                if !g.is_live(*n) || !fusible(g, *n) || !groups_of(ed, *n) {
+                    continue;
+                }
+                let group = grow(ed.graph(), *n, &order);
+                let anchor = anchor(ed.graph(), *n, &group, &order, cx);
+                if group.len() + usize::from(anchor.is_some()) >= 2 {
+                    fuse(ed, *n, &group, anchor, &order)?;
+                    cx.add(if anchor.is_some() { "epilogues-fused" } else { "chains-fused" }, 1.0);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a node is an element-wise operation on numbers with dims that are known before it runs.
+fn fusible(g: &Graph, n: NodeId) -> bool {
+    let node = g.node(n);
+    let numeric = |v: &ValueId| g.dtype(*v).is_some_and(|d| d != DType::Str) && g.dims(*v).is_some();
+    node.op.is_elementwise() && node.inputs.iter().flatten().all(numeric) && node.outputs.iter().all(numeric)
+}
+
+/// The element-wise nodes that end in `root` and that nothing else uses, all with its dims.
+fn grow(g: &Graph, root: NodeId, order: &HashMap<NodeId, usize>) -> BTreeSet<NodeId> {
+    let dims = g.dims(g.node(root).outputs[0]);
+    let mut group = BTreeSet::from([root]);
+    loop {
+        let before = group.len();
+        let candidates: Vec<NodeId> = group
+            .iter()
+            .flat_map(|n| g.node(*n).inputs.iter().flatten())
+            .filter_map(|v| g.def_node(*v))
+            .filter(|d| order.contains_key(d) && !group.contains(d) && fusible(g, *d))
+            .collect();
+        for d in candidates {
+            let y = g.node(d).outputs[0];
+            let inside = g.uses(y).iter().all(|u| matches!(u, Use::Node(m, _) if group.contains(m)));
+            if inside && g.dims(y) == dims && group.len() < MAX_GROUP {
+                group.insert(d);
+            }
+        }
+        if group.len() == before {
+            return group;
+        }
+    }
+}
+
+/// The contraction whose sums the group can work on.
+fn anchor(g: &Graph, root: NodeId, group: &BTreeSet<NodeId>, order: &HashMap<NodeId, usize>, cx: &mut PassCx) -> Option<NodeId> {
+    let dims = g.dims(g.node(root).outputs[0])?;
+    let operands: Vec<ValueId> = group
+        .iter()
+        .flat_map(|n| g.node(*n).inputs.iter().flatten().copied())
+        .filter(|v| !g.def_node(*v).is_some_and(|d| group.contains(&d)))
+        .collect();
+    let mut found: Vec<NodeId> = operands
+        .iter()
+        .filter_map(|v| g.def_node(*v))
+        .filter(|d| order.contains_key(d) && matches!(g.node(*d).op, Op::Conv(_) | Op::MatMul(_)))
+        .filter(|d| {
+            let y = g.node(*d).outputs[0];
+            g.dims(y) == Some(dims)
+                && g.uses(y).iter().all(|u| matches!(u, Use::Node(m, _) if group.contains(m)))
+        })
+        .collect();
+    found.sort_by_key(|d| order[d]);
+    let chosen = *found.last()?;
+    let channel_axis = matches!(g.node(chosen).op, Op::Conv(_)).then_some(1);
+    for v in operands {
+        if g.def_node(v) == Some(chosen) {
+            continue;
+        }
+        if fused::follows(g.dims(v)?, dims, channel_axis).is_none() {
+            cx.remark(g, chosen, "epilogue-kept", format!("an operand of `{}` follows other axes", g.describe(root)));
+            return None;
+        }
+    }
+    Some(chosen)
+}
+
+fn fuse(ed: &mut Editor<'_>, root: NodeId, group: &BTreeSet<NodeId>, anchor: Option<NodeId>, order: &HashMap<NodeId, usize>) -> Result<(), Diag> {
+    let mut nodes: Vec<NodeId> = group.iter().copied().chain(anchor).collect();
+    nodes.sort_by_key(|n| order[n]);
+    let region = ed.new_region();
+    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+    let mut captures = Vec::new();
+    for n in &nodes {
+        for v in ed.graph().node(*n).inputs.clone().into_iter().flatten() {
+            let inner = ed.graph().def_node(v).is_some_and(|d| nodes.contains(&d));
+            if !inner && !map.contains_key(&v) {
+                let fact = ed.graph().value(v).fact.clone();
+                map.insert(v, ed.param(region, fact));
+                captures.push(Some(v));
+            }
+        }
+    }
+    for n in &nodes {
+        let node = ed.graph().node(*n).clone();
+        let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|v| v.map(|v| map[&v])).collect();
+        ed.at_end(region);
+        ed.set_loc(node.loc.clone());
+        let made = ed.node(node.op.clone(), &inputs)?;
+        for (old, new) in node.outputs.iter().zip(made) {
+            let fact = ed.graph().value(*old).fact.clone();
+            ed.set_fact(new, fact);
+            map.insert(*old, new);
+        }
+    }
+    let y = ed.graph().node(root).outputs[0];
+    let result = map[&y];
+    ed.result(region, result);
+    let loc = Loc::fuse(nodes.iter().map(|n| ed.graph().node(*n).loc.clone()));
+    ed.before(root);
+    ed.set_loc(loc);
+    let out = ed.node_with_regions(Fused {}, &captures, vec![region])?;
+    ed.replace(y, out[0]);
+    for n in nodes.iter().rev() {
+        ed.erase(*n)?;
+    }
+    Ok(())
+}

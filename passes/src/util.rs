@@ -1,0 +1,53 @@
+//! What several passes ask of a graph.
+
+use planish_ir::graph::Use;
+use planish_ir::{Constant, DType, Diag, Dim, Editor, Graph, NodeId, RegionId, Tensor, ValueId};
+use std::sync::Arc;
+
+/// The regions of a graph, outer ones first, with their nodes in order.
+pub(crate) fn regions(graph: &Graph) -> Vec<(RegionId, Vec<NodeId>)> {
+    graph.all_regions().into_iter().map(|r| (r, graph.nodes_in(r).collect())).collect()
+}
+
+/// The node that is the only user of a value.
+pub(crate) fn only_user(graph: &Graph, v: ValueId) -> Option<NodeId> {
+    match graph.uses(v) {
+        [Use::Node(n, _)] => Some(*n),
+        _ => None,
+    }
+}
+
+/// The constant that a value is.
+pub(crate) fn constant(graph: &Graph, v: ValueId) -> Option<&Arc<Constant>> {
+    graph.as_const(v).map(|(_, c)| c)
+}
+
+/// The one number that all elements of a constant value are.
+pub(crate) fn splat_value(graph: &Graph, v: ValueId) -> Option<f64> {
+    constant(graph, v)?.as_splat()?.to_f64().first().copied()
+}
+
+/// Operand `i` of a node, if it is given.
+pub(crate) fn operand(graph: &Graph, n: NodeId, i: usize) -> Option<ValueId> {
+    graph.node(n).inputs.get(i).copied().flatten()
+}
+
+/// A new constant vector of i64.
+pub(crate) fn ints(ed: &mut Editor<'_>, v: &[i64]) -> Result<ValueId, Diag> {
+    ed.constant(Constant::from(Tensor::vec_i64(v)))
+}
+
+/// Whether a value is a float tensor.
+pub(crate) fn is_float(graph: &Graph, v: ValueId) -> bool {
+    graph.dtype(v).is_some_and(DType::is_float)
+}
+
+/// The dims as numbers, if all are known.
+pub(crate) fn fixed(graph: &Graph, v: ValueId) -> Option<Vec<usize>> {
+    graph.dims(v)?.iter().map(|d| d.as_const().and_then(|d| usize::try_from(d).ok())).collect()
+}
+
+/// Whether dims all are 1.
+pub(crate) fn ones(dims: &[Dim]) -> bool {
+    dims.iter().all(|d| d.is(1))
+}
