@@ -96,7 +96,12 @@ impl FoldConstants {
         let read: usize = constants.iter().map(|c| c.len() * c.dtype.size().max(1)).sum();
         let work = work(g, n);
         if bytes > self.max_bytes || read > 4 * self.max_bytes || work > self.max_work {
-            cx.remark(g, n, "fold-too-large", format!("not computed: {bytes} bytes of results, {work} products"));
+            cx.remark(
+                g,
+                n,
+                "fold-too-large",
+                format!("not computed: {bytes} bytes of results, {work} products"),
+            );
             return None;
         }
         let values: Option<Vec<Option<Value>>> = node
@@ -137,11 +142,15 @@ fn content(g: &Graph, v: ValueId) -> Option<Constant> {
 /// Products of a contraction over constants.
 fn work(g: &Graph, n: NodeId) -> usize {
     let node = g.node(n);
-    let size = |v: Option<ValueId>| v.and_then(|v| util::fixed(g, v)).map_or(1, |d| d.iter().product::<usize>());
+    let size =
+        |v: Option<ValueId>| v.and_then(|v| util::fixed(g, v)).map_or(1, |d| d.iter().product::<usize>());
     match node.op {
         Op::Conv(_) | Op::MatMul(_) | Op::ConvTranspose(_) | Op::Einsum(_) | Op::Recurrent(_) => {
             let out = size(node.outputs.first().copied());
-            let k = util::operand(g, n, 0).and_then(|v| util::fixed(g, v)).and_then(|d| d.last().copied()).unwrap_or(1);
+            let k = util::operand(g, n, 0)
+                .and_then(|v| util::fixed(g, v))
+                .and_then(|d| d.last().copied())
+                .unwrap_or(1);
             out.saturating_mul(k.max(1))
         }
         _ => 0,
@@ -159,8 +168,17 @@ fn splat(g: &Graph, n: NodeId) -> Option<Constant> {
     }
     let scalar = |i: usize| Some(util::constant(g, util::operand(g, n, i)?)?.as_splat()?.into());
     let args: Vec<Option<Value>> = match &node.op {
-        op if op.is_elementwise() => (0..node.inputs.len()).map(|i| scalar(i).map(Some)).collect::<Option<_>>()?,
-        Op::Expand(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_) | Op::Tile(_) | Op::Slice(_) => {
+        op if op.is_elementwise() => {
+            (0..node.inputs.len()).map(|i| scalar(i).map(Some)).collect::<Option<_>>()?
+        }
+        Op::Expand(_)
+        | Op::Reshape(_)
+        | Op::Transpose(_)
+        | Op::Squeeze(_)
+        | Op::Unsqueeze(_)
+        | Op::Flatten(_)
+        | Op::Tile(_)
+        | Op::Slice(_) => {
             let Value::Tensor(v) = scalar(0)? else { return None };
             return Constant::splat(&v, shape).ok();
         }

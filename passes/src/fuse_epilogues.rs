@@ -92,7 +92,13 @@ fn grow(g: &Graph, root: NodeId, order: &HashMap<NodeId, usize>) -> BTreeSet<Nod
 }
 
 /// The contraction whose sums the group can work on.
-fn anchor(g: &Graph, root: NodeId, group: &BTreeSet<NodeId>, order: &HashMap<NodeId, usize>, cx: &mut PassCx) -> Option<NodeId> {
+fn anchor(
+    g: &Graph,
+    root: NodeId,
+    group: &BTreeSet<NodeId>,
+    order: &HashMap<NodeId, usize>,
+    cx: &mut PassCx,
+) -> Option<NodeId> {
     let dims = g.dims(g.node(root).outputs[0])?;
     let operands: Vec<ValueId> = group
         .iter()
@@ -117,14 +123,25 @@ fn anchor(g: &Graph, root: NodeId, group: &BTreeSet<NodeId>, order: &HashMap<Nod
             continue;
         }
         if fused::follows(g.dims(v)?, dims, channel_axis).is_none() {
-            cx.remark(g, chosen, "epilogue-kept", format!("an operand of `{}` follows other axes", g.describe(root)));
+            cx.remark(
+                g,
+                chosen,
+                "epilogue-kept",
+                format!("an operand of `{}` follows other axes", g.describe(root)),
+            );
             return None;
         }
     }
     Some(chosen)
 }
 
-fn fuse(ed: &mut Editor<'_>, root: NodeId, group: &BTreeSet<NodeId>, anchor: Option<NodeId>, order: &HashMap<NodeId, usize>) -> Result<(), Diag> {
+fn fuse(
+    ed: &mut Editor<'_>,
+    root: NodeId,
+    group: &BTreeSet<NodeId>,
+    anchor: Option<NodeId>,
+    order: &HashMap<NodeId, usize>,
+) -> Result<(), Diag> {
     let mut nodes: Vec<NodeId> = group.iter().copied().chain(anchor).collect();
     nodes.sort_by_key(|n| order[n]);
     let region = ed.new_region();

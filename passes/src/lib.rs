@@ -3,17 +3,17 @@
 //! one comes in through [`PassCx`].
 #![forbid(unsafe_code)]
 
-mod eliminate_dead;
-mod fold_batch_norm;
-mod fold_constants;
-mod fuse_epilogues;
-mod merge_duplicates;
+pub mod eliminate_dead;
+pub mod fold_batch_norm;
+pub mod fold_constants;
+pub mod fuse_epilogues;
+pub mod merge_duplicates;
 pub mod options;
 pub mod pass;
 pub mod pipeline;
 pub mod registry;
-mod simplify_algebra;
-mod simplify_shapes;
+pub mod simplify_algebra;
+pub mod simplify_shapes;
 mod util;
 
 pub use options::Options;

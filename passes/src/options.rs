@@ -40,7 +40,11 @@ impl Options {
         text.parse().map_err(|_| Diag::error("pass-option", format!("option `{name}` cannot be `{text}`")))
     }
     /// An option that may be absent: an empty text or `none`.
-    pub fn optional<T: std::str::FromStr>(&self, metas: &[OptionMeta], name: &str) -> Result<Option<T>, Diag> {
+    pub fn optional<T: std::str::FromStr>(
+        &self,
+        metas: &[OptionMeta],
+        name: &str,
+    ) -> Result<Option<T>, Diag> {
         match self.text(metas, name) {
             "" | "none" => Ok(None),
             _ => self.get(metas, name).map(Some),
@@ -55,7 +59,11 @@ impl Options {
         for name in self.given.keys() {
             if !metas.iter().any(|m| m.name == name) {
                 let known: Vec<&str> = metas.iter().map(|m| m.name).collect();
-                let text = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+                let text = if known.is_empty() {
+                    "it has none".to_owned()
+                } else {
+                    format!("it has {}", known.join(", "))
+                };
                 return Err(Diag::error("pass-option", format!("`{pass}` has no option `{name}`; {text}")));
             }
         }

@@ -133,14 +133,23 @@ impl Pipeline {
                         .filter(|(_, r)| r.edits > 0)
                         .map(|(s, _)| s.name.clone())
                         .collect();
-                    let text = format!("passes still changed the graph after {MAX_ROUNDS} rounds: {}", last.join(", "));
+                    let text = format!(
+                        "passes still changed the graph after {MAX_ROUNDS} rounds: {}",
+                        last.join(", ")
+                    );
                     report.remarks.push(Diag::warning("pass-divergence", text));
                 }
             }
         }
         Ok(report)
     }
-    fn one(&self, graph: &mut Graph, spec: &PassSpec, facts: &TargetFacts, report: &mut Report) -> Result<u64, Diag> {
+    fn one(
+        &self,
+        graph: &mut Graph,
+        spec: &PassSpec,
+        facts: &TargetFacts,
+        report: &mut Report,
+    ) -> Result<u64, Diag> {
         let pass = spec.make()?;
         let mut cx = PassCx { facts: facts.clone(), ..PassCx::default() };
         let before = graph.node_count();

@@ -53,7 +53,10 @@ impl PassSpec {
     fn entry(&self) -> Result<&'static (&'static PassMeta, Make), Diag> {
         all().iter().find(|(m, _)| m.name == self.name).ok_or_else(|| {
             let names: Vec<&str> = all().iter().map(|(m, _)| m.name).collect();
-            Diag::error("pass-unknown", format!("there is no pass `{}`; there are {}", self.name, names.join(", ")))
+            Diag::error(
+                "pass-unknown",
+                format!("there is no pass `{}`; there are {}", self.name, names.join(", ")),
+            )
         })
     }
 }
@@ -86,8 +89,12 @@ pub fn parse_specs(text: &str) -> Result<Vec<PassSpec>, Diag> {
                 (name, parse_options(inner)?)
             }
         };
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
-            return Err(Diag::error("pass-grammar", format!("`{name}` is no name of a pass; if the shell tore the list apart, quote it")));
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        {
+            return Err(Diag::error(
+                "pass-grammar",
+                format!("`{name}` is no name of a pass; if the shell tore the list apart, quote it"),
+            ));
         }
         out.push(PassSpec { name: name.to_owned(), options });
     }
@@ -97,10 +104,9 @@ pub fn parse_specs(text: &str) -> Result<Vec<PassSpec>, Diag> {
 fn parse_options(text: &str) -> Result<Options, Diag> {
     let mut o = Options::default();
     for part in planish_ir::attr::split_top(text, ',') {
-        let (k, v) = part
-            .trim()
-            .split_once('=')
-            .ok_or_else(|| Diag::error("pass-grammar", format!("`{part}`: options are written name=value")))?;
+        let (k, v) = part.trim().split_once('=').ok_or_else(|| {
+            Diag::error("pass-grammar", format!("`{part}`: options are written name=value"))
+        })?;
         o.set(k.trim(), v.trim());
     }
     Ok(o)

@@ -78,7 +78,9 @@ fn binary(ed: &mut Editor<'_>, n: NodeId, kind: BinaryKind) -> Result<bool, Diag
         (B::Pow, _, Some(0.5)) if util::is_float(g, x) => same_shape(ed, n, x, UnaryKind::Sqrt),
         (B::Pow, _, Some(-1.0)) if util::is_float(g, x) => same_shape(ed, n, x, UnaryKind::Reciprocal),
         (B::Div, Some(1.0), _) if util::is_float(g, y) => same_shape(ed, n, y, UnaryKind::Reciprocal),
-        (B::Div, _, Some(d)) if util::is_float(g, x) && d != 0.0 && d.is_normal() && d.abs().log2().fract() == 0.0 => {
+        (B::Div, _, Some(d))
+            if util::is_float(g, x) && d != 0.0 && d.is_normal() && d.abs().log2().fract() == 0.0 =>
+        {
             let dtype = g.dtype(y);
             let Some(c) = util::constant(g, y).map(|c| (**c).clone()) else { return Ok(false) };
             let Some(dtype) = dtype else { return Ok(false) };
@@ -111,7 +113,9 @@ fn unary(ed: &mut Editor<'_>, n: NodeId, kind: UnaryKind) -> Result<bool, Diag> 
     let Some(source) = util::operand(g, d, 0) else { return Ok(false) };
     match (kind, inner.kind) {
         (U::Neg, U::Neg) | (U::Not, U::Not) | (U::BitNot, U::BitNot) => replace(ed, n, source),
-        (a, b) if a == b && matches!(a, U::Relu | U::Abs | U::Floor | U::Ceil | U::Round | U::Sign) => replace(ed, n, x),
+        (a, b) if a == b && matches!(a, U::Relu | U::Abs | U::Floor | U::Ceil | U::Round | U::Sign) => {
+            replace(ed, n, x)
+        }
         _ => Ok(false),
     }
 }

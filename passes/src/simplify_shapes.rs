@@ -62,7 +62,9 @@ fn step(ed: &mut Editor<'_>, n: NodeId) -> Result<bool, Diag> {
         op if is_view(&op) && same_type && g.dims(x).is_some() => forward(ed, n, x),
         op if is_view(&op) => join_views(ed, n, x, y),
         Op::Transpose(t) => transpose(ed, n, x, &t),
-        Op::Expand(_) | Op::Tile(_) | Op::Pad(_) | Op::Slice(_) if same_type && is_identity(ed, n) => forward(ed, n, x),
+        Op::Expand(_) | Op::Tile(_) | Op::Pad(_) | Op::Slice(_) if same_type && is_identity(ed, n) => {
+            forward(ed, n, x)
+        }
         Op::Cast(c) if g.dtype(x) == Some(c.to) => forward(ed, n, x),
         Op::Concat(_) if node.inputs.len() == 1 => forward(ed, n, x),
         Op::Split(_) => forward(ed, n, x),

@@ -1,7 +1,7 @@
 //! What several passes ask of a graph.
 
 use planish_ir::graph::Use;
-use planish_ir::{Constant, DType, Diag, Dim, Editor, Graph, NodeId, RegionId, Tensor, ValueId};
+use planish_ir::{Constant, DType, Diag, Editor, Graph, NodeId, RegionId, Tensor, ValueId};
 use std::sync::Arc;
 
 /// The regions of a graph, outer ones first, with their nodes in order.
@@ -45,9 +45,4 @@ pub(crate) fn is_float(graph: &Graph, v: ValueId) -> bool {
 /// The dims as numbers, if all are known.
 pub(crate) fn fixed(graph: &Graph, v: ValueId) -> Option<Vec<usize>> {
     graph.dims(v)?.iter().map(|d| d.as_const().and_then(|d| usize::try_from(d).ok())).collect()
-}
-
-/// Whether dims all are 1.
-pub(crate) fn ones(dims: &[Dim]) -> bool {
-    dims.iter().all(|d| d.is(1))
 }

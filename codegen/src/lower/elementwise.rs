@@ -324,7 +324,7 @@ pub(super) fn op_cost(op: &Op) -> i64 {
 }
 
 /// One element-wise operation on compute elements: `types` are the dtypes of the operands, `out` that of the result.
-/// Covers exactly the operations that [`is_elementwise`] accepts.
+/// Covers exactly the operations that [`Op::is_elementwise`] accepts.
 pub fn scalar_op(b: &mut Builder, op: &Op, v: &[Val], types: &[DType], out: DType) -> Val {
     match op {
         Op::Unary(u) => unary(b, u.kind, v[0], types[0]),
@@ -336,11 +336,6 @@ pub fn scalar_op(b: &mut Builder, op: &Op, v: &[Val], types: &[DType], out: DTyp
         }
         _ => unreachable!("not element-wise: {}", op.name()),
     }
-}
-
-/// Whether [`scalar_op`] covers the operation.
-pub fn is_elementwise(op: &Op) -> bool {
-    matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Where(_) | Op::Cast(_))
 }
 
 fn unary(b: &mut Builder, kind: UnaryKind, x: Val, d: DType) -> Val {

@@ -54,7 +54,7 @@ mod tests;
 
 pub use cx::{LowerCx, Opnd, rt_dtype};
 pub use elem::{compute_elem, convert, load, mem_elem, saturate, store};
-pub use elementwise::{is_elementwise, scalar_op};
+pub use elementwise::scalar_op;
 pub use launch::{CHUNK, KernelCx, Launch};
 
 use crate::kernel::{KernelModule, TargetSpec};

@@ -282,6 +282,9 @@ pub fn broadcast_concrete(a: &[usize], b: &[usize]) -> Result<Vec<usize>, Diag> 
 impl OpDef for Binary {
     const NAME: &'static str = "binary";
     const INPUTS: (usize, usize) = (2, 2);
+    fn is_elementwise(&self) -> bool {
+        true
+    }
     fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
         let d = cx.expect_dtype(
             0,

@@ -20,6 +20,9 @@ crate::op_struct! {
 impl OpDef for Cast {
     const NAME: &'static str = "cast";
     const INPUTS: (usize, usize) = (1, 1);
+    fn is_elementwise(&self) -> bool {
+        true
+    }
     fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
         let ty = Type::from(TensorType { dtype: self.to, shape: cx.ty(0)?.shape.clone(), quant: None });
         let exact = cx.dtype(0)?.is_int() && matches!(self.to, DType::I64 | DType::I32);

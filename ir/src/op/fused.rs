@@ -1,8 +1,8 @@
 //! Groups of operations that become one kernel.
 
 use crate::diag::Diag;
-use crate::graph::Fact;
 use crate::dim::Dim;
+use crate::graph::Fact;
 use crate::op::{EvalCx, InferCx, MANY, OpDef};
 use crate::tensor::Value;
 

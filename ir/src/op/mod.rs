@@ -80,6 +80,10 @@ pub trait OpDef: Attrs + Clone + PartialEq + std::fmt::Debug {
     fn effects(&self) -> Effects {
         Effects::None
     }
+    /// Whether each element of the one result depends on one element of each (broadcast) operand only.
+    fn is_elementwise(&self) -> bool {
+        false
+    }
     /// The index of the operand that holds trained weights, if the operation has one by nature.
     fn weight_input(&self) -> Option<usize> {
         None
@@ -119,6 +123,10 @@ macro_rules! op_table {
             /// Its effects.
             pub fn effects(&self) -> Effects {
                 match self { $(Op::$variant(op) => op.effects(),)* }
+            }
+            /// Whether each element of its one result depends on one element of each (broadcast) operand only.
+            pub fn is_elementwise(&self) -> bool {
+                match self { $(Op::$variant(op) => op.is_elementwise(),)* }
             }
             /// The operand that holds trained weights.
             pub fn weight_input(&self) -> Option<usize> {

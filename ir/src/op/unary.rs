@@ -207,6 +207,9 @@ pub fn erf(x: f64) -> f64 {
 impl OpDef for Unary {
     const NAME: &'static str = "unary";
     const INPUTS: (usize, usize) = (1, 1);
+    fn is_elementwise(&self) -> bool {
+        true
+    }
     fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
         let d = cx.expect_dtype(
             0,

@@ -17,6 +17,9 @@ crate::op_struct! {
 impl OpDef for Where {
     const NAME: &'static str = "where";
     const INPUTS: (usize, usize) = (3, 3);
+    fn is_elementwise(&self) -> bool {
+        true
+    }
     fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
         cx.expect_dtype(0, |d| d == DType::Bool, "bool")?;
         let dtype = cx.expect_same_dtype(1)?;

@@ -3,7 +3,7 @@
 use super::{conv, epilogue::Epilogue, matmul};
 use crate::kernel::{Builder, Val};
 use crate::lower::cx::{LowerCx, Opnd};
-use crate::lower::elementwise::{self, is_elementwise, scalar_op};
+use crate::lower::elementwise::{self, scalar_op};
 use planish_ir::{DType, Diag, NodeId, Op, ValueId};
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     }
     let outs: Vec<Opnd> = (0..cx.node().outputs.len()).map(|k| cx.output(k)).collect::<Result<_, _>>()?;
     let nodes: Vec<NodeId> = g.nodes_in(region).filter(|n| !matches!(g.node(*n).op, Op::Const(_))).collect();
-    let Some(anchor) = nodes.iter().copied().find(|n| !is_elementwise(&g.node(*n).op)) else {
+    let Some(anchor) = nodes.iter().copied().find(|n| !g.node(*n).op.is_elementwise()) else {
         return chain(cx, &nodes, &captures, &g.region(region).results.clone(), &outs);
     };
     let get = |cx: &mut LowerCx<'_>, i: usize| -> Result<Option<(ValueId, Opnd)>, Diag> {
