@@ -25,6 +25,11 @@ pub(crate) const fn onnx(op_type: &'static str, handler: Handler) -> Entry {
     Entry { domain: "", op_type, since: 1, handler }
 }
 
+/// An operator of another domain, in all its versions.
+pub(crate) const fn other(domain: &'static str, op_type: &'static str, handler: Handler) -> Entry {
+    Entry { domain, op_type, since: 1, handler }
+}
+
 /// Every operator that can be imported, sorted by domain and operator type.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
     table().values().copied()

@@ -3,14 +3,17 @@
 use super::table::Entry;
 use planish_ir::{Diag, ValueId};
 
+mod attention;
 mod batch_norm;
 mod control;
 mod elementwise;
 mod indexing;
 mod layers;
+mod linear_attention;
 mod losses;
 mod movement;
 mod norm;
+mod parts;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -23,6 +26,7 @@ mod windows;
 type Made = Result<Vec<ValueId>, Diag>;
 
 pub(super) const FAMILIES: &[&[Entry]] = &[
+    attention::OPS,
     control::OPS,
     elementwise::OPS,
     movement::OPS,
@@ -31,6 +35,7 @@ pub(super) const FAMILIES: &[&[Entry]] = &[
     resize::OPS,
     windows::OPS,
     layers::OPS,
+    linear_attention::OPS,
     losses::OPS,
     recurrent::OPS,
     indexing::OPS,
