@@ -12,6 +12,10 @@ use crate::proto::{self, FunctionProto, GraphProto, ModelProto, NodeProto, Tenso
 use crate::tensor::TensorReader;
 use crate::value::to_tensor;
 use planish_ir::graph::Fact;
+use planish_ir::op::binary::BinaryKind;
+use planish_ir::op::gather::Gather;
+use planish_ir::op::sequence::SequenceAt;
+use planish_ir::op::views::Shape;
 use planish_ir::{Diag, Editor, Graph, Loc, RegionId, Severity, Symbols, Tensor, ValueId};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -36,6 +40,27 @@ pub enum Formal {
     Param(Fact),
     /// A constant.
     Constant(Tensor),
+    /// Nothing: a parameter of the region that the subgraph does not know of.
+    Hidden(Fact),
+    /// What parameter `of` of the region is.
+    Same {
+        /// Which.
+        of: usize,
+    },
+    /// The item of the sequence that is parameter `of`, at the number that is parameter 0.
+    Item {
+        /// Which.
+        of: usize,
+    },
+    /// The slice of the tensor that is parameter `of`, at the number that is parameter 0, from the end if `reversed`.
+    Slice {
+        /// Which.
+        of: usize,
+        /// The axis, which vanishes.
+        axis: usize,
+        /// Whether the last slice comes first.
+        reversed: bool,
+    },
 }
 
 /// A subgraph that was imported into a region. Parameters of the region are its [`Formal::Param`] inputs, then one for
@@ -429,9 +454,24 @@ impl<'g, 'm> ImportCx<'g, 'm> {
         let mut args = Vec::with_capacity(formals.len());
         self.ed.at_end(region);
         for formal in formals {
+            let param = |cx: &Self, of: usize| cx.graph().region(region).params.get(of).copied();
+            let none = || node.error("internal-import", "no such parameter");
             args.push(match formal {
                 Formal::Param(fact) => Ok(self.ed.param(region, fact.clone())),
                 Formal::Constant(tensor) => self.ed.constant(tensor.clone()),
+                Formal::Hidden(fact) => {
+                    self.ed.param(region, fact.clone());
+                    continue;
+                }
+                Formal::Same { of } => param(self, *of).ok_or_else(none),
+                Formal::Item { of } => match (param(self, *of), param(self, 0)) {
+                    (Some(v), Some(i)) => self.op(SequenceAt {}, &[v, i]),
+                    _ => Err(none()),
+                },
+                Formal::Slice { of, axis, reversed } => match (param(self, *of), param(self, 0)) {
+                    (Some(v), Some(i)) => self.element(v, *axis, i, *reversed),
+                    _ => Err(none()),
+                },
             });
         }
         let mut params = HashMap::new();
@@ -463,6 +503,19 @@ impl<'g, 'm> ImportCx<'g, 'm> {
                 Err(e)
             }
         }
+    }
+
+    /// The slice at `i` along an axis, counted from the last one if `reversed`.
+    fn element(&mut self, v: ValueId, axis: usize, i: ValueId, reversed: bool) -> Result<ValueId, Diag> {
+        let mut index = i;
+        if reversed {
+            let count = self.op(Shape { start: axis as i64, end: Some(axis as i64 + 1) }, &[v])?;
+            let count = self.reshape(count, &[])?;
+            let one = self.constant(Tensor::scalar_i64(1))?;
+            let last = self.binary(BinaryKind::Sub, count, one)?;
+            index = self.binary(BinaryKind::Sub, last, i)?;
+        }
+        self.op(Gather { axis }, &[v, index])
     }
 
     /// The body of a subgraph into `region`, in a scope that knows `names` and the inputs.

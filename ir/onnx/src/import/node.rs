@@ -232,6 +232,14 @@ impl<'m> OnnxNode<'m> {
         Ok(self.typed(name, AttributeType::Tensor)?.and_then(|a| a.t.as_deref()))
     }
 
+    /// A type. Its tensors have dims only where all are numbers.
+    pub fn ty(&self, name: &str) -> Result<Option<planish_ir::Type>, Diag> {
+        let Some(ty) = self.typed(name, AttributeType::TypeProto)?.and_then(|a| a.tp.as_deref()) else {
+            return Ok(None);
+        };
+        super::types::closed(ty).map(Some).map_err(|e| self.error(e.id, e.message))
+    }
+
     /// A subgraph that must be given.
     pub fn graph(&self, name: &str) -> Result<&'m GraphProto, Diag> {
         let graph = self.typed(name, AttributeType::Graph)?.and_then(|a| a.g.as_deref());

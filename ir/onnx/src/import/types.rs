@@ -55,6 +55,11 @@ fn dims(shape: &TensorShapeProto, name: &str, symbols: &mut Symbols) -> Result<V
     shape.dim.iter().enumerate().map(one).collect()
 }
 
+/// A type without symbols: its tensors have dims only where all are numbers.
+pub(crate) fn closed(ty: &TypeProto) -> Result<Type, OnnxError> {
+    nested(ty)
+}
+
 /// A type inside a container, or a container. Its tensors have dims only where all are numbers: elements may differ.
 fn nested(ty: &TypeProto) -> Result<Type, OnnxError> {
     let missing = || OnnxError::new("onnx-bad-type", "a type is incomplete");

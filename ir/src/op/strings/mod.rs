@@ -175,7 +175,7 @@ impl OpDef for StringNormalize {
 impl RegexMatch {
     fn compile(&self) -> Result<regex::Regex, Diag> {
         regex::RegexBuilder::new(&format!(r"\A(?:{})\z", self.pattern))
-            .size_limit(1 << 20)
+            .size_limit(1 << 24)
             .build()
             .map_err(|e| Diag::error("regex-malformed", format!("the pattern {:?}: {e}", self.pattern)))
     }

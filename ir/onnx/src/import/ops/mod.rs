@@ -11,15 +11,20 @@ mod indexing;
 mod layers;
 mod linear_attention;
 mod losses;
+mod ml;
 mod movement;
 mod norm;
 mod parts;
+mod quantised;
 mod recurrent;
 mod reduce;
 mod resize;
+mod scan;
+mod sequences;
 mod shape;
 mod signal;
 mod sizes;
+mod text;
 mod windows;
 
 /// The results of a handler.
@@ -42,4 +47,9 @@ pub(super) const FAMILIES: &[&[Entry]] = &[
     reduce::OPS,
     shape::OPS,
     signal::OPS,
+    ml::OPS,
+    quantised::OPS,
+    scan::OPS,
+    sequences::OPS,
+    text::OPS,
 ];
