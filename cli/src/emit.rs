@@ -1,9 +1,12 @@
 //! Compiled models as files.
 
 use crate::artifact::exe;
+use crate::artifact::object::{self, LibraryError};
 use crate::engine::codegen::{self, Built};
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
+use crate::interrupt::Temporary;
+use crate::verbs::compile::Kind;
 use planish_codegen::Module;
 use planish_codegen::kernel::Arch;
 use planish_codegen::weights::Weights;
@@ -77,6 +80,41 @@ pub fn executable(
         None => other,
     })?;
     Ok(size)
+}
+
+/// Writes an object, an archive or a shared object and gives its size.
+pub fn library(kind: Kind, name: &str, built: &Built, path: &Path, writer: &Writer) -> Result<u64> {
+    let fail = |e: LibraryError| match e {
+        LibraryError::NoRuntime => Failure::new("machine-runtime", e.to_string()),
+        LibraryError::NoLinker => Failure::new("machine-linker", e.to_string()),
+        LibraryError::Linker(_) | LibraryError::Object(_) => Failure::new("internal-library", e.to_string()),
+        LibraryError::Io(e) => Failure::file(path, e),
+    };
+    if built.variants.first().is_some_and(|v| v.target.arch != Arch::X86_64) {
+        return Err(fail(LibraryError::NoRuntime));
+    }
+    let model = object::model_object(name, &parts(built)?, &built.module.weights.to_vec()).map_err(fail)?;
+    match kind {
+        Kind::Shared => {
+            writer.check(path)?;
+            let folder = crate::files::parent(path);
+            std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
+            let made = Temporary::new(crate::files::beside(path));
+            object::shared_object(name, &model, made.path()).map_err(fail)?;
+            let size = std::fs::metadata(made.path()).map_or(0, |m| m.len());
+            writer.adopt(made, path)?;
+            Ok(size)
+        }
+        Kind::Static => {
+            let archive = object::static_archive(name, &model).map_err(fail)?;
+            writer.write(path, &archive)?;
+            Ok(archive.len() as u64)
+        }
+        _ => {
+            writer.write(path, &model)?;
+            Ok(model.len() as u64)
+        }
+    }
 }
 
 /// The kernels of all variants as LLVM IR.

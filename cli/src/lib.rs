@@ -22,6 +22,7 @@ pub mod io;
 pub mod load;
 pub mod outputs;
 pub mod percent;
+pub mod pipeline;
 pub mod shapes;
 pub mod specialise;
 pub mod synthetic;

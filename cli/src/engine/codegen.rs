@@ -68,6 +68,13 @@ pub fn build(graph: &Graph, options: &BuildOptions) -> Result<Built> {
     Ok(Built { module, variants })
 }
 
+/// The passes of the default level, as `compile` runs them.
+pub fn optimise(graph: &mut Graph) -> Result<()> {
+    let plan = crate::pipeline::Plan::level(2);
+    let mut report = plan.compress(graph, &mut |_| {})?;
+    plan.fuse(graph, &mut |_| {}, &mut report)
+}
+
 /// Lowers a graph for the targets of `options`.
 pub fn lowered(graph: &Graph, options: &BuildOptions) -> Result<Module> {
     Ok(lower(graph, &LowerOptions { targets: options.targets.clone(), max_weights: options.max_weights })?)

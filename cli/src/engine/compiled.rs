@@ -24,7 +24,9 @@ impl Engine for Compiled {
             )]
         })?;
         let build = BuildOptions { targets: vec![target], ..BuildOptions::default() };
-        let mut built = codegen::build(graph, &build).map_err(|f| f.diags)?;
+        let mut fused = graph.clone();
+        codegen::optimise(&mut fused).map_err(|f| f.diags)?;
+        let mut built = codegen::build(&fused, &build).map_err(|f| f.diags)?;
         let variant = built.variants.swap_remove(0);
         let load = |e: planish_rt::error::Error| vec![planish_codegen::engine::rt_error(e)];
         let code = LoadedCode::new(&variant.image.bytes, variant.image.text_len).map_err(load)?;

@@ -1,5 +1,6 @@
 //! `planish compile`: a model as a native program.
 
+use crate::artifact::object;
 use crate::emit;
 use crate::engine::cache::Cache;
 use crate::engine::codegen::{self, BuildOptions, Built};
@@ -8,10 +9,12 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::load::{self, LoadOptions, Model, SafetyArgs};
+use crate::pipeline::{self, PassArgs, Phase, Plan};
 use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
 use planish_codegen::kernel::TargetSpec;
+use planish_ir::Graph;
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -50,6 +53,8 @@ pub struct Args {
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
+    pub passes: PassArgs,
+    #[command(flatten)]
     pub shapes: ShapeArgs,
     #[command(flatten)]
     pub safety: SafetyArgs,
@@ -63,6 +68,16 @@ pub struct Args {
 pub enum Kind {
     /// Executable.
     Exe,
+    /// Shared object.
+    Shared,
+    /// Static archive of the model and the runtime.
+    Static,
+    /// Relocatable object of the model without the runtime.
+    Object,
+    /// C header.
+    Header,
+    /// Python module; comes with the shared object.
+    Python,
     /// LLVM IR as text.
     LlvmIr,
     /// Assembly.
@@ -80,6 +95,11 @@ impl Kind {
     pub fn suffix(self) -> &'static str {
         match self {
             Kind::Exe => "",
+            Kind::Shared => ".so",
+            Kind::Static => ".a",
+            Kind::Object => ".o",
+            Kind::Header => ".h",
+            Kind::Python => ".py",
             Kind::LlvmIr => ".ll",
             Kind::Asm => ".s",
             Kind::Kernels => ".kir",
@@ -89,10 +109,10 @@ impl Kind {
     }
     /// Whether machine code is needed.
     fn needs_code(self) -> bool {
-        matches!(self, Kind::Exe)
+        matches!(self, Kind::Exe | Kind::Shared | Kind::Static | Kind::Object | Kind::Python)
     }
     fn needs_kernels(self) -> bool {
-        !matches!(self, Kind::Graph | Kind::Onnx)
+        !matches!(self, Kind::Graph | Kind::Onnx | Kind::Header)
     }
 }
 
@@ -101,8 +121,17 @@ fn outputs(stem: &Path, kinds: &[Kind]) -> Vec<(Kind, PathBuf)> {
     let mut kinds = kinds.to_vec();
     kinds.sort();
     kinds.dedup();
-    if let [only] = kinds[..] {
-        return vec![(only, stem.to_owned())];
+    match kinds[..] {
+        // A Python module alone still needs its shared object, which goes beside it.
+        [Kind::Python] => {
+            return vec![(Kind::Shared, stem.with_extension("so")), (Kind::Python, stem.to_owned())];
+        }
+        [only] => return vec![(only, stem.to_owned())],
+        _ if kinds.contains(&Kind::Python) && !kinds.contains(&Kind::Shared) => {
+            kinds.push(Kind::Shared);
+            kinds.sort();
+        }
+        _ => {}
     }
     let named = |k: &Kind| {
         let mut name = OsString::from(stem);
@@ -160,6 +189,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         writer.check(path)?;
     }
     let targets = targets(&args.target, &args.cpu)?;
+    let plan = Plan::new(&args.passes, Phase::Fused)?;
+    if plan.last() < Phase::Fused && files.iter().any(|(k, _)| k.needs_kernels()) {
+        return Err(Failure::usage(
+            "--to stops before kernels are made; only graph and onnx can be written then",
+        ));
+    }
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
     let mut model = load::load(&args.model, &load)?;
     ui.diags(&model.warnings);
@@ -167,9 +202,14 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     if !found.is_empty() {
         return Err(found.into());
     }
-    if let Some(name) = &args.name {
-        model.graph.name.clone_from(name);
-    }
+    let stem = || args.model.file_stem().map(|s| s.to_string_lossy().into_owned());
+    let name = args.name.clone().or_else(stem).unwrap_or_default();
+    model.graph.name.clone_from(&name);
+    let original = if args.no_check { None } else { Some(model.graph.clone()) };
+    let mut report = plan.compress(&mut model.graph, &mut |text| ui.out(text))?;
+    let exported = files.iter().any(|(k, _)| *k == Kind::Onnx).then(|| model.graph.clone());
+    plan.fuse(&mut model.graph, &mut |text| ui.out(text), &mut report)?;
+    pipeline::tell(&report, &args.passes, ui);
     let options = BuildOptions {
         targets,
         jobs: args.jobs.map_or_else(|| BuildOptions::default().jobs, |n| n as usize),
@@ -186,7 +226,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let mut module = None;
     if files.iter().any(|(k, _)| k.needs_code()) {
         let mut b = codegen::build(&model.graph, &options)?;
-        describe(&mut b, &model);
+        describe(&mut b, &model, &plan, &report)?;
         built = Some(b);
     } else if files.iter().any(|(k, _)| k.needs_kernels()) {
         module = Some(codegen::lowered(&model.graph, &options)?);
@@ -198,7 +238,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         match (kind, module) {
             (Kind::Graph, _) => write(*kind, path, planish_ir::text::print(&model.graph).as_bytes())?,
             (Kind::Onnx, _) => {
-                let len = crate::export::write(&model.graph, path, &writer)?;
+                let graph = exported.as_ref().unwrap_or(&model.graph);
+                let len = crate::export::write(graph, path, &writer)?;
                 sizes.push((*kind, path.clone(), len));
             }
             (Kind::Kernels, Some(m)) => {
@@ -218,8 +259,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
                 if let Some(b) = &built {
                     let mut verdict = None;
                     let len = emit::executable(b, path, &writer, |made| {
-                        if !args.no_check {
-                            let v = check(made, b, &model);
+                        if let Some(original) = original.as_ref().filter(|_| report.lossy.is_empty()) {
+                            let v = check(made, b, original);
                             ui.diag(&v.diag());
                             if let Verdict::Different(_) = v {
                                 return Err(Failure::new(
@@ -235,9 +276,21 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
                     sizes.push((*kind, path.clone(), len));
                 }
             }
+            (Kind::Header, _) => write(*kind, path, object::header(&name).as_bytes())?,
+            (Kind::Python, _) => {
+                let library = files.iter().find(|(k, _)| *k == Kind::Shared).and_then(|(_, p)| p.file_name());
+                write(*kind, path, object::python(&name, library.unwrap_or_default()).as_bytes())?;
+            }
+            (Kind::Shared | Kind::Static | Kind::Object, _) => {
+                if let Some(b) = &built {
+                    let len = emit::library(*kind, &name, b, path, &writer)?;
+                    sizes.push((*kind, path.clone(), len));
+                }
+            }
             _ => {}
         }
     }
+    plan.save(&args.passes, &writer)?;
     rows.extend(sizes);
     let seconds = started.elapsed().as_secs_f64();
     match args.format {
@@ -276,31 +329,34 @@ fn kind_name(kind: Kind) -> String {
 }
 
 /// Says in the plan where it comes from.
-fn describe(built: &mut Built, model: &Model) {
+fn describe(built: &mut Built, model: &Model, plan: &Plan, report: &planish_passes::Report) -> Result<()> {
     let meta = &mut built.module.plan.meta;
     meta.name.clone_from(&model.graph.name);
     meta.model_hash = format!("sha256:{}", model.hash);
     meta.tool = format!("planish {}", env!("CARGO_PKG_VERSION"));
+    meta.recipe_hash = format!("sha256:{}", plan.hash()?);
+    meta.lossy.clone_from(&report.lossy);
     if meta.precision.is_empty() {
         meta.precision = "f32".into();
     }
+    Ok(())
 }
 
 /// How long the check may take: half for the interpreter, half for the program.
 const CHECK_TIME: Duration = Duration::from_secs(5);
 
 /// Runs the finished program on synthetic inputs and compares its outputs with the interpreter.
-fn check(program: &Path, built: &Built, model: &Model) -> Verdict {
+fn check(program: &Path, built: &Built, graph: &Graph) -> Verdict {
     if !built.variants.iter().any(|v| v.target.runs_here()) {
         return Verdict::NotChecked("the program is for another kind of processor".into());
     }
-    let reference = match equivalence::reference(&model.graph, CHECK_TIME / 2) {
+    let reference = match equivalence::reference(graph, CHECK_TIME / 2) {
         Ok(r) => r,
         Err(why) => return Verdict::NotChecked(why),
     };
-    match crate::artifact_run::outputs(program, &reference.inputs, &model.graph, CHECK_TIME) {
+    match crate::artifact_run::outputs(program, &reference.inputs, graph, CHECK_TIME) {
         Ok(outputs) => {
-            equivalence::compare_outputs(&outputs, &reference, &|i| model.graph.output_name(i).to_owned())
+            equivalence::compare_outputs(&outputs, &reference, &|i| graph.output_name(i).to_owned())
         }
         Err(crate::artifact_run::Trouble::Time) => {
             Verdict::NotChecked("the program was not done in time".into())

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod compile;
 pub mod inspect;
+pub mod optimize;
 pub mod reference;
 pub mod run;
 pub mod worker;
@@ -28,8 +29,10 @@ pub struct Cli {
 enum Verb {
     Check(check::Args),
     Inspect(inspect::Args),
+    Optimize(optimize::Args),
     Compile(compile::Args),
     Run(run::Args),
+    Passes(reference::PassesArgs),
     Ops(reference::OpsArgs),
     Targets(reference::TargetsArgs),
     Explain(reference::ExplainArgs),
@@ -48,12 +51,18 @@ pub fn main(args: Vec<OsString>) -> u8 {
             in_children(exe);
         }
     }
+    let given: Vec<String> = args.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version go to stdout with 0, everything else to stderr with 2.
             let code = if e.use_stderr() { Exit::Usage } else { Exit::Ok };
             let _ = e.print();
+            if e.kind() == clap::error::ErrorKind::UnknownArgument
+                && given.iter().any(|a| crate::pipeline::torn(a))
+            {
+                Ui::default().say("note: the shell seems to have torn a list of passes apart; write --passes '...' with quotes");
+            }
             return code.code();
         }
     };
@@ -75,6 +84,8 @@ pub fn main(args: Vec<OsString>) -> u8 {
 fn dispatch(verb: &Verb, ui: &Ui) -> Result<Exit> {
     match verb {
         Verb::Check(args) => check::run(args, ui),
+        Verb::Optimize(args) => optimize::run(args, ui),
+        Verb::Passes(args) => reference::passes(args, ui),
         Verb::Compile(args) => compile::run(args, ui),
         Verb::Inspect(args) => inspect::run(args, ui),
         Verb::Ops(args) => reference::ops(args, ui),

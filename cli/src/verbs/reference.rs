@@ -36,6 +36,52 @@ pub struct ExplainArgs {
     pub format: Format,
 }
 
+/// List the passes, or show one
+#[derive(Debug, clap::Args)]
+pub struct PassesArgs {
+    /// The pass
+    pub name: Option<String>,
+    /// Form of the text on stdout
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub format: Format,
+}
+
+/// `planish passes`.
+pub fn passes(args: &PassesArgs, ui: &Ui) -> Result<Exit> {
+    let chosen: Vec<_> = match &args.name {
+        None => planish_passes::registry::all().iter().map(|(m, _)| *m).collect(),
+        Some(name) => vec![planish_passes::PassSpec::plain(name).meta()?],
+    };
+    if args.format == Format::Json {
+        let rows: Vec<Value> = chosen
+            .iter()
+            .map(|m| {
+                let options: Vec<Value> = m
+                    .options
+                    .iter()
+                    .map(|o| json!({"name": o.name, "default": o.default, "doc": o.doc}))
+                    .collect();
+                json!({"name": m.name, "kind": m.kind.name(), "doc": text_of(m.doc), "options": options})
+            })
+            .collect();
+        ui.json(&schema("planish.passes", json!({"passes": rows})));
+        return Ok(Exit::Ok);
+    }
+    for m in chosen {
+        ui.out(format!("{} ({})", m.name, m.kind.name()));
+        text_of(m.doc).lines().for_each(|l| ui.out(format!("    {l}").trim_end()));
+        for o in m.options {
+            ui.out(format!("    {}={}  {}", o.name, o.default, o.doc));
+        }
+        ui.out("");
+    }
+    Ok(Exit::Ok)
+}
+
+fn text_of(doc: &[&str]) -> String {
+    doc.iter().map(|l| l.strip_prefix(' ').unwrap_or(l)).collect::<Vec<_>>().join("\n").trim().to_owned()
+}
+
 /// `planish ops`.
 pub fn ops(args: &OpsArgs, ui: &Ui) -> Result<Exit> {
     let mut domains: BTreeMap<&str, Vec<(&str, i64)>> = BTreeMap::new();

@@ -1,0 +1,111 @@
+//! `planish optimize`: passes, and an ONNX model that other runtimes load.
+
+use crate::equivalence::{self, Verdict};
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::files::Writer;
+use crate::load::{self, LoadOptions, SafetyArgs};
+use crate::pipeline::{self, PassArgs, Phase, Plan};
+use crate::shapes::{ShapeArgs, Shapes};
+use crate::ui::{Format, Ui, schema};
+use crate::units::show_bytes;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Run passes and write ONNX
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model
+    pub model: PathBuf,
+    /// The optimised model
+    #[arg(short, long, value_name = "OUT.onnx")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub passes: PassArgs,
+    /// Do not compare the result with the original in the interpreter
+    #[arg(long)]
+    pub no_check: bool,
+    /// Replace files that planish did not write
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub shapes: ShapeArgs,
+    #[command(flatten)]
+    pub safety: SafetyArgs,
+    /// Form of the summary on stdout
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub format: Format,
+}
+
+/// How long the check may take.
+const CHECK_TIME: Duration = Duration::from_secs(5);
+
+/// Runs the verb.
+pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
+    let plan = Plan::new(&args.passes, Phase::Compressed)?;
+    let mut writer = Writer::new(args.force);
+    writer.protect(&args.model);
+    writer.check(&args.output)?;
+    let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
+    let model = load::load(&args.model, &load)?;
+    ui.diags(&model.warnings);
+    let mut graph = model.graph.clone();
+    let report = plan.compress(&mut graph, &mut |text| ui.out(text))?;
+    pipeline::tell(&report, &args.passes, ui);
+    let lossy = !report.lossy.is_empty();
+    let verdict = if args.no_check {
+        None
+    } else if lossy {
+        Some(Verdict::NotChecked("lossy passes change results on purpose".into()))
+    } else {
+        Some(equivalence::graphs(&model.graph, &graph, CHECK_TIME))
+    };
+    if let Some(v) = &verdict {
+        ui.diag(&v.diag());
+        if let Verdict::Different(_) = v {
+            return Err(Failure::new("mismatch", "nothing was written; --no-check would write it"));
+        }
+    }
+    let bytes = crate::export::write(&graph, &args.output, &writer)?;
+    plan.save(&args.passes, &writer)?;
+    let nodes = (model.graph.node_count(), graph.node_count());
+    match args.format {
+        Format::Json => ui.json(&schema(
+            "planish.optimize",
+            json!({
+                "model": args.model.display().to_string(),
+                "output": args.output.display().to_string(),
+                "nodes_before": nodes.0,
+                "nodes_after": nodes.1,
+                "bytes": bytes,
+                "recipe": plan.recipe,
+                "report": pipeline::report_json(&report),
+                "check": verdict.as_ref().map(Verdict::json),
+            }),
+        )),
+        Format::Text => {
+            ui.out(format!(
+                "{}: {} -> {} nodes, {}",
+                args.output.display(),
+                nodes.0,
+                nodes.1,
+                show_bytes(bytes)
+            ));
+            let mut edits: Vec<(&str, u64)> = Vec::new();
+            for r in &report.ran {
+                match edits.iter_mut().find(|(s, _)| *s == r.spec) {
+                    Some((_, n)) => *n += r.edits,
+                    None => edits.push((&r.spec, r.edits)),
+                }
+            }
+            for (spec, n) in edits.iter().filter(|(_, n)| *n > 0) {
+                ui.out(format!("  {n:>6} edits  {spec}"));
+            }
+            if let Some(v) = &verdict {
+                ui.out(format!("  {}", v.diag().message));
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
