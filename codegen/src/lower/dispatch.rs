@@ -1,7 +1,7 @@
 //! The exhaustive match from graph operations to lowering functions.
 
 use super::cx::LowerCx;
-use super::{contraction, elementwise, reshape};
+use super::{contraction, elementwise, nn, reshape};
 use planish_ir::{Diag, Op};
 
 pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
@@ -12,6 +12,12 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Conv(c) => contraction::lower_conv(cx, c),
         Op::MatMul(m) => contraction::lower_matmul(cx, m),
         Op::Fused(_) => contraction::lower_fused(cx),
+        Op::ConvTranspose(o) => nn::lower_conv_transpose(cx, o),
+        Op::Pool(o) => nn::lower_pool(cx, o),
+        Op::Softmax(o) => nn::lower_softmax(cx, o),
+        Op::LayerNorm(o) => nn::lower_layer_norm(cx, o),
+        Op::Recurrent(o) => nn::lower_recurrent(cx, o),
+        Op::Resize(o) => nn::lower_resize(cx, o),
         Op::Reshape(_) => reshape::lower_reshape(cx),
         // An operation without a line here has no kernel yet; `planish ops` lists which have one.
         #[allow(unreachable_patterns)]

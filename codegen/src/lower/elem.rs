@@ -43,7 +43,7 @@ pub(super) fn widen(b: &mut Builder, d: DType, v: Val) -> Val {
 }
 
 /// Rounds [`compute_elem`] elements to the stored form.
-fn narrow_to(b: &mut Builder, d: DType, v: Val, saturate: bool) -> Val {
+pub(super) fn narrow_to(b: &mut Builder, d: DType, v: Val, saturate: bool) -> Val {
     match d {
         DType::F16 => b.fptrunc(v, Elem::F16),
         DType::BF16 => b.fptrunc(v, Elem::BF16),

@@ -48,6 +48,7 @@ mod elem;
 mod elementwise;
 mod finish;
 mod launch;
+mod nn;
 mod reshape;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use crate::kernel::TargetSpec;
 use planish_ir::{Diag, Engine, PrepareOptions, Tensor, Value, interp, text};
 
 /// Runs a graph with the graph interpreter and with the kernel interpreter at 4, 8 and 16 lanes.
-fn same(body: &str, inputs: Vec<Value>, tolerance: f64) -> Result<(), Diag> {
+pub(super) fn same(body: &str, inputs: Vec<Value>, tolerance: f64) -> Result<(), Diag> {
     let g = text::parse(&format!("planish-ir 1\n{body}"))?;
     planish_ir::verify::check(&g)?;
     let want = interp::run(&g, inputs.clone())?.values;
@@ -28,7 +28,7 @@ fn same(body: &str, inputs: Vec<Value>, tolerance: f64) -> Result<(), Diag> {
     Ok(())
 }
 
-fn ramp(shape: &[usize]) -> Result<Value, Diag> {
+pub(super) fn ramp(shape: &[usize]) -> Result<Value, Diag> {
     let n = shape.iter().product::<usize>();
     let v: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
     Ok(Tensor::f32s(shape, &v)?.into())
@@ -129,7 +129,7 @@ fn narrow_floats_round_as_the_interpreter_does() -> Result<(), Diag> {
 }
 
 /// A constant f32 tensor in the text format, with elements that differ.
-fn weights(shape: &[usize]) -> String {
+pub(super) fn weights(shape: &[usize]) -> String {
     let n: usize = shape.iter().product();
     let hex: String = (0..n)
         .flat_map(|i| (((i * 7919) % 23) as f32 * 0.125 - 1.3).to_le_bytes())

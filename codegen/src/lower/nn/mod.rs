@@ -1,0 +1,75 @@
+//! Layers of neural networks other than convolutions and matrix products.
+
+mod conv_transpose;
+mod layer_norm;
+mod pool;
+mod recurrent;
+mod resize;
+mod softmax;
+#[cfg(test)]
+mod tests;
+
+pub(super) use conv_transpose::lower_conv_transpose;
+pub(super) use layer_norm::lower_layer_norm;
+pub(super) use pool::lower_pool;
+pub(super) use recurrent::lower_recurrent;
+pub(super) use resize::lower_resize;
+pub(super) use softmax::lower_softmax;
+
+use crate::kernel::{Builder, CmpOp, Val};
+
+/// Folds `0..n` in vectors of `lanes` elements, the last one masked: `step(b, acc, i, mask)` gives the next accumulators.
+fn fold_lanes(
+    b: &mut Builder,
+    n: Val,
+    lanes: u16,
+    init: &[Val],
+    mut step: impl FnMut(&mut Builder, &[Val], Val, Option<Val>) -> Vec<Val>,
+) -> Vec<Val> {
+    if lanes == 1 {
+        return b.for_(0, n, 1, init, |b, i, acc| step(b, acc, i, None));
+    }
+    let lanes_i = i64::from(lanes);
+    let whole = b.and(n, -lanes_i);
+    let acc = b.for_(0, whole, lanes_i, init, |b, i, acc| step(b, acc, i, None));
+    let rest = b.and(n, lanes_i - 1);
+    let some = b.cmp(CmpOp::Sgt, rest, 0);
+    b.if_(
+        some,
+        |b| {
+            let mask = b.mask_below(lanes, rest);
+            step(b, &acc, whole, Some(mask))
+        },
+        |_| acc.clone(),
+    )
+}
+
+/// `v` on the lanes of the mask, `other` elsewhere.
+fn keep(b: &mut Builder, mask: Option<Val>, v: Val, other: f64) -> Val {
+    match mask {
+        None => v,
+        Some(m) => {
+            let ty = b.ty(v);
+            let other = b.float(ty, other);
+            b.select(m, v, other)
+        }
+    }
+}
+
+/// The index along each of `dims` of a row-major index.
+fn unravel(b: &mut Builder, index: Val, dims: &[Val]) -> Vec<Val> {
+    let mut rest = index;
+    let mut out = Vec::with_capacity(dims.len());
+    for (axis, d) in dims.iter().enumerate().rev() {
+        if axis == 0 {
+            out.push(rest);
+        } else {
+            let q = b.sdiv(rest, *d);
+            let p = b.mul(q, *d);
+            out.push(b.sub(rest, p));
+            rest = q;
+        }
+    }
+    out.reverse();
+    out
+}
