@@ -11,6 +11,8 @@ pub mod merge_duplicates;
 pub mod options;
 pub mod pass;
 pub mod pipeline;
+pub mod prune_magnitude;
+pub mod recognize;
 pub mod registry;
 pub mod simplify_algebra;
 pub mod simplify_shapes;

@@ -74,6 +74,7 @@ impl Pipeline {
             p.repeat(CANONICAL);
         }
         if level >= Level::O2 {
+            p.once("recognize");
             p.once("fold-batch-norm");
             p.repeat(CANONICAL);
         }

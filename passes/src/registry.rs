@@ -22,7 +22,9 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::simplify_shapes::SimplifyShapes,
         crate::simplify_algebra::SimplifyAlgebra,
         crate::fold_batch_norm::FoldBatchNorm,
+        crate::recognize::Recognize,
         crate::fuse_epilogues::FuseEpilogues,
+        crate::prune_magnitude::PruneMagnitude,
     ]
 }
 
