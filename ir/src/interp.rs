@@ -2,10 +2,12 @@
 
 use crate::constant::{ConstId, Constant};
 use crate::diag::Diag;
+use crate::dim::SymId;
 use crate::engine::{Engine, PrepareOptions, Program, RunResult, Session, bind_inputs};
 use crate::graph::{Fact, Graph, NodeId, RegionId, ValueId};
 use crate::op::{EvalCx, EvalEnv};
 use crate::tensor::{Tensor, Value};
+use crate::types::{TensorType, Type};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -56,9 +58,10 @@ impl Session for InterpSession {
                 None => args.push(self.initial_state(i, inputs)?),
             }
         }
-        bind_inputs(&g, &args.iter().collect::<Vec<_>>())?;
+        let symbols = bind_inputs(&g, &args.iter().collect::<Vec<_>>())?;
         let mut run = Run {
             graph: &g,
+            symbols,
             options: &self.options,
             counters: BTreeMap::new(),
             steps: 0,
@@ -124,6 +127,7 @@ pub fn eval_node(
     let options = PrepareOptions { max_steps: Some(max_steps), ..PrepareOptions::default() };
     let mut run = Run {
         graph,
+        symbols: BTreeMap::new(),
         options: &options,
         counters: BTreeMap::new(),
         steps: 0,
@@ -135,6 +139,8 @@ pub fn eval_node(
 
 struct Run<'g> {
     graph: &'g Graph,
+    /// The symbols that the inputs bind.
+    symbols: BTreeMap<SymId, i64>,
     options: &'g PrepareOptions,
     counters: BTreeMap<String, u64>,
     steps: u64,
@@ -241,7 +247,15 @@ impl EvalEnv for NodeEnv<'_, '_> {
     }
     fn out_fact(&self, index: usize) -> Option<Fact> {
         let node = self.run.graph.node(self.node);
-        node.outputs.get(index).map(|v| self.run.graph.value(*v).fact.clone())
+        let mut fact = node.outputs.get(index).map(|v| self.run.graph.value(*v).fact.clone())?;
+        if let Type::Tensor(TensorType { shape: Some(shape), .. }) = &mut fact.ty {
+            for d in shape {
+                if let Some(v) = d.eval(&|s| self.run.symbols.get(&s).copied()) {
+                    *d = v.into();
+                }
+            }
+        }
+        Some(fact)
     }
 }
 

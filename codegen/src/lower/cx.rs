@@ -449,6 +449,16 @@ impl<'g> LowerCx<'g> {
             self.step(Step::Copy { dst, src });
         }
     }
+    /// Adds to a counter of executed work.
+    pub fn count(&mut self, counter: &str, amount: &Dim) {
+        let known = self.plan.counters.iter().position(|c| c == counter);
+        let at = known.unwrap_or_else(|| {
+            self.plan.counters.push(counter.to_owned());
+            self.plan.counters.len() - 1
+        });
+        let value = self.expr(amount);
+        self.step(Step::Count { counter: plan::CounterId(at as u32), value });
+    }
     /// Binds a data-dependent dim, which must be a symbol (a known number becomes a check), to element `index` of an
     /// integer slot. `min` and `max` bound the values allowed.
     pub fn bind(

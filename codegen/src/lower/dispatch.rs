@@ -1,7 +1,7 @@
 //! The exhaustive match from graph operations to lowering functions.
 
 use super::cx::LowerCx;
-use super::{contraction, elementwise, nn, reshape};
+use super::{contraction, control, elementwise, nn, objects, quantised, reshape, trees};
 use planish_ir::{Diag, Op};
 
 pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
@@ -19,6 +19,20 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Recurrent(o) => nn::lower_recurrent(cx, o),
         Op::Resize(o) => nn::lower_resize(cx, o),
         Op::Reshape(_) => reshape::lower_reshape(cx),
+        Op::If(_) => control::lower_if(cx),
+        Op::Loop(l) => control::lower_loop(cx, l),
+        Op::Dequantize(q) => quantised::lower_dequantize(cx, q),
+        Op::Quantize(q) => quantised::lower_quantize(cx, q),
+        Op::MatMulInteger(_) => quantised::lower_matmul_integer(cx),
+        Op::Sequence(_) => objects::lower_sequence(cx),
+        Op::SequenceAt(_) => objects::lower_at(cx),
+        Op::SequenceInsert(_) => objects::lower_insert(cx),
+        Op::SequenceErase(_) => objects::lower_erase(cx),
+        Op::SequenceLength(_) => objects::lower_length(cx),
+        Op::Optional(_) => objects::lower_optional(cx),
+        Op::OptionalGet(_) => objects::lower_get(cx),
+        Op::OptionalHas(_) => objects::lower_has(cx),
+        Op::TreeEnsemble(t) => trees::lower_tree_ensemble(cx, t),
         // An operation without a line here has no kernel yet; `planish ops` lists which have one.
         #[allow(unreachable_patterns)]
         other => Err(Diag::error("unsupported-op", format!("`{}` has no kernel", other.name()))),

@@ -42,6 +42,7 @@
 //! slot with a kernel (or has it in a tensor already) and calls [`LowerCx::bind`] before it makes the result's slot.
 
 mod contraction;
+mod control;
 mod cx;
 mod dispatch;
 mod elem;
@@ -49,9 +50,14 @@ mod elementwise;
 mod finish;
 mod launch;
 mod nn;
+mod objects;
+mod quantised;
+#[cfg(test)]
+mod region_tests;
 mod reshape;
 #[cfg(test)]
 mod tests;
+mod trees;
 
 pub use cx::{LowerCx, Opnd, rt_dtype};
 pub use elem::{compute_elem, convert, load, mem_elem, saturate, store};

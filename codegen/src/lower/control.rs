@@ -1,0 +1,194 @@
+//! Control flow: regions become blocks of the plan.
+
+use super::cx::LowerCx;
+use planish_ir::dim::SymOrigin;
+use planish_ir::op::control::Loop;
+use planish_ir::{Diag, Dim, RegionId, SymId, Type, ValueId};
+use planish_rt::plan::{self, Carried, ScanOut, SlotId, Step};
+use std::collections::BTreeSet;
+
+/// The symbols that are known before the current node runs, as far as its operands tell.
+fn known_symbols(cx: &LowerCx<'_>) -> BTreeSet<SymId> {
+    let mut out = BTreeSet::new();
+    for v in cx.node().inputs.iter().flatten() {
+        let fact = &cx.graph.value(*v).fact;
+        if let Type::Tensor(t) = &fact.ty {
+            t.shape.iter().flatten().for_each(|d| out.extend(d.symbols()));
+        }
+        fact.content.iter().flatten().for_each(|d| out.extend(d.symbols()));
+    }
+    out
+}
+
+/// The symbol that a dim is, if the node gives it its value.
+fn own_symbol(cx: &LowerCx<'_>, known: &BTreeSet<SymId>, d: &Dim) -> Option<SymId> {
+    let s = d.as_symbol()?;
+    (cx.graph.symbols.get(s).origin == SymOrigin::Data && !known.contains(&s)).then_some(s)
+}
+
+/// The dims of a value, if it is a tensor that kernels take.
+fn dense(cx: &LowerCx<'_>, v: ValueId) -> Result<Option<Vec<Dim>>, Diag> {
+    match cx.graph.ty(v) {
+        Type::Tensor(t) if t.dtype != planish_ir::DType::Str => Ok(Some(t.dims()?.to_vec())),
+        _ => Ok(None),
+    }
+}
+
+/// Makes the slot of result `k`.
+fn result(cx: &mut LowerCx<'_>, k: usize) -> Result<SlotId, Diag> {
+    match dense(cx, cx.output_value(k)?)? {
+        Some(_) => Ok(cx.output(k)?.slot),
+        None => cx.output_object(k),
+    }
+}
+
+fn operands(cx: &mut LowerCx<'_>, from: usize) -> Result<Vec<SlotId>, Diag> {
+    (from..cx.node().inputs.len())
+        .map(|i| {
+            let v = cx.input_value(i)?;
+            cx.slot(v)
+        })
+        .collect()
+}
+
+pub(super) fn lower_if(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
+    let known = known_symbols(cx);
+    let cond = cx.input(0)?.slot;
+    let params = operands(cx, 1)?;
+    let count = cx.node().outputs.len();
+    let results: Vec<SlotId> = (0..count).map(|k| result(cx, k)).collect::<Result<_, _>>()?;
+    let regions: Vec<RegionId> = cx.node().regions.clone();
+    let first = cx.now() + 1;
+    let mut blocks = Vec::new();
+    for r in regions {
+        let (block, made) = cx.region(r, &params)?;
+        cx.append_to(block, |cx| {
+            for (k, (slot, inner)) in results.iter().zip(&made).enumerate() {
+                let v = cx.graph.region(r).results[k];
+                let outer = dense(cx, cx.output_value(k)?)?.unwrap_or_default();
+                let dims = dense(cx, v)?.unwrap_or_default();
+                for (o, i) in outer.iter().zip(&dims) {
+                    if own_symbol(cx, &known, o).is_some() {
+                        cx.let_(o, i);
+                    } else {
+                        cx.require_equal(o, i, "a branch gives a result of another shape");
+                    }
+                }
+                cx.copy(*slot, *inner);
+            }
+            cx.count("if.regions", &Dim::Const(1));
+            Ok(())
+        })?;
+        blocks.push(block);
+    }
+    let [then_, else_] = blocks[..] else {
+        return Err(Diag::error("internal-lower", "an `if` needs two regions"));
+    };
+    cx.step(Step::If { cond: plan::Value::Slot(cond), then_, else_ });
+    for s in &results {
+        cx.keep_since(*s, first - 1);
+    }
+    // What both branches read must outlive the first of them.
+    cx.extend_over_loop(first);
+    Ok(())
+}
+
+pub(super) fn lower_loop(cx: &mut LowerCx<'_>, op: &Loop) -> Result<(), Diag> {
+    let known = known_symbols(cx);
+    let region =
+        *cx.node().regions.first().ok_or_else(|| Diag::error("internal-lower", "a `loop` needs a region"))?;
+    let inner = cx.graph.region(region).params.clone();
+    let yields = cx.graph.region(region).results.clone();
+    let trip = match (cx.has(0), cx.ints(0).as_deref()) {
+        (false, _) => None,
+        (_, Some([n])) => Some(plan::Value::Expr(cx.expr(n))),
+        _ => Some(plan::Value::Slot(cx.input(0)?.slot)),
+    };
+    let cond = cx.opt_input(1)?.map(|c| plan::Value::Slot(c.slot));
+    let start = cx.now();
+    let iter = cx.temp(planish_ir::DType::I64, &[]).slot;
+    let inits = operands(cx, 2)?;
+    let mut params = vec![iter];
+    let mut carried = Vec::new();
+    let own = |cx: &LowerCx<'_>, dims: &[Dim]| -> Vec<(SymId, u32)> {
+        let with_axis = dims.iter().enumerate();
+        with_axis.filter_map(|(i, d)| Some((own_symbol(cx, &known, d)?, i as u32))).collect()
+    };
+    let plan_syms = |cx: &mut LowerCx<'_>, list: Vec<(SymId, u32)>| -> Vec<(plan::SymId, u32)> {
+        list.into_iter().map(|(s, axis)| (cx.sym(s), axis)).collect()
+    };
+    for (k, init) in inits.iter().take(op.carried).enumerate() {
+        let (param, result, syms, result_syms) = match dense(cx, inner[1 + k])? {
+            Some(dims) => {
+                let (dtype, _) = cx.tensor_type(inner[1 + k])?;
+                let syms = own(cx, &dims);
+                let param = cx.temp(dtype, &dims).slot;
+                let out = dense(cx, cx.output_value(k)?)?.unwrap_or_default();
+                let result_syms = own(cx, &out);
+                if out == dims {
+                    cx.set_output(k, param)?;
+                    (param, param, syms, Vec::new())
+                } else {
+                    (param, cx.output(k)?.slot, syms, result_syms)
+                }
+            }
+            None => {
+                let param = cx.object_slot();
+                cx.set_output(k, param)?;
+                (param, param, Vec::new(), Vec::new())
+            }
+        };
+        params.push(param);
+        let (syms, result_syms) = (plan_syms(cx, syms), plan_syms(cx, result_syms));
+        carried.push(Carried { init: *init, param, yielded: param, result, syms, result_syms });
+    }
+    params.extend(&inits[op.carried.min(inits.len())..]);
+    let mut scans = Vec::new();
+    for k in 0..op.scans {
+        let v = cx.output_value(op.carried + k)?;
+        let dims = dense(cx, v)?.ok_or_else(|| Diag::unsupported("a loop that stacks strings"))?;
+        let syms = own(cx, &dims);
+        let result = cx.output(op.carried + k)?.slot;
+        scans.push(ScanOut { yielded: result, result, result_syms: plan_syms(cx, syms) });
+    }
+    let first = cx.now() + 1;
+    let (body, made) = cx.region(region, &params)?;
+    cx.append_to(body, |cx| {
+        cx.count("loop.iterations", &Dim::Const(1));
+        Ok(())
+    })?;
+    let given = usize::from(op.conditional);
+    if made.len() != given + op.carried + op.scans || yields.len() != made.len() {
+        return Err(Diag::error("internal-lower", "the region of a `loop` gives another number of results"));
+    }
+    for (k, c) in carried.iter_mut().enumerate() {
+        c.yielded = made[given + k];
+    }
+    for (k, s) in scans.iter_mut().enumerate() {
+        s.yielded = made[given + op.carried + k];
+    }
+    let body_cond = op.conditional.then(|| plan::Value::Slot(made[0]));
+    let kept: Vec<SlotId> = params
+        .iter()
+        .copied()
+        .chain(carried.iter().map(|c| c.result))
+        .chain(scans.iter().map(|s| s.result))
+        .collect();
+    let step = plan::Loop {
+        trip,
+        cond,
+        iter: Some(iter),
+        iter_sym: None,
+        body,
+        body_cond,
+        carried,
+        scans,
+        count_sym: None,
+    };
+    cx.step(Step::Loop(Box::new(step)));
+    for s in kept {
+        cx.keep_since(s, start.min(first));
+    }
+    cx.extend_over_loop(first);
+    Ok(())
+}
