@@ -134,7 +134,7 @@ pub fn take<T: AttrValue>(pairs: &mut Vec<(String, String)>, name: &str) -> Resu
 
 /// Declares the struct of an operation with its typed fields, printable and readable.
 ///
-/// ```ignore
+/// ```text
 /// op_struct! {
 ///     /// Concatenation along an axis.
 ///     Concat { axis: usize }

@@ -90,7 +90,7 @@ pub trait Pass {
 
 /// Declares a pass: a struct with its options, and the metadata.
 ///
-/// ```ignore
+/// ```text
 /// declare_pass! {
 ///     /// Removes nodes whose results nobody uses.
 ///     pub struct EliminateDead = { name: "eliminate-dead", kind: Exact, options: [] }

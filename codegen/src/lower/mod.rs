@@ -11,7 +11,7 @@
 //! from use: a slot lives from its first to its last step.
 //!
 //! # Kernels
-//! ```ignore
+//! ```text
 //! // y = 2 x, over all elements in chunks
 //! let (x, y) = (cx.input(0)?, cx.output(0)?);
 //! let n = Dim::product(&y.dims);
