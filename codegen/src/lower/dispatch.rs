@@ -1,10 +1,16 @@
 //! The exhaustive match from graph operations to lowering functions.
 
 use super::cx::LowerCx;
-use super::{contraction, control, elementwise, nn, objects, quantised, reshape, trees};
+use super::{
+    contraction, control, elementwise, indexing, movement, nn, objects, quantised, reduce, reshape, trees,
+};
 use planish_ir::{Diag, Op};
 
 pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
+    // Shape arithmetic needs no kernel of its own.
+    if !matches!(op, Op::Const(_)) && movement::lower_content(cx)? {
+        return Ok(());
+    }
     match op {
         // Constants get a slot when they are used.
         Op::Const(_) => Ok(()),
@@ -33,6 +39,25 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::OptionalGet(_) => objects::lower_get(cx),
         Op::OptionalHas(_) => objects::lower_has(cx),
         Op::TreeEnsemble(t) => trees::lower_tree_ensemble(cx, t),
+        // Shape and data movement.
+        Op::Shape(_) => movement::lower_shape(cx),
+        Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_) | Op::BitCast(_) => movement::lower_view(cx),
+        Op::Transpose(t) => movement::lower_transpose(cx, t),
+        Op::Expand(_) => movement::lower_expand(cx),
+        Op::Concat(c) => movement::lower_concat(cx, c.axis),
+        Op::Split(s) => movement::lower_split(cx, s),
+        Op::Tile(_) => movement::lower_tile(cx),
+        Op::Slice(_) => movement::lower_slice(cx),
+        Op::Pad(p) => movement::lower_pad(cx, p),
+        Op::Gather(g) => indexing::lower_gather(cx, g),
+        Op::GatherElements(g) => indexing::lower_gather_elements(cx, g),
+        Op::GatherNd(g) => indexing::lower_gather_nd(cx, g),
+        Op::ScatterElements(s) => indexing::lower_scatter_elements(cx, s),
+        Op::ScatterNd(s) => indexing::lower_scatter_nd(cx, s),
+        Op::TensorScatter(t) => indexing::lower_tensor_scatter(cx, t),
+        Op::ReverseSequence(r) => indexing::lower_reverse_sequence(cx, r),
+        // Reductions.
+        Op::Reduce(r) => reduce::lower_reduce(cx, r),
         // An operation without a line here has no kernel yet; `planish ops` lists which have one.
         #[allow(unreachable_patterns)]
         other => Err(Diag::error("unsupported-op", format!("`{}` has no kernel", other.name()))),

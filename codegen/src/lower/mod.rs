@@ -48,10 +48,16 @@ mod dispatch;
 mod elem;
 mod elementwise;
 mod finish;
+mod indexing;
 mod launch;
+mod movement;
+#[cfg(test)]
+mod movement_tests;
+mod nest;
 mod nn;
 mod objects;
 mod quantised;
+mod reduce;
 #[cfg(test)]
 mod region_tests;
 mod reshape;

@@ -81,7 +81,10 @@ impl ReduceKind {
             ReduceKind::Min => v.iter().copied().fold(range.1, i128::min),
             ReduceKind::L1 => sum(i128::abs),
             ReduceKind::SumSquare => v.iter().fold(0, |a, b| wrap(a + wrap(*b * *b))),
-            ReduceKind::L2 => (v.iter().map(|x| (*x as f64) * (*x as f64)).sum::<f64>()).sqrt() as i128,
+            ReduceKind::L2 => {
+                let square: f64 = v.iter().map(|x| (*x as f64) * (*x as f64)).sum();
+                (square.sqrt() as i128).clamp(range.0, range.1)
+            }
             ReduceKind::LogSum => (sum(|x| x) as f64).ln() as i128,
             ReduceKind::LogSumExp => 0,
         }

@@ -1,0 +1,201 @@
+//! Lowered data movement, indexing and reductions against the graph interpreter, with operands known as constants, by
+//! their dims, and by their ranks only.
+
+use crate::engine::KernelInterpreter;
+use crate::kernel::TargetSpec;
+use planish_ir::op::concat::{Concat, Pad, PadMode, Split, Tile};
+use planish_ir::op::gather::{Gather, GatherElements, GatherNd};
+use planish_ir::op::reduce::{Reduce, ReduceKind};
+use planish_ir::op::scatter::{Reduction, ScatterElements, ScatterNd, TensorScatter};
+use planish_ir::op::select::ReverseSequence;
+use planish_ir::op::slice::Slice;
+use planish_ir::op::views::{Expand, Flatten, Transpose};
+use planish_ir::{
+    DType, Diag, Dim, Editor, Engine, Graph, Op, PrepareOptions, Tensor, TensorType, Type, Value, interp,
+};
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Known {
+    /// Integers are constants.
+    Integers,
+    /// Dims are numbers.
+    Dims,
+    /// Dims are symbols.
+    Ranks,
+}
+
+/// Runs one operation lowered and interpreted.
+pub(super) fn agree(op: impl Into<Op>, inputs: &[Tensor]) -> Result<(), Diag> {
+    let op = op.into();
+    for known in [Known::Integers, Known::Dims, Known::Ranks] {
+        agree_knowing(&op, inputs, known)?;
+    }
+    Ok(())
+}
+
+fn agree_knowing(op: &Op, inputs: &[Tensor], known: Known) -> Result<(), Diag> {
+    let mut graph = Graph::new("test");
+    let mut e = Editor::new(&mut graph);
+    let (mut operands, mut args) = (Vec::new(), Vec::new());
+    for (i, t) in inputs.iter().enumerate() {
+        if known == Known::Integers && t.dtype() == DType::I64 && i > 0 {
+            operands.push(Some(e.constant(t.clone())?));
+            continue;
+        }
+        let mut ty = t.ty();
+        if known == Known::Ranks && t.dtype() != DType::I64 {
+            let dims = (0..t.rank()).map(|a| Dim::from(e.graph_mut().symbols.named(&format!("n{i}_{a}"))));
+            ty = TensorType::new(t.dtype(), dims.collect());
+        }
+        operands.push(Some(e.input(&format!("x{i}"), Type::from(ty))));
+        args.push(Value::from(t.clone()));
+    }
+    let results = e.node(op.clone(), &operands)?;
+    for v in &results {
+        e.output(*v, None);
+    }
+    let want = interp::run(&graph, args.clone())?.values;
+    for target in [TargetSpec::generic128(), TargetSpec::x86_64_v4()] {
+        let engine = KernelInterpreter { target };
+        let program = engine.prepare(&graph, &PrepareOptions::default()).map_err(|mut d| d.swap_remove(0))?;
+        let given: Vec<_> = args.iter().cloned().map(Some).collect();
+        let got = program.session()?.run(&given)?.values;
+        for (g, w) in got.iter().zip(&want) {
+            let (g, w) = (g.tensor()?, w.tensor()?);
+            assert_eq!((g.dtype(), g.shape()), (w.dtype(), w.shape()), "{op:?} {known:?}");
+            for (x, y) in g.to_f64().iter().zip(w.to_f64()) {
+                let near = (x - y).abs() <= 1e-5 * y.abs().max(1.0);
+                assert!(near || *x == y || x.is_nan() && y.is_nan(), "{op:?} {known:?}: {x} is not {y}");
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn f(shape: &[usize]) -> Tensor {
+    let n: usize = shape.iter().product();
+    let v: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin() * 4.0).collect();
+    Tensor::f32s(shape, &v).unwrap_or_else(|d| panic!("{d}"))
+}
+
+pub(super) fn i(shape: &[usize], v: &[i64]) -> Tensor {
+    Tensor::vec_i64(v).reshaped(shape).unwrap_or_else(|d| panic!("{d}"))
+}
+
+pub(super) fn of(d: DType, shape: &[usize], v: &[i128]) -> Tensor {
+    Tensor::ints(d, shape, v.to_vec()).unwrap_or_else(|d| panic!("{d}"))
+}
+
+#[test]
+fn axes_are_rearranged() -> Result<(), Diag> {
+    for perm in [vec![0, 2, 1, 3], vec![3, 2, 1, 0], vec![0, 2, 3, 1], vec![1, 0, 2, 3]] {
+        agree(Transpose { perm: perm.clone() }, &[f(&[2, 3, 17, 5])])?;
+        agree(Transpose { perm }, &[of(DType::I8, &[1, 2, 2, 3], &(0..12).collect::<Vec<_>>())])?;
+    }
+    agree(Transpose { perm: vec![1, 0] }, &[f(&[40, 0])])?;
+    agree(Flatten { axis: 2 }, &[f(&[2, 3, 4])])?;
+    agree(Expand {}, &[f(&[3, 1]), i(&[3], &[2, 1, 20])])?;
+    agree(Expand {}, &[f(&[]), i(&[2], &[2, 3])])
+}
+
+#[test]
+fn blocks_are_joined_and_cut() -> Result<(), Diag> {
+    agree(Concat { axis: 1 }, &[f(&[2, 3, 2]), f(&[2, 0, 2]), f(&[2, 19, 2])])?;
+    agree(Concat { axis: 0 }, &[f(&[3]), f(&[1])])?;
+    agree(Split { axis: 1, parts: 3 }, &[f(&[2, 8, 3])])?;
+    agree(Split { axis: 0, parts: 2 }, &[f(&[5, 3]), i(&[2], &[1, 4])])?;
+    agree(Split { axis: 1, parts: 2 }, &[f(&[2, 5]), i(&[2], &[5, 0])])?;
+    agree(Tile {}, &[f(&[2, 1, 3]), i(&[3], &[2, 3, 2])])?;
+    agree(Tile {}, &[f(&[2]), i(&[1], &[0])])
+}
+
+#[test]
+fn slices_follow_the_interpreter() -> Result<(), Diag> {
+    let x = f(&[4, 20]);
+    let big = i64::MAX;
+    for (s, e, k) in [
+        ([1, 2], [3, 17], [1, 1]),
+        ([-3, -1], [big, 0], [2, -3]),
+        ([0, 0], [0, big], [1, 1]),
+        ([3, 100], [i64::MIN, i64::MIN], [-1, -1]),
+        ([0, 5], [big, -5], [i64::MAX, 4]),
+    ] {
+        agree(Slice {}, &[x.clone(), i(&[2], &s), i(&[2], &e), i(&[2], &[0, -1]), i(&[2], &k)])?;
+    }
+    agree(Slice {}, &[x.clone(), i(&[1], &[1]), i(&[1], &[3])])?;
+    agree(Slice {}, &[f(&[0, 3]), i(&[1], &[-1]), i(&[1], &[i64::MIN]), i(&[1], &[0]), i(&[1], &[-1])])
+}
+
+#[test]
+fn pads_follow_the_interpreter() -> Result<(), Diag> {
+    let x = f(&[3, 4]);
+    for mode in [PadMode::Constant, PadMode::Reflect, PadMode::Edge, PadMode::Wrap] {
+        agree(Pad { mode }, &[x.clone(), i(&[4], &[1, 2, 0, 3])])?;
+        agree(Pad { mode }, &[x.clone(), i(&[4], &[-1, 0, 2, -2])])?;
+        agree(Pad { mode }, &[f(&[1]), i(&[2], &[3, 3])])?;
+    }
+    let value = f(&[1]);
+    agree(Pad { mode: PadMode::Constant }, &[x, i(&[2], &[2, 1]), value, i(&[1], &[-1])])
+}
+
+#[test]
+fn elements_are_gathered() -> Result<(), Diag> {
+    let x = f(&[3, 4, 5]);
+    for axis in 0..3 {
+        agree(Gather { axis }, &[x.clone(), i(&[2, 2], &[0, -1, 2, 1])])?;
+    }
+    agree(Gather { axis: 0 }, &[f(&[3]), of(DType::I32, &[], &[-2])])?;
+    agree(GatherElements { axis: 1 }, &[x.clone(), i(&[2, 2, 5], &[0; 20])])?;
+    agree(GatherElements { axis: 2 }, &[f(&[2, 3]).reshaped(&[1, 2, 3])?, i(&[1, 2, 2], &[2, -3, 0, 1])])?;
+    agree(GatherNd { batch_dims: 0 }, &[x.clone(), i(&[2, 2], &[0, 1, -1, -1])])?;
+    agree(GatherNd { batch_dims: 0 }, &[x.clone(), i(&[2, 3], &[0, 1, 2, -1, -1, -1])])?;
+    agree(GatherNd { batch_dims: 1 }, &[x, i(&[3, 1], &[3, 0, -1])])?;
+    agree(ReverseSequence { batch_axis: 0, time_axis: 1 }, &[f(&[2, 4, 3]), i(&[2], &[1, 4])])?;
+    let bad = agree(Gather { axis: 0 }, &[f(&[3]), i(&[1], &[3])]);
+    assert_eq!(bad.err().map(|d| d.id), Some("index-out-of-range"));
+    Ok(())
+}
+
+#[test]
+fn elements_are_scattered() -> Result<(), Diag> {
+    let x = f(&[3, 4]);
+    for reduction in [Reduction::None, Reduction::Add, Reduction::Mul, Reduction::Min, Reduction::Max] {
+        let at = i(&[2, 2], &[0, 3, 1, -3]);
+        agree(ScatterElements { axis: 1, reduction }, &[x.clone(), at, f(&[2, 2])])?;
+        agree(ScatterNd { reduction }, &[x.clone(), i(&[3, 1], &[0, 2, 0]), f(&[3, 4])])?;
+        agree(ScatterNd { reduction }, &[x.clone(), i(&[2, 2], &[0, 2, -1, 1]), f(&[2])])?;
+    }
+    agree(TensorScatter { axis: 1, circular: true }, &[f(&[2, 5]), f(&[2, 3]), i(&[2], &[4, 1])])?;
+    agree(TensorScatter { axis: 1, circular: false }, &[f(&[2, 5, 2]), f(&[2, 3, 2])])
+}
+
+#[test]
+fn reductions_follow_the_interpreter() -> Result<(), Diag> {
+    for kind in ReduceKind::ALL {
+        for keepdims in [true, false] {
+            for axes in [None, Some(vec![0]), Some(vec![1]), Some(vec![2]), Some(vec![0, 2]), Some(vec![])] {
+                let op = Reduce { kind: *kind, axes, keepdims, noop_empty: false };
+                let mut x = f(&[3, 4, 21]);
+                if *kind == ReduceKind::LogSum {
+                    x = Tensor::f32s(
+                        &[3, 4, 21],
+                        &x.to_f64().iter().map(|v| v.abs() as f32).collect::<Vec<_>>(),
+                    )?;
+                }
+                agree(op.clone(), &[x])?;
+                agree(op, &[f(&[2, 0, 3])])?;
+            }
+            let op = Reduce { kind: *kind, axes: None, keepdims, noop_empty: true };
+            agree(op.clone(), &[f(&[2, 3, 4]), i(&[2], &[-1, 0])])?;
+            agree(op, &[f(&[2, 3]), i(&[0], &[])])?;
+        }
+        if !matches!(kind, ReduceKind::LogSumExp | ReduceKind::LogSum) {
+            for d in [DType::I8, DType::U8, DType::I32, DType::I64] {
+                let op = Reduce { kind: *kind, axes: Some(vec![1]), keepdims: false, noop_empty: false };
+                let v: Vec<i128> = (0..40).map(|v| v * 7 % 100).collect();
+                agree(op, &[of(d, &[2, 20], &v)])?;
+            }
+        }
+    }
+    Ok(())
+}
