@@ -103,3 +103,13 @@ pub(crate) fn scalar(name: &str, dtype: i32, v: i64) -> TensorProto {
     }
     t
 }
+
+pub(crate) fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    let kind = Some(AttributeType::Ints as i32);
+    AttributeProto {
+        name: Some(name.into()),
+        ints: values.to_vec(),
+        r#type: kind,
+        ..AttributeProto::default()
+    }
+}

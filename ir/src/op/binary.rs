@@ -188,19 +188,28 @@ impl BinaryKind {
         }
     }
     fn apply_dim(self, a: &Dim, b: &Dim) -> Option<Dim> {
+        let flag = |x: bool| Some(i64::from(x).into());
+        let difference = || a.sub(b).as_const();
         match self {
             BinaryKind::Add => Some(a.add(b)),
             BinaryKind::Sub => Some(a.sub(b)),
             BinaryKind::Mul => Some(a.mul(b)),
+            BinaryKind::Div if a.as_const().is_some() && b.as_const().is_some() => {
+                a.as_const()?.checked_div(b.as_const()?).map(Dim::from)
+            }
             // Rounding towards 0 and towards minus infinity agree for dims, which are not negative.
             BinaryKind::Div if b.as_const().is_some_and(|b| b > 0) => Some(a.floor_div(b)),
             BinaryKind::Mod if b.as_const().is_some_and(|b| b > 0) => Some(a.modulo(b)),
             BinaryKind::Min => Some(a.smaller(b)),
             BinaryKind::Max => Some(a.larger(b)),
-            BinaryKind::Equal => match a.sub(b).as_const() {
-                Some(d) => Some(i64::from(d == 0).into()),
-                None => None,
-            },
+            BinaryKind::Equal => flag(difference()? == 0),
+            BinaryKind::Less => flag(difference()? < 0),
+            BinaryKind::LessEqual => flag(difference()? <= 0),
+            BinaryKind::Greater => flag(difference()? > 0),
+            BinaryKind::GreaterEqual => flag(difference()? >= 0),
+            BinaryKind::And => flag(a.as_const()? != 0 && b.as_const()? != 0),
+            BinaryKind::Or => flag(a.as_const()? != 0 || b.as_const()? != 0),
+            BinaryKind::Xor => flag((a.as_const()? != 0) != (b.as_const()? != 0)),
             _ => None,
         }
     }

@@ -25,8 +25,16 @@ impl OpDef for Cast {
     }
     fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
         let ty = Type::from(TensorType { dtype: self.to, shape: cx.ty(0)?.shape.clone(), quant: None });
-        let exact = cx.dtype(0)?.is_int() && matches!(self.to, DType::I64 | DType::I32);
-        Ok(vec![Fact { ty, content: if exact { cx.ints(0) } else { None } }])
+        let from = cx.dtype(0)?;
+        let whole = from.is_int() || from == DType::Bool;
+        let content = match self.to {
+            DType::I64 | DType::I32 if whole => cx.ints(0),
+            DType::Bool if whole => cx
+                .ints(0)
+                .and_then(|v| v.iter().map(|d| Some(i64::from(d.as_const()? != 0).into())).collect()),
+            _ => None,
+        };
+        Ok(vec![Fact { ty, content }])
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         Ok(vec![cast(cx.tensor(0)?, self.to, self.saturate)?.into()])

@@ -219,6 +219,9 @@ impl OpDef for Unary {
         let dtype = if self.kind.is_predicate() { DType::Bool } else { d };
         let ty = Type::from(TensorType { dtype, shape: cx.ty(0)?.shape.clone(), quant: None });
         let content = match self.kind {
+            UnaryKind::Not => cx
+                .ints(0)
+                .and_then(|v| v.iter().map(|d| Some(i64::from(d.as_const()? == 0).into())).collect()),
             UnaryKind::Neg => cx.ints(0).map(|v| v.iter().map(|d| d.mul(&(-1i64).into())).collect()),
             _ => None,
         };

@@ -31,6 +31,10 @@ pub struct ImportCx<'g, 'm> {
     found: Vec<Diag>,
     /// Nodes that may still be built, repeated attempts at loop bodies included.
     nodes_left: u64,
+    /// Branches that are taken as known, by the label of their node.
+    assumed: HashMap<String, bool>,
+    /// Branches that what follows may depend on.
+    open: Vec<String>,
 }
 
 /// What stands for a formal input of a subgraph.
@@ -89,11 +93,29 @@ impl<'g, 'm> ImportCx<'g, 'm> {
             scopes: Vec::new(),
             found: Vec::new(),
             nodes_left: limits.nodes,
+            assumed: HashMap::new(),
+            open: Vec::new(),
         }
     }
 
-    pub(super) fn finish(self) -> Vec<Diag> {
-        self.found
+    /// Findings, and the branches for which [`ImportCx::branch_is_open`] was called.
+    pub(super) fn finish(self) -> (Vec<Diag>, Vec<String>) {
+        (self.found, self.open)
+    }
+
+    /// Takes the branches of these nodes as known.
+    pub(super) fn assume(&mut self, assumed: &[(String, bool)]) {
+        self.assumed = assumed.iter().cloned().collect();
+    }
+
+    /// Whether the first branch of a node is assumed to be taken, or the second.
+    pub(super) fn assumed(&self, node: &OnnxNode<'m>) -> Option<bool> {
+        self.assumed.get(&node.loc.label()).copied()
+    }
+
+    /// Notes that what follows may depend on which branch is taken.
+    pub(super) fn branch_is_open(&mut self, node: &OnnxNode<'m>) {
+        self.open.push(node.loc.label());
     }
 
     /// Records a finding that does not stop the current node.

@@ -98,13 +98,81 @@ pub fn import_model(
     let one = |e: OnnxError| vec![Diag::from(e)];
     let functions = Functions::new(model, &options.limits).map_err(one)?;
     let mut external = ExternalData::new(path, &options.external, &options.limits).map_err(one)?;
+    let mut left = LARGEST_SEARCH;
+    let mut first = None;
+    let mut run = |assumed: &[(String, bool)]| {
+        left = left.checked_sub(1)?;
+        let made = attempt(model, &functions, &mut external, options, assumed);
+        if let Err((found, _)) = &made {
+            first.get_or_insert_with(|| found.clone());
+        }
+        Some(made)
+    };
+    match search(&mut run, &mut Vec::new()) {
+        Search::Found(imported) => Ok(*imported),
+        Search::Impossible | Search::Unknown => Err(first.unwrap_or_default()),
+    }
+}
+
+/// The most imports of one model.
+const LARGEST_SEARCH: usize = 24;
+
+/// What comes of some assumptions about branches.
+enum Search {
+    Found(Box<Imported>),
+    /// A run in which the assumptions hold would fail.
+    Impossible,
+    Unknown,
+}
+
+type Attempt = Result<Imported, (Vec<Diag>, Vec<String>)>;
+
+/// The branches of an `If` may give tensors of different ranks, and what follows may only make sense for one of them. So
+/// each branch is assumed in turn. One is taken as known if the graph can be built with it, and cannot with the other for
+/// reasons that would also stop a run; what is merely unsupported is no such reason.
+fn search(
+    run: &mut dyn FnMut(&[(String, bool)]) -> Option<Attempt>,
+    assumed: &mut Vec<(String, bool)>,
+) -> Search {
+    let (found, open) = match run(assumed) {
+        None => return Search::Unknown,
+        Some(Ok(imported)) => return Search::Found(Box::new(imported)),
+        Some(Err(failed)) => failed,
+    };
+    let Some(name) = open.into_iter().find(|name| !assumed.iter().any(|(n, _)| n == name)) else {
+        let errors = found.iter().filter(|d| d.severity == Severity::Error);
+        let stops =
+            |d: &Diag| !d.is_unsupported() && !d.id.starts_with("limit") && !d.id.starts_with("internal");
+        return if errors.clone().all(stops) { Search::Impossible } else { Search::Unknown };
+    };
+    let mut with = |taken: bool| {
+        assumed.push((name.clone(), taken));
+        let found = search(run, assumed);
+        assumed.pop();
+        found
+    };
+    match (with(true), with(false)) {
+        (found @ Search::Found(_), Search::Impossible) | (Search::Impossible, found) => found,
+        _ => Search::Unknown,
+    }
+}
+
+/// One import. The error are the findings and the `If` nodes whose branches give different ranks.
+fn attempt(
+    model: &ModelProto,
+    functions: &Functions<'_>,
+    external: &mut ExternalData,
+    options: &ImportOptions,
+    assumed: &[(String, bool)],
+) -> Attempt {
     let name = model.graph.as_ref().map_or("", |g| g.name());
     let mut graph = Graph::new(if name.is_empty() { "main" } else { name });
-    let mut cx = ImportCx::new(&mut graph, model, &functions, &mut external, &options.limits);
+    let mut cx = ImportCx::new(&mut graph, model, functions, external, &options.limits);
+    cx.assume(assumed);
     let output_names = cx.model();
-    let found = cx.finish();
+    let (found, open) = cx.finish();
     if found.iter().any(|d| d.severity == Severity::Error) {
-        return Err(found);
+        return Err((found, open));
     }
     Ok(Imported { graph, output_names, info: info(model), warnings: found })
 }

@@ -251,3 +251,54 @@ fn problems_inside_subgraphs_are_reported_once() {
     let body = vec![node("Relu", &["a"], &["q"], vec![])];
     assert_eq!(import(&counted(body, &["go", "b"])).unwrap_err(), ["onnx-undefined-name"]);
 }
+
+/// `If(size of axis 0 of x == 1) { x without it } else { x }`, then something that only fits vectors.
+fn squeezed(follow: Vec<NodeProto>) -> ModelProto {
+    let mut nodes = vec![
+        node("Shape", &["x"], &["s"], vec![]),
+        node("Gather", &["s", "zero"], &["n"], vec![]),
+        node("Equal", &["n", "one"], &["c"], vec![]),
+        node(
+            "If",
+            &["c"],
+            &["r"],
+            vec![
+                graph("then_branch", vec![node("Squeeze", &["x", "axes"], &["t"], vec![])], &[], &["t"]),
+                graph("else_branch", vec![node("Identity", &["x"], &["e"], vec![])], &[], &["e"]),
+            ],
+        ),
+    ];
+    nodes.extend(follow);
+    let mut m = model(17, vec![value("x", &["N", "3"])], nodes, &["y"]);
+    let axes = TensorProto { dims: vec![1], ..scalar("axes", 7, 0) };
+    m.graph.as_mut().unwrap().initializer.extend([scalar("zero", 7, 0), scalar("one", 7, 1), axes]);
+    m
+}
+
+#[test]
+fn a_branch_is_assumed_only_where_the_other_could_not_run() {
+    // A bias of ten elements would not fit the rows of a matrix, and a vector has no second axis to be squeezed.
+    let only_vectors = squeezed(vec![
+        node("Unsqueeze", &["r", "axes"], &["u"], vec![]),
+        node("LSTM", &["u", "r", "r"], &["y"], vec![]),
+    ]);
+    assert!(import(&only_vectors).is_err(), "neither rank fits");
+    let matrix = squeezed(vec![node("Transpose", &["r"], &["y"], vec![ints("perm", &[1, 0])])]);
+    let imported = import(&matrix).unwrap();
+    assert_eq!(imported.warnings.iter().map(|d| d.id).collect::<Vec<_>>(), ["assumed-branch"]);
+    assert_eq!(
+        run(&matrix, &[(&[2, 3], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])])[0].1,
+        [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]
+    );
+    // Both ranks make sense here, so nothing is assumed, and the rank is unknown.
+    let either = squeezed(vec![node("Relu", &["r"], &["y"], vec![])]);
+    let g = import(&either).unwrap().graph;
+    assert_eq!(g.ty(g.outputs()[0]).display(&g.symbols).to_string(), "f32[..]");
+    // Where an operator is not supported, that says nothing about the branches.
+    let unknown = squeezed(vec![
+        node("NoSuchOp", &["r"], &["z"], vec![]),
+        node("Transpose", &["r"], &["y"], vec![ints("perm", &[1, 0])]),
+    ]);
+    let errors = import(&unknown).unwrap_err();
+    assert!(errors.contains(&"unsupported-op") && errors.contains(&"unsupported-rank"), "{errors:?}");
+}

@@ -24,6 +24,11 @@ fn known_flag(cx: &ImportCx<'_, '_>, v: ValueId) -> Option<bool> {
     }
 }
 
+/// One bool: without its axes of size 1.
+fn flag(cx: &mut ImportCx<'_, '_>, v: ValueId) -> Result<ValueId, Diag> {
+    if cx.rank(v).is_ok_and(|r| r > 0) { cx.reshape(v, &[]) } else { Ok(v) }
+}
+
 /// A branch that is known to be taken is built in place; the other one is not looked at then.
 fn branch<'m>(cx: &mut ImportCx<'_, 'm>, node: &OnnxNode<'m>) -> Made {
     let condition = node.input(0)?;
@@ -31,9 +36,22 @@ fn branch<'m>(cx: &mut ImportCx<'_, 'm>, node: &OnnxNode<'m>) -> Made {
     if let Some(taken) = known_flag(cx, condition) {
         return cx.inline(node, if taken { yes } else { no }, &[]);
     }
+    if let Some(taken) = cx.assumed(node) {
+        let which = if taken { "then" } else { "else" };
+        let text = format!("If: what follows fits the {which} branch only, which is assumed to be taken");
+        cx.report(Diag::warning("assumed-branch", text).at(node.loc.clone()));
+        return cx.inline(node, if taken { yes } else { no }, &[]);
+    }
+    let condition = flag(cx, condition)?;
     let (made, captured) = cx.subgraphs(node, &[(yes, Vec::new()), (no, Vec::new())])?;
     if made.iter().any(|m| m.outputs.len() < node.outputs.len()) {
         return Err(node.error("subgraph-arity", "a branch has fewer outputs than the node"));
+    }
+    if let [a, b] = &made[..] {
+        let rank = |cx: &ImportCx<'_, '_>, v: ValueId| cx.rank(v).ok();
+        if a.outputs.iter().zip(&b.outputs).any(|(a, b)| rank(cx, *a) != rank(cx, *b)) {
+            cx.branch_is_open(node);
+        }
     }
     for m in &made {
         for v in m.outputs.iter().take(node.outputs.len()) {
