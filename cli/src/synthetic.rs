@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn free_dims_get_sizes() -> std::result::Result<(), Box<dyn std::error::Error>> {
-        let text = "graph @main(v0: f32[N,3,H]) -> f32[N,3,H] {\n  return v0\n}\n";
+        let text = "planish-ir 1\ngraph @\"m\"(v0 \"x\": f32[N,3,H]) {\n  return v0 \"y\"\n}\n";
         let graph = match planish_ir::text::parse(text) {
             Ok(g) => g,
             Err(e) => return Err(e.to_string().into()),

@@ -1,11 +1,15 @@
 //! The commands, one module each.
 
+pub mod bench;
 pub mod check;
 pub mod compile;
+pub mod generate;
 pub mod inspect;
 pub mod optimize;
+pub mod reduce;
 pub mod reference;
 pub mod run;
+pub mod verify;
 pub mod worker;
 
 use crate::exit::Exit;
@@ -32,7 +36,12 @@ enum Verb {
     Optimize(optimize::Args),
     Compile(compile::Args),
     Run(run::Args),
+    Bench(bench::Args),
+    Verify(verify::Args),
+    Reduce(reduce::Args),
     Passes(reference::PassesArgs),
+    #[command(hide = true, name = "__generate")]
+    Generate(generate::Args),
     Ops(reference::OpsArgs),
     Targets(reference::TargetsArgs),
     Explain(reference::ExplainArgs),
@@ -86,6 +95,10 @@ fn dispatch(verb: &Verb, ui: &Ui) -> Result<Exit> {
         Verb::Check(args) => check::run(args, ui),
         Verb::Optimize(args) => optimize::run(args, ui),
         Verb::Passes(args) => reference::passes(args, ui),
+        Verb::Bench(args) => bench::run(args, ui),
+        Verb::Verify(args) => verify::run(args, ui),
+        Verb::Reduce(args) => reduce::run(args, ui),
+        Verb::Generate(args) => generate::run(args),
         Verb::Compile(args) => compile::run(args, ui),
         Verb::Inspect(args) => inspect::run(args, ui),
         Verb::Ops(args) => reference::ops(args, ui),

@@ -63,6 +63,11 @@ pub fn decode_optional(bytes: &Bytes, limits: &Limits) -> Result<OptionalProto, 
     decode(bytes)
 }
 
+/// The bytes of a model file.
+pub fn encode_model(model: &ModelProto) -> Vec<u8> {
+    model.encode_to_vec()
+}
+
 fn decode<M: Message + Default>(bytes: &Bytes) -> Result<M, OnnxError> {
     M::decode(bytes.clone())
         .map_err(|e| OnnxError::new("onnx-decode", format!("not a valid protobuf message: {e}")))

@@ -62,6 +62,16 @@ pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Exported, Vec<Di
     Ok(Exported { model: model.encode_to_vec(), external })
 }
 
+/// Declarations of the named values of the root region, for models that are cut there.
+pub fn declarations(graph: &Graph) -> Vec<(String, crate::proto::ValueInfoProto)> {
+    let results = graph.nodes_in(graph.root()).flat_map(|n| graph.node(n).outputs.iter());
+    let one = |v: &planish_ir::ValueId| {
+        let name = graph.value(*v).name.as_deref()?;
+        Some((name.to_string(), types::declare(name, graph.ty(*v), Some(&graph.symbols))))
+    };
+    results.filter_map(one).collect()
+}
+
 /// Exports `graph` as a message, with the parts of its external data file.
 pub fn export_model(
     graph: &Graph,
