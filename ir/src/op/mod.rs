@@ -43,6 +43,7 @@ pub mod strings;
 pub mod unary;
 mod util;
 pub mod views;
+pub mod vision;
 pub mod where_;
 pub mod window;
 
@@ -243,4 +244,7 @@ op_table! {
     LayerNorm => layer_norm::LayerNorm,
     Recurrent => recurrent::Recurrent,
     Resize => resize::Resize,
+    RoiAlign => vision::RoiAlign,
+    MaxRoiPool => vision::MaxRoiPool,
+    NonMaxSuppression => vision::NonMaxSuppression,
 }

@@ -18,7 +18,9 @@ mod parts;
 mod quantised;
 mod recurrent;
 mod reduce;
+mod regions;
 mod resize;
+mod sample;
 mod scan;
 mod sequences;
 mod shape;
@@ -43,6 +45,8 @@ pub(super) const FAMILIES: &[&[Entry]] = &[
     linear_attention::OPS,
     losses::OPS,
     recurrent::OPS,
+    regions::OPS,
+    sample::OPS,
     indexing::OPS,
     reduce::OPS,
     shape::OPS,

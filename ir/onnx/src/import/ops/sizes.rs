@@ -18,6 +18,8 @@ pub(super) enum Size {
     Times(usize, i64),
     /// The size of an axis divided by a number, rounded down.
     Over(usize, i64),
+    /// The size of an axis times a number, plus another.
+    Affine(usize, i64, i64),
     /// What remains; at most one.
     Rest,
 }
@@ -32,6 +34,7 @@ pub(super) fn size_vector(cx: &mut ImportCx<'_, '_>, x: ValueId, sizes: &[Size])
         Size::Axis(a) => axis(a).as_const(),
         Size::Times(a, k) => axis(a).mul(&k.into()).as_const(),
         Size::Over(a, k) => axis(a).floor_div(&k.into()).as_const(),
+        Size::Affine(a, k, c) => axis(a).mul(&k.into()).add(&c.into()).as_const(),
     };
     if let Some(all) = sizes.iter().map(known).collect::<Option<Vec<_>>>() {
         return cx.const_i64s(&all);
@@ -42,12 +45,18 @@ pub(super) fn size_vector(cx: &mut ImportCx<'_, '_>, x: ValueId, sizes: &[Size])
             parts.push(cx.const_i64s(&[v])?);
             continue;
         }
-        let (Size::Axis(a) | Size::Times(a, _) | Size::Over(a, _)) = *s else { continue };
+        let (Size::Axis(a) | Size::Times(a, _) | Size::Over(a, _) | Size::Affine(a, ..)) = *s else {
+            continue;
+        };
         let mut v = cx.op(Shape { start: a as i64, end: Some(a as i64 + 1) }, &[x])?;
-        if let Size::Times(_, k) | Size::Over(_, k) = *s {
+        if let Size::Times(_, k) | Size::Over(_, k) | Size::Affine(_, k, _) = *s {
             let k = cx.const_i64s(&[k])?;
-            let kind = if matches!(s, Size::Times(..)) { BinaryKind::Mul } else { BinaryKind::Div };
+            let kind = if !matches!(s, Size::Over(..)) { BinaryKind::Mul } else { BinaryKind::Div };
             v = cx.binary(kind, v, k)?;
+        }
+        if let Size::Affine(_, _, c) = *s {
+            let c = cx.const_i64s(&[c])?;
+            v = cx.binary(BinaryKind::Add, v, c)?;
         }
         parts.push(v);
     }
