@@ -8,7 +8,7 @@
 
 use crate::rng::Rng;
 use planish_ir::text;
-use planish_ir::{DType, Dim, Editor, Graph, Op, SymId, Tensor, Type, ValueId};
+use planish_ir::{DType, Dim, Editor, Graph, Op, SymId, Tensor, Type, Value, ValueId};
 use std::collections::BTreeMap;
 
 mod arrays;
@@ -101,6 +101,21 @@ pub fn sketches() -> impl Iterator<Item = Sketch> {
     };
     let (count, first) = (setting("PLANISH_TEST_GRAPHS", 300), setting("PLANISH_TEST_SEED", 1));
     (first..first + count).map(|seed| Sketch::random(seed, 1 + Rng::new(seed).below(14)))
+}
+
+/// Random values for the inputs of a graph, symbols bound to small numbers; inputs that are no tensors have none.
+pub fn inputs_for(graph: &Graph, seed: u64) -> Vec<Value> {
+    let mut rng = Rng::new(seed);
+    let bound: BTreeMap<SymId, i64> =
+        graph.symbols.iter().map(|(id, s)| (id, s.min.max(2) + (seed % 3) as i64)).collect();
+    let mut values_of = |v: &ValueId| {
+        let ty = graph.ty(*v).as_tensor()?;
+        let dims = ty.shape.as_ref()?.iter();
+        let shape: Option<Vec<usize>> =
+            dims.map(|d| usize::try_from(d.eval(&|s| bound.get(&s).copied())?).ok()).collect();
+        Some(values::random_tensor(&mut rng, ty.dtype, &shape?, Domain::Any).into())
+    };
+    graph.inputs().iter().filter_map(&mut values_of).collect()
 }
 
 impl Sketch {

@@ -1,0 +1,10 @@
+; run: fold-batch-norm,fold-constants,eliminate-dead
+; expect: nodes == 1
+planish-ir 1
+graph @"main"(v0 "x": f32[1,2,3,3]) {
+  v1 = const f32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+  v2 = conv{strides=[1, 1], dilations=[1, 1], pads=[0, 0, 0, 0], auto_pad=explicit, groups=1} v0, v1 : f32[1,2,3,3]
+  v3 = const f32[1,2,1,1] [0.5, 2.0]
+  v4 = binary{kind=mul} v2, v3 : f32[1,2,3,3]
+  return v4 "y"
+}

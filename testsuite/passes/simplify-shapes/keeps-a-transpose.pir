@@ -1,0 +1,7 @@
+; run: simplify-shapes
+; expect: ops transpose == 1
+planish-ir 1
+graph @"main"(v0 "x": f32[2,3]) {
+  v1 = transpose{perm=[1, 0]} v0 : f32[3,2]
+  return v1 "y"
+}
