@@ -369,15 +369,14 @@ impl<'g> LowerCx<'g> {
                 format!("a constant of shape {:?} takes {bytes} bytes, more than the budget leaves", c.shape),
             ));
         }
-        let slot = if c.dtype == DType::Str {
+        if c.dtype == DType::Str {
             let slot = self.object_slot();
             let t = c.decode()?;
             self.string_constant(slot, t.shape(), t.strings());
-            slot
-        } else {
-            let dims: Vec<Dim> = c.shape.iter().map(|d| Dim::from(*d)).collect();
-            self.weight(c.dtype, &dims, c.decode()?.bytes().clone()).slot
-        };
+            return Ok(slot);
+        }
+        let dims: Vec<Dim> = c.shape.iter().map(|d| Dim::from(*d)).collect();
+        let slot = self.weight(c.dtype, &dims, c.decode()?.bytes().clone()).slot;
         self.consts.insert(id, slot);
         Ok(slot)
     }

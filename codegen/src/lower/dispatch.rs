@@ -11,6 +11,9 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
     if !matches!(op, Op::Const(_)) && movement::lower_content(cx)? {
         return Ok(());
     }
+    if let Some(made) = objects::lower_object(cx, op) {
+        return made;
+    }
     match op {
         // Constants get a slot when they are used.
         Op::Const(_) => Ok(()),
@@ -30,14 +33,6 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Dequantize(q) => quantised::lower_dequantize(cx, q),
         Op::Quantize(q) => quantised::lower_quantize(cx, q),
         Op::MatMulInteger(_) => quantised::lower_matmul_integer(cx),
-        Op::Sequence(_) => objects::lower_sequence(cx),
-        Op::SequenceAt(_) => objects::lower_at(cx),
-        Op::SequenceInsert(_) => objects::lower_insert(cx),
-        Op::SequenceErase(_) => objects::lower_erase(cx),
-        Op::SequenceLength(_) => objects::lower_length(cx),
-        Op::Optional(_) => objects::lower_optional(cx),
-        Op::OptionalGet(_) => objects::lower_get(cx),
-        Op::OptionalHas(_) => objects::lower_has(cx),
         Op::TreeEnsemble(t) => trees::lower_tree_ensemble(cx, t),
         // Shape and data movement.
         Op::Shape(_) => movement::lower_shape(cx),

@@ -218,3 +218,69 @@ fn trees_are_walked_alike() -> Result<(), Diag> {
     }
     Ok(())
 }
+
+fn strings(v: &[&str]) -> Result<Value, Diag> {
+    Ok(Tensor::from_strings(vec![v.len()], v.iter().map(|s| s.to_string()).collect())?.into())
+}
+
+#[test]
+fn strings_go_through_the_library() -> Result<(), Diag> {
+    let body = "sym A 0.. data
+    graph @\"g\"(v0: str[3], v1: str[3], v2: i64[2], v15: bool[]) {
+      v3 = string-concat v0, v1 : str[3]
+      v4 = binary{kind=equal} v0, v1 : bool[3]
+      v5 = where v4, v0, v3 : str[3]
+      v6, v7 = string-split{delimiter=\"a\", maxsplit=none} v5 : str[3,A], i64[3]
+      v8 = where v4, v1, v0 : str[3]
+      v9 = gather{axis=0} v8, v2 : str[2]
+      v10 = label-encode v9, v0, v11, v12 : i64[2]
+      v13 = tf-idf{mode=tf, min_gram=1, max_gram=1, max_skip=0, starts=[0], columns=[1, 0, 2], weights=[]} v5, v1 : f32[3]
+      v14 = if v15, v9 (v16: str[2]) {
+        v20 = const str[1] [\"x\"]
+        v17 = binary{kind=equal} v16, v20 : bool[2]
+        yield v17
+      } (v18: str[2]) {
+        v21 = const str[1] [\"x\"]
+        v19 = binary{kind=equal} v18, v21 : bool[2]
+        yield v19
+      } : bool[2]
+      return v4, v7, v10, v13, v14
+    }";
+    let body = body.replace(
+        "v10 = label-encode",
+        "v11 = const i64[3] [5, 6, 7]
+      v12 = const i64[] [-1]
+      v10 = label-encode",
+    );
+    for flagged in [true, false] {
+        let inputs = vec![
+            strings(&["x", "banana", "c"])?,
+            strings(&["x", "a", "d"])?,
+            ints(DType::I64, &[2], |i| 2 - 2 * i)?,
+            flag(flagged)?,
+        ];
+        same(&body, inputs, 0.0)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn pieces_of_a_tensor_join_in_the_library() -> Result<(), Diag> {
+    let body = "sym A 0.. data
+    sym B 0.. data
+    graph @\"g\"(v0: f32[2,5], v9: i64[2]) {
+      v1 = const i64[] [2]
+      v2 = split-sequence{axis=1, keepdims=true} v0, v1 : seq<f32[2,A]>
+      v3 = concat-sequence{axis=-1, new_axis=false} v2 : f32[2,B]
+      v4 = unary{kind=neg} v3 : f32[2,B]
+      v6 = zip-map v0, v7 : seq<map<i64,f32[]>>
+      v8 = sequence-at v6, v1 : map<i64,f32[]>
+      v10 = dict-vectorize v8, v9 : f32[1,2]
+      return v4, v10
+    }";
+    let body = body
+        .replace("v6 = zip-map", "v7 = const i64[5] [1, 3, 5, 7, 9]\n      v6 = zip-map")
+        .replace("v6, v1", "v6, v11");
+    let body = body.replace("v8 = sequence-at", "v11 = const i64[] [1]\n      v8 = sequence-at");
+    same(&body, vec![ramp(&[2, 5])?, ints(DType::I64, &[2], |i| 3 + i)?], 0.0)
+}

@@ -5,7 +5,9 @@ use planish_ir::{Diag, ValueId};
 
 mod attention;
 mod batch_norm;
+mod contrib;
 mod control;
+mod dynamic_lstm;
 mod elementwise;
 mod indexing;
 mod layers;
@@ -27,6 +29,7 @@ mod shape;
 mod signal;
 mod sizes;
 mod text;
+mod training;
 mod windows;
 
 /// The results of a handler.
@@ -35,6 +38,7 @@ type Made = Result<Vec<ValueId>, Diag>;
 pub(super) const FAMILIES: &[&[Entry]] = &[
     attention::OPS,
     control::OPS,
+    contrib::OPS,
     elementwise::OPS,
     movement::OPS,
     batch_norm::OPS,
@@ -56,4 +60,5 @@ pub(super) const FAMILIES: &[&[Entry]] = &[
     scan::OPS,
     sequences::OPS,
     text::OPS,
+    training::OPS,
 ];

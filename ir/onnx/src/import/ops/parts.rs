@@ -122,13 +122,3 @@ pub(super) fn reshape_to(cx: &mut ImportCx<'_, '_>, x: ValueId, parts: &[ValueId
     let shape = concat(cx, parts, 0)?;
     cx.op(planish_ir::op::reshape::Reshape { allow_zero: false }, &[x, shape])
 }
-
-/// An axis attribute that must be within the rank of `x`.
-pub(super) fn axis_of(
-    cx: &ImportCx<'_, '_>,
-    node: &OnnxNode<'_>,
-    x: ValueId,
-    axis: i64,
-) -> Result<usize, Diag> {
-    planish_ir::op::normalize_axis(axis, cx.rank(x)?).map_err(|d| node.error(d.id, d.message))
-}

@@ -280,9 +280,3 @@ pub(super) fn scaled_product(
     let real = cx.cast(sums, DType::F32)?;
     mul(cx, real, factor)
 }
-
-/// A tensor of zeros with known dims.
-pub(super) fn zeros(cx: &mut ImportCx<'_, '_>, shape: &[usize]) -> Result<ValueId, Diag> {
-    let zero = Tensor::scalar(DType::F32, 0.0)?;
-    cx.ed.constant(planish_ir::Constant::splat(&zero, shape.to_vec())?)
-}

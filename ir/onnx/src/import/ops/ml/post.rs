@@ -139,8 +139,3 @@ pub(super) fn two_classes(
     };
     concat(cx, &[first, second], 1)
 }
-
-/// A vector as a matrix of one column.
-pub(super) fn column(cx: &mut ImportCx<'_, '_>, x: ValueId) -> Result<ValueId, Diag> {
-    unsqueeze(cx, x, &[1])
-}
