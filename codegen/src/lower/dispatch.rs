@@ -2,7 +2,8 @@
 
 use super::cx::LowerCx;
 use super::{
-    contraction, control, elementwise, indexing, movement, nn, objects, quantised, reduce, reshape, trees,
+    contraction, control, einsum, elementwise, generate, indexing, lines, movement, nn, objects, quantised,
+    reduce, reshape, trees,
 };
 use planish_ir::{Diag, Op};
 
@@ -51,7 +52,17 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::ScatterNd(s) => indexing::lower_scatter_nd(cx, s),
         Op::TensorScatter(t) => indexing::lower_tensor_scatter(cx, t),
         Op::ReverseSequence(r) => indexing::lower_reverse_sequence(cx, r),
-        // Reductions.
+        Op::Range(_) => generate::lower_range(cx),
+        Op::EyeLike(e) => generate::lower_eye(cx, e),
+        Op::Trilu(t) => generate::lower_trilu(cx, t),
+        Op::OneHot(o) => generate::lower_one_hot(cx, o),
+        Op::NonZero(_) => generate::lower_non_zero(cx),
+        Op::Compress(c) => generate::lower_compress(cx, c),
+        // Reductions, and work along lines.
+        Op::ArgReduce(a) => lines::lower_arg_reduce(cx, a),
+        Op::Cumulate(c) => lines::lower_cumulate(cx, c),
+        Op::TopK(t) => lines::lower_top_k(cx, t),
+        Op::Einsum(e) => einsum::lower_einsum(cx, e),
         Op::Reduce(r) => reduce::lower_reduce(cx, r),
         // An operation without a line here has no kernel yet; `planish ops` lists which have one.
         #[allow(unreachable_patterns)]

@@ -45,11 +45,14 @@ mod contraction;
 mod control;
 mod cx;
 mod dispatch;
+mod einsum;
 mod elem;
 mod elementwise;
 mod finish;
+mod generate;
 mod indexing;
 mod launch;
+mod lines;
 mod movement;
 #[cfg(test)]
 mod movement_tests;

@@ -199,3 +199,64 @@ fn reductions_follow_the_interpreter() -> Result<(), Diag> {
     }
     Ok(())
 }
+
+#[test]
+fn lines_follow_the_interpreter() -> Result<(), Diag> {
+    use planish_ir::op::reduce::Cumulate;
+    use planish_ir::op::sort::{ArgReduce, TopK};
+    let mut x = f(&[3, 5, 2]);
+    let ties = Tensor::f32s(&[2, 4], &[1.0, 3.0, 3.0, f32::NAN, -1.0, -1.0, f32::NAN, f32::NAN])?;
+    for flags in 0..8 {
+        let (p, q, r) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+        for axis in 0..3 {
+            agree(ArgReduce { largest: p, axis, keepdims: q, last: r }, &[x.clone()])?;
+            agree(
+                Cumulate { product: p, exclusive: q, reverse: r },
+                &[x.clone(), i(&[], &[axis as i64 - 3])],
+            )?;
+        }
+        agree(ArgReduce { largest: p, axis: 1, keepdims: q, last: r }, &[ties.clone()])?;
+        agree(TopK { axis: 1, largest: p }, &[ties.clone(), i(&[1], &[3])])?;
+        agree(TopK { axis: 1, largest: p }, &[x.clone(), i(&[1], &[flags % 5])])?;
+        x = Tensor::floats(DType::F16, x.shape(), x.to_f64())?;
+    }
+    let u = of(DType::U8, &[4], &[200, 3, 255, 3]);
+    agree(TopK { axis: 0, largest: true }, &[u.clone(), i(&[1], &[4])])?;
+    agree(Cumulate { product: true, exclusive: false, reverse: false }, &[u, i(&[], &[0])])
+}
+
+#[test]
+fn tensors_are_generated() -> Result<(), Diag> {
+    use planish_ir::op::generate::{EyeLike, OneHot, Range, Trilu};
+    use planish_ir::op::select::{Compress, NonZero};
+    for (s, e, k) in [(1, 10, 3), (5, -7, -4), (3, 3, 1), (0, 5, -1)] {
+        agree(Range {}, &[i(&[], &[s]), i(&[], &[e]), i(&[], &[k])])?;
+        let v = |x: i64| Tensor::f32s(&[], &[x as f32 * 0.5]);
+        agree(Range {}, &[v(s)?, v(e)?, v(k)?])?;
+    }
+    for k in [-1, 0, 2, 100] {
+        agree(EyeLike { dtype: DType::F16, k }, &[f(&[3, 4])])?;
+        for upper in [true, false] {
+            agree(Trilu { upper }, &[f(&[2, 3, 4]), i(&[], &[k])])?;
+        }
+    }
+    agree(Trilu { upper: true }, &[f(&[3, 3])])?;
+    agree(OneHot { axis: 1 }, &[i(&[3, 2], &[0, 1, -1, 5, 2, -9]), i(&[], &[4]), f(&[2])])?;
+    agree(OneHot { axis: 0 }, &[f(&[3]), i(&[1], &[3]), i(&[2], &[7, 8])])?;
+    agree(NonZero {}, &[of(DType::I8, &[2, 3], &[0, 1, 2, 0, 0, 3])])?;
+    agree(NonZero {}, &[f(&[0, 3])])?;
+    agree(Compress { axis: Some(1) }, &[f(&[2, 4, 3]), of(DType::Bool, &[3], &[1, 0, 1])])?;
+    agree(Compress { axis: None }, &[f(&[2, 4]), of(DType::Bool, &[8], &[1, 0, 1, 1, 0, 0, 0, 1])])
+}
+
+#[test]
+fn sums_of_products_follow_the_interpreter() -> Result<(), Diag> {
+    use planish_ir::op::einsum::Einsum;
+    let e = |s: &str| Einsum { equation: s.into() };
+    agree(e("bij,bjk->bik"), &[f(&[2, 3, 4]), f(&[2, 4, 5])])?;
+    agree(e("...ii->...i"), &[f(&[2, 3, 3])])?;
+    agree(e("ij->"), &[f(&[3, 5])])?;
+    agree(e("...ij,...jk"), &[f(&[2, 1, 3, 4]), f(&[5, 4, 2])])?;
+    agree(e("i,j,k->kij"), &[f(&[2]), f(&[3]), f(&[4])])?;
+    agree(e("ij,ij->i"), &[of(DType::I32, &[2, 2], &[1, 2, 3, 4]), of(DType::I32, &[2, 2], &[5, 6, 7, 8])])
+}
