@@ -164,3 +164,12 @@ fn lower_strings(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         other => Err(Diag::error("unsupported-op", format!("`{}` of strings has no kernel", other.name()))),
     }
 }
+
+/// Operands that are omitted before given ones have no place in the call.
+pub(super) fn lower_suppression(cx: &mut LowerCx<'_>, centered: bool) -> Result<(), Diag> {
+    let given = (0..5).filter(|i| cx.has(*i)).count();
+    if (0..given).any(|i| !cx.has(i)) {
+        return Err(Diag::unsupported("an omitted operand before a given one"));
+    }
+    call(cx, library::NON_MAX_SUPPRESSION, ints(&[i64::from(centered)]))
+}

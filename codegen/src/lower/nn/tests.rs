@@ -212,3 +212,22 @@ fn axes_are_resampled() -> Result<(), Diag> {
     }
     Ok(())
 }
+
+#[test]
+fn regions_of_images() -> Result<(), Diag> {
+    let rois = Tensor::f32s(&[3, 4], &[0.0, 0.0, 7.0, 5.0, 1.3, 2.1, 4.9, 3.7, -2.0, -3.0, 20.0, 30.0])?;
+    let batch = Tensor::vec_i64(&[0, 1, 0]);
+    for (max, sampling, half) in [("false", 2, "true"), ("true", 0, "false"), ("false", 0, "true")] {
+        let op = format!(
+            "v3 = roi-align{{max={max}, height=2, width=3, sampling={sampling}, scale=0.9, half_pixel={half}}} v0, v1, v2 \
+             : f32[3,2,2,3]"
+        );
+        let inputs = "v0: f32[2,2,6,8], v1: f32[3,4], v2: i64[3]";
+        let given = vec![ramp(&[2, 2, 6, 8])?, rois.clone().into(), batch.clone().into()];
+        same(&body(inputs, &op, "v3"), given, 1e-5)?;
+    }
+    let rois = Tensor::f32s(&[2, 5], &[1.0, 0.0, 0.0, 7.0, 5.0, 0.0, 2.5, 1.0, 3.0, 30.0])?;
+    let op = "v2 = max-roi-pool{height=2, width=3, scale=0.9} v0, v1 : f32[2,2,2,3]";
+    let given = vec![ramp(&[2, 2, 6, 8])?, rois.into()];
+    same(&body("v0: f32[2,2,6,8], v1: f32[2,5]", op, "v2"), given, 1e-6)
+}

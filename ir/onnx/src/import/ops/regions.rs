@@ -26,7 +26,13 @@ const SIZES: std::ops::RangeInclusive<i64> = 1..=1 << 20;
 
 fn suppression(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     let centered = node.int_in("center_point_box", 0, 0..=1)? == 1;
-    let inputs: Vec<_> = (0..5).map(|i| node.opt(i)).collect();
+    let mut inputs = node.inputs.clone();
+    // Defaults of omitted operands before given ones: no boxes at all, and no overlap.
+    for (i, default) in [(2, Tensor::vec_i64(&[0])), (3, Tensor::f32s(&[1], &[0.0])?)] {
+        if inputs.len() > i + 1 && inputs[i].is_none() {
+            inputs[i] = Some(cx.constant(default)?);
+        }
+    }
     cx.op_many(NonMaxSuppression { centered }, &inputs)
 }
 
