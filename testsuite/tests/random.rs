@@ -8,23 +8,31 @@ use planish_testsuite::differential::{Outcome, report, run};
 use planish_testsuite::smith::{RECIPES, Sketch, sketches};
 use std::collections::BTreeSet;
 
+/// Made by passes only, and so tested by the tests of passes.
+const FROM_PASSES: [&str; 1] = ["fused"];
+
 #[test]
 fn every_operation_has_a_recipe() {
     let covered: BTreeSet<&str> = RECIPES.iter().map(|recipe| recipe.op).collect();
     let all: BTreeSet<&str> = Op::table().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(all.difference(&covered).collect::<Vec<_>>(), Vec::<&&str>::new());
+    let absent: Vec<&str> =
+        all.difference(&covered).copied().filter(|op| !FROM_PASSES.contains(op)).collect();
+    assert_eq!(absent, Vec::<&str>::new());
 }
 
 /// A recipe that is always rejected tests nothing.
 #[test]
 fn every_recipe_succeeds_now_and_then() {
     let mut made = BTreeSet::new();
-    for seed in 0..400 {
+    for seed in 0..1500 {
         let built = Sketch::random(seed, 12).build();
         made.extend(built.graph.all_nodes().iter().map(|n| built.graph.node(*n).op.name()));
     }
-    let missing: Vec<&str> =
-        Op::table().into_iter().map(|(op, _)| op).filter(|op| !made.contains(op)).collect();
+    let missing: Vec<&str> = Op::table()
+        .into_iter()
+        .map(|(op, _)| op)
+        .filter(|op| !made.contains(op) && !FROM_PASSES.contains(op))
+        .collect();
     assert_eq!(missing, Vec::<&str>::new());
 }
 

@@ -196,6 +196,10 @@ pub(crate) fn layer_norm(s: &mut Smith) -> Option<Item> {
         return None;
     }
     let axis = s.rng.below(x.rank());
+    // The mean of nothing is not defined.
+    if x.shape[axis..].contains(&0) {
+        return None;
+    }
     let scale = (!s.rng.one_in(4)).then(|| s.get(dtype, &x.shape[axis..].to_vec(), Domain::Any));
     let bias = s.rng.one_in(2).then(|| s.get(dtype, &x.shape[axis..].to_vec(), Domain::Any));
     // A large epsilon: of nearly equal elements the quotient would amplify rounding errors.

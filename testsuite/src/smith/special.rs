@@ -233,3 +233,64 @@ pub(crate) fn maps(s: &mut Smith) -> Option<Item> {
     s.keep(&results, same(&x));
     None
 }
+
+/// Regions with corners on whole pixels of a feature map of 8 x 8.
+fn regions(s: &mut Smith, count: usize, with_batch: bool) -> Option<Item> {
+    let mut values = Vec::new();
+    for _ in 0..count {
+        if with_batch {
+            values.push(0.0);
+        }
+        let corner = [s.rng.below(4), s.rng.below(4)];
+        values.extend([corner[0] as f64, corner[1] as f64]);
+        values.extend([(corner[0] + 1 + s.rng.below(4)) as f64, (corner[1] + 1 + s.rng.below(4)) as f64]);
+    }
+    let width = if with_batch { 5 } else { 4 };
+    constant(s, DType::F32, &[count, width], Elems::F(values))
+}
+
+pub(crate) fn roi_align(s: &mut Smith) -> Option<Item> {
+    let (channels, count) = (1 + s.rng.below(3), 1 + s.rng.below(3));
+    let x = s.get(DType::F32, &[1, channels, 8, 8], Domain::Any);
+    let rois = regions(s, count, false)?;
+    let batch = int_vector(s, DType::I64, &vec![0; count])?;
+    let fields = [
+        ("max", s.rng.one_in(2).to_string()),
+        ("height", (1 + s.rng.below(3)).to_string()),
+        ("width", (1 + s.rng.below(3)).to_string()),
+        ("sampling", (1 + s.rng.below(2)).to_string()),
+        ("scale", "1.0".to_owned()),
+        ("half_pixel", s.rng.one_in(2).to_string()),
+    ];
+    s.emit1("roi-align", &fields, &[&x, &rois, &batch], Quality { exact: false, size: x.size })
+}
+
+pub(crate) fn max_roi_pool(s: &mut Smith) -> Option<Item> {
+    let (channels, count) = (1 + s.rng.below(3), 1 + s.rng.below(3));
+    let x = s.get(DType::F32, &[1, channels, 8, 8], Domain::Exact);
+    let rois = regions(s, count, true)?;
+    let fields = [
+        ("height", (1 + s.rng.below(2)).to_string()),
+        ("width", (1 + s.rng.below(2)).to_string()),
+        ("scale", "1.0".to_owned()),
+    ];
+    s.emit1("max-roi-pool", &fields, &[&x, &rois], same(&x))
+}
+
+pub(crate) fn non_max_suppression(s: &mut Smith) -> Option<Item> {
+    let (classes, boxes) = (1 + s.rng.below(2), 1 + s.rng.below(5));
+    let corners = regions(s, boxes, false)?;
+    let dims = s.ints(&[1, boxes as i64, 4]);
+    let corners =
+        s.emit_values("reshape", &[("allow_zero", "false".to_owned())], &[Some(corners.v), Some(dims.v)])?;
+    let scores = s.fresh(DType::F32, &[1, classes, boxes], Domain::Exact);
+    let most = s.rng.range(0, 3);
+    let most = s.int(most);
+    // 0.45 is no quotient of areas of small whole numbers, so that no comparison is a close call.
+    let overlap = constant(s, DType::F32, &[], Elems::F(vec![0.45]))?;
+    let centered = s.rng.one_in(3);
+    let operands = [Some(*corners.first()?), Some(scores.v), Some(most.v), Some(overlap.v)];
+    let results = s.emit_values("non-max-suppression", &[("centered", centered.to_string())], &operands)?;
+    s.keep(&results, Quality { exact: true, size: 16.0 });
+    None
+}
