@@ -127,6 +127,63 @@ fn shared_objects_export_one_function_and_load_together() {
     assert!(std::fs::read(&again).expect("file") == std::fs::read(d.join("liba.so")).expect("file"));
 }
 
+/// A Python with NumPy: the one in the path, or the one that the set-up makes.
+fn python_with_numpy() -> Option<std::path::PathBuf> {
+    let home = std::env::var_os("HOME").map(std::path::PathBuf::from).unwrap_or_default();
+    let candidates = ["python3".into(), home.join(".cache/planish/venv/bin/python")];
+    candidates
+        .into_iter()
+        .find(|p| Command::new(p).args(["-c", "import numpy"]).output().is_ok_and(|o| o.status.success()))
+}
+
+const SCRIPT: &str = r#"
+import threading
+import numpy as np, one, two
+x = np.arange(50, dtype=np.float32)
+want = x + np.arange(1, 51, dtype=np.float32)
+assert np.array_equal(one.run(None, {"x": x})[0], want)
+assert one.describe()["inputs"][0]["shape"] == ["n"]
+pool = one.Pool(2)
+failed = []
+def use(module):
+    try:
+        m = module.Model(pool=pool)
+        for k in range(100):
+            assert np.array_equal(m.run(["y"], {"x": x[: 1 + k % 50]})[0], want[: 1 + k % 50])
+    except BaseException as e:
+        failed.append(e)
+threads = [threading.Thread(target=use, args=(m,)) for m in (one, two) for _ in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+assert not failed, failed
+s = two.Model(states=[("y", "x")])
+start = np.zeros(3, dtype=np.float32)
+first = s.run(None, {"x": start})[0]
+assert np.array_equal(s.run(None, {})[0], 2 * first)
+for feeds, message in [({"x": x.astype(np.float64)}, "float32"), ({"z": x}, "no input"), ({}, "missing"),
+                       ({"x": np.zeros(101, np.float32)}, "1..=100")]:
+    try:
+        one.run(None, feeds)
+        raise SystemExit("accepted " + message)
+    except ValueError as e:
+        assert message in str(e), e
+print("fine")
+"#;
+
+#[test]
+fn python_modules_run_models_in_threads() {
+    let Some(python) = python_with_numpy().filter(|_| has("cc")) else { return };
+    let dir = tempfile::tempdir().expect("folder");
+    let d = dir.path();
+    for name in ["one", "two"] {
+        // Not `one.so`, which Python would take for an extension module and prefer to `one.py`.
+        let so = format!("lib{name}.so");
+        shared_object(name, &model(name), &d.join(&so)).expect("links");
+        std::fs::write(d.join(format!("{name}.py")), super::python(name, OsStr::new(&so))).expect("written");
+    }
+    assert_eq!(ok(Command::new(python).current_dir(d).args(["-B", "-c", SCRIPT])), "fine\n");
+}
+
 #[test]
 fn names_become_identifiers() {
     assert_eq!(identifier("resnet-50 v1.5"), "resnet_50_v1_5");

@@ -142,13 +142,12 @@ impl App {
             .collect();
         self.session.bind(&descs)?;
         for (i, v) in sample.values.iter().enumerate() {
-            match v {
-                Some(o) => match &**o {
+            if let Some(o) = v {
+                match &**o {
                     // SAFETY: the sample outlives the measurement.
                     Object::Tensor(t) => unsafe { self.session.set_input(i, t.data.as_ptr(), t.data.len())? },
                     _ => self.session.set_input_object(i, o.clone())?,
-                },
-                None => {}
+                }
             }
         }
         let duration = self.options.duration.unwrap_or(Duration::from_secs(5));

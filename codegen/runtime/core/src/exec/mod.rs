@@ -4,7 +4,9 @@
 //! Binding inputs checks them and plans the arena; a run then walks the blocks. A straight line of launches is
 //! resolved to functions and argument words once and reused while the symbols and addresses it used stay the same.
 mod assign;
+mod bind;
 mod memory;
+mod run;
 mod scope;
 mod segment;
 mod session;

@@ -1,14 +1,14 @@
 //! Sessions: binding inputs, running, reading outputs.
+use super::Program;
 use super::segment::Resolved;
-use super::{Home, Program};
-use crate::arena::{self, Layout, Want};
+use crate::arena::{Layout, Want};
 use crate::cpu::FlushGuard;
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result, fail};
 use crate::kernel::Ctx;
 use crate::mem::Buf;
 use crate::object::{Object, Tensor, dense_bytes};
-use crate::plan::{Expr, Exprs, Port, SlotId, SymId, ValueType};
+use crate::plan::{Exprs, Port, SlotId, ValueType};
 use crate::pool::Pool;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use core::ptr;
 
 /// Layouts of the arena that a session remembers.
-const LAYOUTS: usize = 8;
+pub(super) const LAYOUTS: usize = 8;
 
 /// How a session behaves.
 #[derive(Clone)]
@@ -74,9 +74,9 @@ pub enum OutputView<'a> {
 pub(super) struct InputState {
     pub(super) ptr: *const u8,
     pub(super) bytes: usize,
-    external: Option<(*const u8, usize)>,
-    object: Option<Arc<Object>>,
-    dims: Vec<i64>,
+    pub(super) external: Option<(*const u8, usize)>,
+    pub(super) object: Option<Arc<Object>>,
+    pub(super) dims: Vec<i64>,
 }
 
 pub(super) struct OutputState {
@@ -84,19 +84,19 @@ pub(super) struct OutputState {
     pub(super) capacity: usize,
     pub(super) external: Option<(*mut u8, usize)>,
     pub(super) own: Buf,
-    dims: Vec<i64>,
+    pub(super) dims: Vec<i64>,
     /// Where the result of the last run is.
-    result: *const u8,
-    bytes: usize,
+    pub(super) result: *const u8,
+    pub(super) bytes: usize,
 }
 
-struct State {
-    output: usize,
-    input: usize,
+pub(super) struct State {
+    pub(super) output: usize,
+    pub(super) input: usize,
     /// What the next run reads.
-    buf: Buf,
-    object: Option<Arc<Object>>,
-    dims: Option<Vec<i64>>,
+    pub(super) buf: Buf,
+    pub(super) object: Option<Arc<Object>>,
+    pub(super) dims: Option<Vec<i64>>,
 }
 
 /// The memory and the state of one caller of a program. Not shared between threads; may move between them.
@@ -111,7 +111,7 @@ pub struct Session {
     pub(super) arena: Buf,
     pub(super) offsets: Vec<usize>,
     pub(super) arena_bytes: Vec<usize>,
-    layouts: Vec<(Vec<Want>, Arc<Layout>)>,
+    pub(super) layouts: Vec<(Vec<Want>, Arc<Layout>)>,
     pub(super) heaps: Vec<Buf>,
     pub(super) objects: Vec<Option<Arc<Object>>>,
     pub(super) segments: Vec<Resolved>,
@@ -119,7 +119,7 @@ pub struct Session {
     pub(super) pointers: u64,
     /// Changes when everything has to be resolved again.
     pub(super) layout: u64,
-    states: Vec<State>,
+    pub(super) states: Vec<State>,
     pub(super) counters: Vec<u64>,
     pub(super) steps_left: u64,
     pub(super) ctx: Ctx,
@@ -241,152 +241,6 @@ impl Session {
         Ok(())
     }
 
-    /// With `resume`, a state that the session feeds in the next run has the dims of what it holds.
-    fn bind_dims(&mut self, p: &Program, descs: &[Option<Desc>], resume: bool) -> Result<()> {
-        for s in 0..p.plan.symbols.len() {
-            self.exprs.set(&p.plan.exprs, SymId(s as u32), None);
-        }
-        let mut shapes: Vec<Option<Vec<i64>>> = vec![None; descs.len()];
-        for (i, (port, desc)) in p.plan.inputs.iter().zip(descs).enumerate() {
-            let state = self.states.iter().find(|s| s.input == i);
-            let held =
-                state.and_then(|s| s.dims.clone()).filter(|_| resume && self.inputs[i].external.is_none());
-            shapes[i] = match (desc, state) {
-                _ if !port.ty.is_dense() => None,
-                _ if held.is_some() => held,
-                (Some(d), _) => {
-                    check_desc(port, d)?;
-                    Some(d.dims.clone())
-                }
-                (None, Some(s)) => s.dims.clone(),
-                (None, None) => fail!(Input, "the input {:?} is missing", port.name),
-            };
-            if let Some(dims) = &shapes[i] {
-                self.bind_symbols(p, port, dims)?;
-            }
-        }
-        // A state that is zero so far takes its shape from the other inputs, and where they do not say, the
-        // smallest one.
-        for (i, port) in p.plan.inputs.iter().enumerate() {
-            if !port.ty.is_dense() || shapes[i].is_some() {
-                continue;
-            }
-            for &d in port.dims.iter().flatten() {
-                if let Expr::Sym(s) = p.plan.exprs[d.index()]
-                    && self.exprs.symbol(s).is_none()
-                {
-                    self.exprs.set(&p.plan.exprs, s, Some(p.plan.symbols[s.index()].min.max(0)));
-                }
-            }
-            shapes[i] = Some(port.dims.iter().flatten().map(|&d| self.eval(p, d)).collect::<Result<_>>()?);
-        }
-        for (port, dims) in p.plan.inputs.iter().zip(&shapes) {
-            let Some(dims) = dims else { continue };
-            for (axis, (&e, &d)) in port.dims.iter().flatten().zip(dims).enumerate() {
-                let want = self.eval(p, e)?;
-                if want != d {
-                    fail!(
-                        Input,
-                        "the input {:?} has {d} at axis {axis}, but {} = {want} is needed",
-                        port.name,
-                        p.plan.show_expr(e)
-                    );
-                }
-            }
-        }
-        for (i, dims) in shapes.into_iter().enumerate() {
-            let port = &p.plan.inputs[i];
-            let ValueType::Tensor(dtype) = port.ty else { continue };
-            let Some(dims) = dims else { continue };
-            match dense_bytes(dtype, &dims) {
-                Some(n) => self.inputs[i].bytes = n as usize,
-                None => fail!(Input, "the input {:?} of shape {dims:?} is too large", port.name),
-            }
-            self.inputs[i].dims = dims;
-        }
-        self.place_arena(p)?;
-        for o in 0..self.outputs.len() {
-            self.outputs[o].dims.clear();
-            if p.known_outputs[o] {
-                for &d in p.plan.outputs[o].dims.iter().flatten() {
-                    let v = self.eval(p, d)?;
-                    self.outputs[o].dims.push(v);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn bind_symbols(&mut self, p: &Program, port: &Port, dims: &[i64]) -> Result<()> {
-        for (axis, (&e, &d)) in port.dims.iter().flatten().zip(dims).enumerate() {
-            let Expr::Sym(s) = p.plan.exprs[e.index()] else { continue };
-            let sym = &p.plan.symbols[s.index()];
-            if d < sym.min || d > sym.max {
-                let range = (sym.min, sym.max);
-                fail!(
-                    Input,
-                    "the input {:?} has {d} at axis {axis}, outside the range {}..={} of {:?}",
-                    port.name,
-                    range.0,
-                    range.1,
-                    sym.name
-                );
-            }
-            match self.exprs.symbol(s) {
-                Some(v) if v != d => fail!(
-                    Input,
-                    "the input {:?} has {d} at axis {axis}, but {:?} is {v} in another place",
-                    port.name,
-                    sym.name
-                ),
-                _ => self.exprs.set(&p.plan.exprs, s, Some(d)),
-            }
-        }
-        Ok(())
-    }
-
-    fn place_arena(&mut self, p: &Program) -> Result<()> {
-        let mut wants = Vec::with_capacity(p.arena.len());
-        for a in &p.arena {
-            let bytes = self.eval(p, a.bytes)?;
-            let Ok(bytes) = u64::try_from(bytes) else { fail!(Data, "a tensor would get {bytes} bytes") };
-            wants.push(Want { bytes, first: a.first, last: a.last });
-        }
-        let layout = match self.layouts.iter().position(|(w, _)| *w == wants) {
-            Some(k) => {
-                let found = self.layouts.remove(k);
-                self.layouts.push(found);
-                self.layouts[self.layouts.len() - 1].1.clone()
-            }
-            None => {
-                let Some(l) = arena::plan(&wants) else {
-                    fail!(Memory, "the model needs more than 2^63 bytes")
-                };
-                let l = Arc::new(l);
-                if self.layouts.len() == LAYOUTS {
-                    self.layouts.remove(0);
-                }
-                self.layouts.push((wants.clone(), l.clone()));
-                l
-            }
-        };
-        let total = usize::try_from(layout.total).unwrap_or(usize::MAX);
-        if total > self.options.max_memory {
-            fail!(
-                Memory,
-                "the model needs {total} bytes of memory, above the limit of {}",
-                self.options.max_memory
-            );
-        }
-        self.arena.reserve(total)?;
-        for (k, w) in wants.iter().enumerate() {
-            self.offsets[k] = layout.offsets[k] as usize;
-            self.arena_bytes[k] = w.bytes as usize;
-        }
-        self.layout += 1;
-        Ok(())
-    }
-
     /// Bytes of the arena.
     pub fn arena_len(&self) -> usize {
         self.arena.capacity()
@@ -482,137 +336,6 @@ impl Session {
         drop(flush);
         outcome?;
         self.finish(&p)
-    }
-
-    fn prepare(&mut self, p: &Program, given: &[Option<Desc>]) -> Result<()> {
-        let moved = |s: &State| {
-            let i = &self.inputs[s.input];
-            i.external.is_none() && s.dims.as_ref().is_some_and(|d| *d != i.dims)
-        };
-        if self.states.iter().any(moved) {
-            self.bind_dims(p, given, true)?;
-        }
-        for &s in &p.late_syms {
-            self.exprs.set(&p.plan.exprs, s, None);
-        }
-        for i in 0..self.inputs.len() {
-            let port = &p.plan.inputs[i];
-            if !port.ty.is_dense() {
-                let state = self.states.iter().find(|s| s.input == i);
-                let value = self.inputs[i].object.clone().or_else(|| state.and_then(|s| s.object.clone()));
-                self.objects[port.slot.index()] = match value {
-                    Some(v) => Some(v),
-                    None => Some(zero_object(port)?),
-                };
-                continue;
-            }
-            let bytes = self.inputs[i].bytes;
-            let ptr = match (self.inputs[i].external, self.states.iter_mut().find(|s| s.input == i)) {
-                (Some((ptr, _)), _) => ptr,
-                (None, Some(s)) => {
-                    s.buf.reserve(bytes)?;
-                    if s.dims.is_none() {
-                        // SAFETY: the buffer holds `bytes` bytes.
-                        unsafe { ptr::write_bytes(s.buf.ptr(), 0, bytes) };
-                    }
-                    s.buf.ptr().cast_const()
-                }
-                (None, None) => fail!(Input, "the input {:?} is missing", port.name),
-            };
-            if ptr != self.inputs[i].ptr {
-                self.inputs[i].ptr = ptr;
-                self.pointers += 1;
-            }
-        }
-        for o in 0..self.outputs.len() {
-            if !p.known_outputs[o] {
-                continue;
-            }
-            let out = &mut self.outputs[o];
-            let bytes = out_bytes(&p.plan.outputs[o], &out.dims)?;
-            let (ptr, capacity) = match out.external {
-                Some((ptr, capacity)) if capacity >= bytes => (ptr, capacity),
-                Some((_, capacity)) => {
-                    fail!(
-                        Buffer,
-                        "the output {:?} needs {bytes} bytes, the buffer has {capacity}",
-                        p.plan.outputs[o].name
-                    )
-                }
-                None => {
-                    if p.homes[p.plan.outputs[o].slot.index()] == Home::Output(o) {
-                        out.own.reserve(bytes)?;
-                    }
-                    (out.own.ptr(), out.own.capacity())
-                }
-            };
-            if out.ptr != ptr || out.capacity != capacity {
-                (out.ptr, out.capacity) = (ptr, capacity);
-                self.pointers += 1;
-            }
-        }
-        self.counters.fill(0);
-        self.steps_left = self.options.max_steps;
-        self.ctx = Ctx::default();
-        Ok(())
-    }
-
-    fn finish(&mut self, p: &Program) -> Result<()> {
-        for (o, port) in p.plan.outputs.iter().enumerate() {
-            if !port.ty.is_dense() {
-                continue;
-            }
-            let (_, bytes) = self.slot_bytes(p, port.slot)?;
-            if !p.known_outputs[o] {
-                self.outputs[o].dims.clear();
-                for &d in port.dims.iter().flatten() {
-                    let v = self.eval(p, d)?;
-                    self.outputs[o].dims.push(v);
-                }
-                // An empty result may never have been written.
-                self.ensure(p, port.slot, bytes, bytes)?;
-            }
-            let (ptr, have) = self.place(p, port.slot)?;
-            let out = &mut self.outputs[o];
-            if bytes > have {
-                fail!(Program, "the output {:?} of {bytes} bytes is in {have} bytes", port.name);
-            }
-            (out.result, out.bytes) = (ptr, bytes);
-            if let Some((to, capacity)) = out.external
-                && to != ptr
-            {
-                if bytes > capacity {
-                    fail!(
-                        Buffer,
-                        "the output {:?} needs {bytes} bytes, the buffer has {capacity}",
-                        port.name
-                    );
-                }
-                // SAFETY: the caller's buffer holds `capacity` bytes, the slot `bytes`.
-                unsafe { ptr::copy(ptr, to, bytes) };
-                out.result = to;
-            }
-        }
-        for k in 0..self.states.len() {
-            let (o, i) = (self.states[k].output, self.states[k].input);
-            let port = &p.plan.outputs[o];
-            if !port.ty.is_dense() {
-                self.states[k].object = self.objects[port.slot.index()].clone();
-                continue;
-            }
-            let (result, bytes) = (self.outputs[o].result, self.outputs[o].bytes);
-            let s = &mut self.states[k];
-            s.buf.reserve(bytes)?;
-            // SAFETY: the output of this run holds `bytes` bytes, and so does the state.
-            unsafe { ptr::copy(result, s.buf.ptr(), bytes) };
-            let dims = &self.outputs[o].dims;
-            if s.dims.as_ref() != Some(dims) {
-                s.dims = Some(dims.clone());
-            }
-            // The next run reads the state even where this one was given its start.
-            self.inputs[i].external = None;
-        }
-        Ok(())
     }
 
     /// Gives the start of a state: what the next run reads, until it writes its own.
@@ -717,7 +440,7 @@ impl Session {
     }
 }
 
-fn check_desc(port: &Port, d: &Desc) -> Result<()> {
+pub(super) fn check_desc(port: &Port, d: &Desc) -> Result<()> {
     let ValueType::Tensor(want) = port.ty else {
         fail!(Input, "the input {:?} must be {}", port.name, port.ty)
     };
@@ -732,20 +455,4 @@ fn check_desc(port: &Port, d: &Desc) -> Result<()> {
         fail!(Input, "the input {:?} has the negative dim {bad}", port.name);
     }
     Ok(())
-}
-
-fn out_bytes(port: &Port, dims: &[i64]) -> Result<usize> {
-    let ValueType::Tensor(dtype) = port.ty else { return Ok(0) };
-    match dense_bytes(dtype, dims) {
-        Some(n) => Ok(n as usize),
-        None => fail!(Data, "the output {:?} would get the shape {dims:?}", port.name),
-    }
-}
-
-/// What an object input is where the caller gives none: nothing for an optional.
-fn zero_object(port: &Port) -> Result<Arc<Object>> {
-    match port.ty {
-        ValueType::Optional(_) => Ok(Arc::new(Object::Optional(None))),
-        _ => fail!(Input, "the input {:?} is missing", port.name),
-    }
 }

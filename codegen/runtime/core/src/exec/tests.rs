@@ -536,3 +536,53 @@ fn limits_and_inconsistent_programs_are_errors() {
     assert!(e.message.contains("0 kernels, the plan 3"), "{e}");
     let _: String = e.message;
 }
+
+/// Counts what this thread allocates.
+struct Counting;
+
+std::thread_local! {
+    static ALLOCATIONS: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
+}
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl core::alloc::GlobalAlloc for Counting {
+    unsafe fn alloc(&self, l: core::alloc::Layout) -> *mut u8 {
+        // A thread that is ending has no counter any more.
+        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+        // SAFETY: as the caller promises.
+        unsafe { std::alloc::System.alloc(l) }
+    }
+    unsafe fn dealloc(&self, p: *mut u8, l: core::alloc::Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { std::alloc::System.dealloc(p, l) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn a_steady_run_allocates_nothing() {
+    let (m, steps) = triple();
+    let pool = Some(Arc::new(Pool::new(2)));
+    let mut s = m.session_with(steps, SessionOptions { pool, ..Default::default() });
+    let x = [1f32; 64];
+    let (mut y, mut z) = ([0f32; 64], [0f32; 64]);
+    s.bind(&[Some(Desc { dtype: DType::F32, dims: vec![64] })]).expect("binds");
+    let mut run = |y: &mut [f32; 64]| {
+        // SAFETY: the buffers have 64 elements and live during the run.
+        unsafe {
+            s.set_input(0, x.as_ptr().cast(), 256).expect("fits");
+            s.set_output(0, y.as_mut_ptr().cast(), 256).expect("fits");
+        }
+        s.run().expect("runs");
+    };
+    run(&mut y);
+    let before = ALLOCATIONS.with(core::cell::Cell::get);
+    for _ in 0..10 {
+        run(&mut y);
+        run(&mut z);
+    }
+    assert_eq!(ALLOCATIONS.with(core::cell::Cell::get), before);
+    assert_eq!((y, z), ([3.0; 64], [3.0; 64]));
+}

@@ -1,3 +1,5 @@
+// Arguments are written as lists of values throughout, also where a list is one borrowed value.
+#![allow(clippy::cloned_ref_to_slice_refs)]
 use super::*;
 use crate::DType;
 use crate::plan::ErrorId;
