@@ -89,6 +89,33 @@ fn models_link_statically_and_share_a_pool() {
     }
 }
 
+/// What the runtime takes from the C library.
+const LIBC: [&str; 23] = [
+    "abort",
+    "bcmp",
+    "calloc",
+    "clock_gettime",
+    "close",
+    "free",
+    "malloc",
+    "memcmp",
+    "memcpy",
+    "memmove",
+    "memset",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "open",
+    "posix_memalign",
+    "pthread_create",
+    "pthread_join",
+    "read",
+    "realloc",
+    "sched_getaffinity",
+    "strlen",
+    "syscall",
+];
+
 #[test]
 fn shared_objects_export_one_function_and_load_together() {
     if !has("cc") {
@@ -108,6 +135,10 @@ fn shared_objects_export_one_function_and_load_together() {
         let exported: Vec<&str> =
             file.dynamic_symbols().filter(|s| s.is_definition()).filter_map(|s| s.name().ok()).collect();
         assert_eq!(exported, [format!("planish_model_{id}")]);
+        let needed: Vec<&str> =
+            file.dynamic_symbols().filter(|s| s.is_undefined()).filter_map(|s| s.name().ok()).collect();
+        let odd: Vec<&&str> = needed.iter().filter(|n| !n.is_empty() && !LIBC.contains(n)).collect();
+        assert!(odd.is_empty(), "needs {odd:?}, which is not of the C library");
         assert!(!bytes.windows(6).any(|w| w == b"GLIBC_"), "names a version of the C library");
     }
     ok(Command::new("cc").current_dir(d).args([

@@ -2,15 +2,29 @@
 use crate::dtype::DType;
 use crate::error::{Result, fail};
 use crate::object::{Object, Tensor, dense_bytes, elements};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
+
+/// An integer of any of the types. It is compared and narrowed only: arithmetic and text on 128 bits would need
+/// support routines of the compiler, which a library linked without them has not.
+pub(super) type Wide = i128;
+
+/// The integer as text.
+pub(super) fn show(v: Wide) -> String {
+    i64::try_from(v).map_or_else(|_| (v as u64).to_string(), |v| v.to_string())
+}
+
+/// The integer in a text.
+pub(super) fn parse(s: &str) -> Option<Wide> {
+    s.parse::<i64>().map(Wide::from).ok().or_else(|| s.parse::<u64>().map(Wide::from).ok())
+}
 
 /// The elements of a tensor, row-major.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Elems {
     Floats(Vec<f64>),
-    Ints(Vec<i128>),
+    Ints(Vec<Wide>),
     Strings(Vec<String>),
 }
 
@@ -53,14 +67,14 @@ impl Elems {
             DType::F64 => read!(Floats, f64, |v| v),
             DType::F16 => read!(Floats, u16, half),
             DType::BF16 => read!(Floats, u16, |h| f64::from(f32::from_bits(u32::from(h) << 16))),
-            DType::I8 | DType::I4 | DType::I2 => read!(Ints, i8, i128::from),
-            DType::U8 | DType::U4 | DType::U2 | DType::Bool => read!(Ints, u8, i128::from),
-            DType::I16 => read!(Ints, i16, i128::from),
-            DType::U16 => read!(Ints, u16, i128::from),
-            DType::I32 => read!(Ints, i32, i128::from),
-            DType::U32 => read!(Ints, u32, i128::from),
-            DType::I64 => read!(Ints, i64, i128::from),
-            DType::U64 => read!(Ints, u64, i128::from),
+            DType::I8 | DType::I4 | DType::I2 => read!(Ints, i8, Wide::from),
+            DType::U8 | DType::U4 | DType::U2 | DType::Bool => read!(Ints, u8, Wide::from),
+            DType::I16 => read!(Ints, i16, Wide::from),
+            DType::U16 => read!(Ints, u16, Wide::from),
+            DType::I32 => read!(Ints, i32, Wide::from),
+            DType::U32 => read!(Ints, u32, Wide::from),
+            DType::I64 => read!(Ints, i64, Wide::from),
+            DType::U64 => read!(Ints, u64, Wide::from),
             other => fail!(Data, "elements of type {other} are not handled here"),
         })
     }

@@ -1,5 +1,5 @@
 //! Functions on maps.
-use super::elems::{Elems, dims, pick};
+use super::elems::{Elems, Wide, dims, pick};
 use super::strings::join;
 use super::{Input, Values, attr, object, one};
 use crate::error::{Result, fail};
@@ -74,7 +74,7 @@ pub(super) fn values(c: &Call, mut args: Vec<Input>) -> Values {
     let at: Vec<Option<usize>> = match attr(c, 0)? {
         w if w < 0 => order.into_iter().map(Some).collect(),
         w => {
-            if w > 1 << 30 || keys.iter().any(|&k| k >= i128::from(w)) {
+            if w > 1 << 30 || keys.iter().any(|&k| k >= Wide::from(w)) {
                 fail!(Data, "a key beyond {w} columns");
             }
             let mut at = vec![None; w as usize];

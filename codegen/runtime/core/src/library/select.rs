@@ -163,7 +163,7 @@ fn number(args: &mut [Input], i: usize, default: f64) -> Result<f64> {
     }
     Ok(match Elems::of(&*object(args, i)?)? {
         Elems::Floats(v) => v.first().copied().unwrap_or(default),
-        Elems::Ints(v) => v.first().map_or(default, |&x| x as f64),
+        Elems::Ints(v) => v.first().map_or(default, |&x| x as i64 as f64),
         Elems::Strings(_) => fail!(Data, "a number is needed"),
     })
 }

@@ -1,5 +1,5 @@
 //! Functions on strings, and the moves of elements that tensors of strings need.
-use super::elems::{Elems, around, broadcast, broadcast_dims, dims, pick};
+use super::elems::{Elems, Wide, around, broadcast, broadcast_dims, dims, pick};
 use super::{Input, Values, attr, flag_tensor, object, one};
 use crate::dtype::DType;
 use crate::error::{Result, fail};
@@ -223,7 +223,7 @@ pub(super) fn cast(c: &Call, mut args: Vec<Input>) -> Values {
         let data = match Elems::of(&o)? {
             Elems::Floats(v) => v.into_iter().map(|f| print(f, single)).collect(),
             Elems::Ints(v) if boolean => v.into_iter().map(|i| (i != 0).to_string()).collect(),
-            Elems::Ints(v) => v.into_iter().map(|i| i.to_string()).collect(),
+            Elems::Ints(v) => v.into_iter().map(super::elems::show).collect(),
             Elems::Strings(v) => v,
         };
         return one(Object::Strings { dims: shape, data });
@@ -242,7 +242,7 @@ pub(super) fn cast(c: &Call, mut args: Vec<Input>) -> Values {
 fn parse(s: &str, to: DType) -> Option<Vec<u8>> {
     macro_rules! int {
         ($t:ty) => {
-            (s.parse::<i128>().ok()? as $t).to_le_bytes().to_vec()
+            (super::elems::parse(s)? as $t).to_le_bytes().to_vec()
         };
     }
     Some(match to {
@@ -280,7 +280,7 @@ pub(super) fn label_encode(_: &Call, mut args: Vec<Input>) -> Values {
 /// An item of a sequence whose n-grams are counted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Item {
-    Int(i128),
+    Int(Wide),
     Text(String),
 }
 
