@@ -90,3 +90,31 @@ pub fn too_large(graph: &Graph, limit: u64) -> Vec<Diag> {
     }
     found
 }
+
+/// The shortest time of one inference that the arithmetic alone allows on this machine, as a note, where all shapes are
+/// known. Nominal: every core does two fused multiply-adds on full vectors in each cycle.
+pub fn floor(graph: &Graph) -> Option<Diag> {
+    let mut flops = 0f64;
+    for n in graph.all_nodes() {
+        flops += self::flops(graph, n)?.as_const()? as f64;
+    }
+    let target = planish_codegen::kernel::TargetSpec::host()?;
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let mhz =
+        info.lines().filter_map(|l| l.strip_prefix("cpu MHz")?.split_once(':')?.1.trim().parse::<f64>().ok());
+    let hz = mhz.fold(0f64, f64::max) * 1e6;
+    let per_core = hz * f64::from(target.lanes_f32) * 4.0;
+    if per_core <= 0.0 {
+        return None;
+    }
+    let cores = crate::engine::default_threads();
+    let text = format!(
+        "at least {:.4} ms on one core and {:.4} ms on {cores}: {:.3} GFLOP at a nominal {:.0} GFLOP/s a core ({})",
+        flops / per_core * 1e3,
+        flops / per_core / cores as f64 * 1e3,
+        flops / 1e9,
+        per_core / 1e9,
+        target.name
+    );
+    Some(Diag::new(planish_ir::Severity::Note, "latency-floor", text))
+}

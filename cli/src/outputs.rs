@@ -16,7 +16,7 @@ pub struct OutputArgs {
     /// Also write output_<i>.pb (ONNX tensor, sequence, optional or map)
     #[arg(long)]
     pub pb: bool,
-    /// Write NAME.npy instead of output_<i>.npy
+    /// Also write NAME.npy
     #[arg(long)]
     pub named: bool,
     /// Replace files that planish did not write
@@ -35,15 +35,17 @@ pub fn write(
     std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
     let mut count = 0;
     for (i, (value, port)) in values.iter().zip(&signature.outputs).enumerate() {
-        let name = if args.named && !port.name.is_empty() {
-            percent::encode(&port.name)
-        } else {
-            format!("output_{i}")
-        };
+        let mut names = vec![format!("output_{i}.npy")];
+        if args.named && !port.name.is_empty() {
+            names.push(format!("{}.npy", percent::encode(&port.name)));
+        }
         match value {
             Value::Tensor(t) => {
-                writer.write(&folder.join(format!("{name}.npy")), &npy::write(t))?;
-                count += 1;
+                let bytes = npy::write(t);
+                for name in names {
+                    writer.write(&folder.join(name), &bytes)?;
+                    count += 1;
+                }
             }
             _ if !args.pb => {
                 let text = format!("output {:?} is no tensor: it can only be written with --pb", port.name);

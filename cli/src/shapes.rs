@@ -94,6 +94,10 @@ impl Shapes {
     }
     /// Fixes dims in a model before it is imported. Ranges are left to [`Shapes::ranges`].
     pub fn apply(&self, model: &mut ModelProto) -> Result<()> {
+        if let Some((name, _)) = self.set.iter().find(|(_, s)| matches!(s, Setting::Many(_))) {
+            let text = format!("--set {name} gives several values, which only `bench` takes (in turn)");
+            return Err(Failure::usage(text));
+        }
         let Some(graph) = &mut model.graph else { return Ok(()) };
         let constants: BTreeSet<String> = graph.initializer.iter().map(|t| t.name().to_owned()).collect();
         let mut inputs: Vec<&mut ValueInfoProto> =

@@ -171,6 +171,10 @@ impl<'a> Adaptive<'a> {
         }
         load.constants.clone_from(&assumed.values);
         let mut model = self.file.import(&load)?;
+        let found = crate::cost::too_large(&model.graph, self.options.max_memory.unwrap_or(u64::MAX));
+        if !found.is_empty() {
+            return Err(found.into());
+        }
         for (output, input) in &self.states {
             let before = assumed.values.keys().filter(|i| *i < input).count();
             model.graph.states.push(StatePair { output: *output as u32, input: (input - before) as u32 });

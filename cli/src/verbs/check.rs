@@ -87,6 +87,7 @@ fn findings(path: &Path, options: &LoadOptions, max_memory: Option<u64>) -> Vec<
             let mut found = model.warnings;
             found.extend(planish_ir::verify::verify(&model.graph));
             found.extend(cost::too_large(&model.graph, max_memory.unwrap_or(u64::MAX)));
+            found.extend(cost::floor(&model.graph));
             found
         }
     }

@@ -50,6 +50,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
     let model = load::load(&args.model, &load)?;
     ui.diags(&model.warnings);
+    let found = crate::cost::too_large(&model.graph, args.safety.max_memory.unwrap_or(u64::MAX));
+    if !found.is_empty() {
+        return Err(found.into());
+    }
     let mut graph = model.graph.clone();
     let report = plan.compress(&mut graph, &mut |text| ui.out(text))?;
     pipeline::tell(&report, &args.passes, ui);
@@ -101,6 +105,21 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
             }
             for (spec, n) in edits.iter().filter(|(_, n)| *n > 0) {
                 ui.out(format!("  {n:>6} edits  {spec}"));
+            }
+            for r in report.ran.iter().filter(|r| report.lossy.contains(&r.spec)) {
+                for (name, value) in &r.metrics {
+                    ui.out(format!("  {name} = {value} ({})", r.spec));
+                }
+            }
+            const MOST: usize = 40;
+            for d in report.remarks.iter().take(MOST) {
+                ui.out(crate::ui::printable(&format!("  {d}")));
+            }
+            if report.remarks.len() > MOST {
+                ui.out(format!(
+                    "  ... and {} more remarks (--format json lists all)",
+                    report.remarks.len() - MOST
+                ));
             }
             if let Some(v) = &verdict {
                 ui.out(format!("  {}", v.diag().message));

@@ -98,7 +98,8 @@ pub fn ops(args: &OpsArgs, ui: &Ui) -> Result<Exit> {
             .collect();
         let ir: Vec<Value> =
             operations.iter().map(|(n, doc)| json!({"name": n, "doc": joined(doc)})).collect();
-        ui.json(&schema("planish.ops", json!({"onnx": onnx, "operations": ir})));
+        let library: Vec<&str> = planish_rt::library::FUNCTIONS.iter().map(|(_, n)| *n).collect();
+        ui.json(&schema("planish.ops", json!({"onnx": onnx, "operations": ir, "library": library})));
         return Ok(Exit::Ok);
     }
     for (domain, ops) in &domains {
@@ -114,6 +115,12 @@ pub fn ops(args: &OpsArgs, ui: &Ui) -> Result<Exit> {
     for (name, doc) in &operations {
         ui.out(format!("  {name}\n      {}", joined(doc)));
     }
+    ui.out(format!(
+        "\nruntime library: {} functions, for what is no kernel",
+        planish_rt::library::FUNCTIONS.len()
+    ));
+    let names: Vec<String> = planish_rt::library::FUNCTIONS.iter().map(|(_, n)| (*n).to_owned()).collect();
+    wrapped(&names).iter().for_each(|l| ui.out(format!("  {l}")));
     Ok(Exit::Ok)
 }
 
