@@ -72,7 +72,7 @@ fn run_compares_and_says_so_by_its_exit_code() -> Outcome {
     assert!(String::from_utf8_lossy(&out.stderr).contains("[mismatch]"));
     assert_eq!(code(&run(&["--expect", "nowhere"])?), 2);
     assert_eq!(code(&run(&["--engine", "warp"])?), 2);
-    assert_eq!(code(&run(&["--state", "y=x"])?), 2);
+    assert_eq!(code(&run(&["--state", "z=x"])?), 2);
     Ok(())
 }
 
