@@ -8,9 +8,21 @@ use planish_codegen::lower::{LowerOptions, Module, lower};
 use planish_ir::{Diag, Graph};
 use planish_rt::cpu::Isa;
 
+/// What makes machine code of kernels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Generator {
+    /// LLVM: the code of artifacts.
+    #[default]
+    Llvm,
+    /// Cranelift: quick, needs no LLVM.
+    Cranelift,
+}
+
 /// What to build and how.
 #[derive(Clone, Debug)]
 pub struct BuildOptions {
+    /// What makes the code.
+    pub generator: Generator,
     /// One code variant for each.
     pub targets: Vec<TargetSpec>,
     /// Processes that compile at a time. The result does not depend on it.
@@ -24,6 +36,7 @@ pub struct BuildOptions {
 impl Default for BuildOptions {
     fn default() -> Self {
         BuildOptions {
+            generator: Generator::Llvm,
             targets: Vec::new(),
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             max_weights: LowerOptions::default().max_weights,
@@ -85,7 +98,10 @@ fn compile_variant(
     target: &TargetSpec,
     options: &BuildOptions,
 ) -> Result<BuiltVariant> {
-    let objects = llvm::objects(kernels, target, options)?;
+    let objects = match options.generator {
+        Generator::Llvm => llvm::objects(kernels, target, options)?,
+        Generator::Cranelift => cranelift(kernels, target)?,
+    };
     let parts: Vec<&[u8]> = objects.iter().map(|o| o.bytes.as_slice()).collect();
     let image = link(&parts).map_err(|e| Failure::new("internal-link", format!("{}: {e}", target.name)))?;
     let entry = |name: &str| {
@@ -94,6 +110,16 @@ fn compile_variant(
     };
     let entries = kernels.kernels.iter().map(|k| entry(&k.name)).collect::<Result<Vec<_>>>()?;
     Ok(BuiltVariant { target: target.clone(), objects, image, entries })
+}
+
+/// Compiles kernels in this process.
+fn cranelift(kernels: &KernelModule, target: &TargetSpec) -> Result<Vec<ObjectBytes>> {
+    use planish_codegen::kernel::Backend;
+    let backend = planish_clif::Clif;
+    if let Some(u) = backend.check(kernels, target).first() {
+        return Err(Failure::new("unsupported-kernel", format!("Cranelift: {u}")));
+    }
+    Ok(vec![backend.emit(kernels, target).map_err(|e| emit_error(&e))?])
 }
 
 /// The instruction set that the code of a target needs at run time.

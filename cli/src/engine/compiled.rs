@@ -1,29 +1,35 @@
 //! The engine that compiles: the same object bytes as in artifacts, loaded into this process.
 #![allow(unsafe_code)]
 
-use super::codegen::{self, BuildOptions};
+use super::codegen::{self, BuildOptions, Generator};
 use planish_codegen::engine::ModuleProgram;
 use planish_codegen::kernel::TargetSpec;
 use planish_ir::{Diag, Engine, Graph, PrepareOptions, Program};
 use planish_rt::kernel::Code;
 use planish_rt::loader::LoadedCode;
 
-/// Compiles for the strongest target of this machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Compiled;
+/// Compiles for the strongest target of this machine with LLVM, for 128-bit vectors with Cranelift.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Compiled(pub(super) Generator);
 
 impl Engine for Compiled {
     fn name(&self) -> &'static str {
-        "llvm"
+        match self.0 {
+            Generator::Llvm => "llvm",
+            Generator::Cranelift => "clif",
+        }
     }
     fn prepare(&self, graph: &Graph, options: &PrepareOptions) -> Result<Box<dyn Program>, Vec<Diag>> {
-        let target = TargetSpec::host().ok_or_else(|| {
-            vec![Diag::error(
-                "machine-cpu",
-                "this processor has none of the instruction sets that are compiled for",
-            )]
+        let narrow = [TargetSpec::generic128(), TargetSpec::aarch64()];
+        let target = match self.0 {
+            Generator::Llvm => TargetSpec::host(),
+            Generator::Cranelift => narrow.into_iter().find(TargetSpec::runs_here),
+        };
+        let target = target.ok_or_else(|| {
+            let text = "this processor has none of the instruction sets that are compiled for";
+            vec![Diag::error("machine-cpu", text)]
         })?;
-        let build = BuildOptions { targets: vec![target], ..BuildOptions::default() };
+        let build = BuildOptions { generator: self.0, targets: vec![target], ..BuildOptions::default() };
         let mut fused = graph.clone();
         codegen::optimise(&mut fused).map_err(|f| f.diags)?;
         let mut built = codegen::build(&fused, &build).map_err(|f| f.diags)?;

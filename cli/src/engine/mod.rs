@@ -12,6 +12,7 @@ use planish_ir::{Engine, Interpreter, PrepareOptions, Program};
 pub const ENGINES: &[(&str, &str)] = &[
     #[cfg(feature = "llvm")]
     ("llvm", "compiles with LLVM: the code of artifacts, loaded into this process"),
+    ("clif", "compiles with Cranelift into this process: quick to compile, needs no LLVM"),
     ("interp", "reference interpreter of the graph: slow and obvious"),
     ("kinterp", "interpreter of the kernels that compilers get"),
 ];
@@ -25,7 +26,8 @@ pub fn default_engine() -> &'static str {
 pub fn find(name: &str) -> Result<Box<dyn Engine>> {
     match name {
         #[cfg(feature = "llvm")]
-        "llvm" => Ok(Box::new(compiled::Compiled::default())),
+        "llvm" => Ok(Box::new(compiled::Compiled(codegen::Generator::Llvm))),
+        "clif" => Ok(Box::new(compiled::Compiled(codegen::Generator::Cranelift))),
         "interp" => Ok(Box::new(Interpreter)),
         "kinterp" => Ok(Box::new(KernelInterpreter::default())),
         _ => {
