@@ -211,6 +211,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     plan.fuse(&mut model.graph, &mut |text| ui.out(text), &mut report)?;
     pipeline::tell(&report, &args.passes, ui);
     let options = BuildOptions {
+        generator: codegen::Generator::Llvm,
         targets,
         jobs: args.jobs.map_or_else(|| BuildOptions::default().jobs, |n| n as usize),
         max_weights: args.safety.max_memory.unwrap_or(BuildOptions::default().max_weights),
