@@ -232,14 +232,14 @@ impl<'g> LowerCx<'g> {
     /// Operand `i`, a tensor.
     pub fn input(&mut self, i: usize) -> Result<Opnd, Diag> {
         let v = self.input_value(i)?;
-        self.operand(v)
+        self.memory_of(v)
     }
     /// Operand `i`, if it is given.
     pub fn opt_input(&mut self, i: usize) -> Result<Option<Opnd>, Diag> {
         if self.has(i) { self.input(i).map(Some) } else { Ok(None) }
     }
-    /// Any value of the current region as an operand.
-    pub fn operand(&mut self, v: ValueId) -> Result<Opnd, Diag> {
+    /// Any value that is visible where the steps go, in memory: a constant is put into the weights.
+    pub fn memory_of(&mut self, v: ValueId) -> Result<Opnd, Diag> {
         let slot = self.slot(v)?;
         let (dtype, dims) = self.tensor_type(v)?;
         Ok(Opnd { slot, dtype, dims })

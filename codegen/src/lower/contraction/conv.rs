@@ -21,9 +21,11 @@ const PACK: i64 = 8;
 /// The operands of a convolution.
 pub(super) struct Operands {
     pub(super) x: Opnd,
-    pub(super) w: Opnd,
+    /// Dims of the weights.
+    pub(super) w: Vec<Dim>,
+    pub(super) w_type: DType,
     pub(super) bias: Option<Opnd>,
-    /// Value of the weights, where it may be a constant.
+    /// Value of the weights. It gets memory only where it is not packed.
     pub(super) w_value: ValueId,
     /// Dims of the result.
     pub(super) out: Vec<Dim>,
@@ -49,15 +51,14 @@ impl Shape {
                 Diag::unsupported(format!("a convolution whose {what} is known only at run time"))
             })
         };
-        let kernel = o.w.dims[2..].iter().map(|d| known(d, "kernel size")).collect::<Result<Vec<_>, _>>()?;
-        let m = known(&o.w.dims[0], "number of output channels")?;
+        let kernel = o.w[2..].iter().map(|d| known(d, "kernel size")).collect::<Result<Vec<_>, _>>()?;
+        let m = known(&o.w[0], "number of output channels")?;
         let windows = op.windows();
-        let pads =
-            (0..kernel.len()).map(|a| windows.padding(a, &o.x.dims[a + 2], &o.w.dims[a + 2]).0).collect();
+        let pads = (0..kernel.len()).map(|a| windows.padding(a, &o.x.dims[a + 2], &o.w[a + 2]).0).collect();
         Ok(Shape {
             groups: op.groups,
             mg: m / op.groups,
-            cg: known(&o.w.dims[1], "number of input channels")?,
+            cg: known(&o.w[1], "number of input channels")?,
             kernel,
             strides: op.strides.clone(),
             dilations: op.dilations.clone(),
@@ -95,11 +96,12 @@ impl Shape {
 
 /// Lowers a convolution that stands alone.
 pub(in crate::lower) fn lower_conv(cx: &mut LowerCx<'_>, op: &Conv) -> Result<(), Diag> {
-    let (x, w, bias) = (cx.input(0)?, cx.input(1)?, cx.opt_input(2)?);
+    let (x, bias) = (cx.input(0)?, cx.opt_input(2)?);
     let w_value = cx.input_value(1)?;
+    let (w_type, w) = cx.tensor_type(w_value)?;
     let y = cx.output(0)?;
     let out = y.dims.clone();
-    emit(cx, op, Operands { x, w, bias, w_value, out }, Epilogue::none(y))
+    emit(cx, op, Operands { x, w, w_type, bias, w_value, out }, Epilogue::none(y))
 }
 
 /// Emits a convolution with what follows it.
@@ -123,7 +125,7 @@ struct Weights {
 
 fn weights(cx: &mut LowerCx<'_>, s: &Shape, o: &Operands) -> Result<Weights, Diag> {
     let Some(v) = cx.constant(o.w_value).map(|c| f32_elements(c)).transpose()?.flatten() else {
-        return Ok(Weights { data: o.w.clone(), packed: None });
+        return Ok(Weights { data: cx.memory_of(o.w_value)?, packed: None });
     };
     let blocks = div_up(s.mg, PACK);
     let rows = div_up(s.mg, blocks);
@@ -169,7 +171,7 @@ fn product(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue) -> Res
     let units = o.out[0].mul(&s.groups.into()).mul(&tiles);
     l = l.extent(units).cost(s.mg * s.k() * WIDTH / 16).flops(flops);
     let x_type = o.x.dtype;
-    let w_type = o.w.dtype;
+    let w_type = o.w_type;
     let has_bias = o.bias.is_some();
     let has_sums = sums.is_some();
     let (k_total, cg, mg, groups, kk) = (s.k(), s.cg, s.mg, s.groups, s.kk());

@@ -11,7 +11,8 @@ use planish_ir::{Diag, Dim};
 
 pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue) -> Result<(), Diag> {
     let flops = Dim::product(&o.out).mul(&(2 * s.k()).into());
-    let mut l = Launch::new("depthwise").read(&o.x).read(&o.w);
+    let w = cx.memory_of(o.w_value)?;
+    let mut l = Launch::new("depthwise").read(&o.x).read(&w);
     if let Some(bias) = &o.bias {
         l = l.read(bias);
     }
@@ -19,7 +20,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue
     l = e.bufs(l, 2 + usize::from(has_bias));
     let per_plane = Dim::product(&o.out[2..]).mul(&s.k().into()).floor_div(&8.into());
     l = s.dims(l, &o).extent(o.out[0].mul(&o.out[1])).cost(per_plane).flops(flops);
-    let (x_type, w_type) = (o.x.dtype, o.w.dtype);
+    let (x_type, w_type) = (o.x.dtype, o.w_type);
     let (groups, mg, cg, kk) = (s.groups, s.mg, s.cg, s.kk());
     cx.launch(l, move |k| {
         let elem = compute_elem(x_type);

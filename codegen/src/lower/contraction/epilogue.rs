@@ -60,7 +60,7 @@ impl Epilogue {
         cx: &mut LowerCx<'_>,
         region: RegionId,
         anchor: NodeId,
-        captures: &HashMap<ValueId, Opnd>,
+        captures: &HashMap<ValueId, ValueId>,
         channel_axis: Option<usize>,
         outs: Vec<Opnd>,
     ) -> Result<Epilogue, Diag> {
@@ -85,10 +85,7 @@ impl Epilogue {
                 if e.types.contains_key(v) {
                     continue;
                 }
-                let x = match captures.get(v) {
-                    Some(x) => x.clone(),
-                    None => cx.operand(*v)?,
-                };
+                let x = cx.memory_of(captures.get(v).copied().unwrap_or(*v))?;
                 let follows = follows(&x.dims, &dims, channel_axis).ok_or_else(|| {
                     Diag::error("internal-lower", "a fused operand follows no axis of the contraction")
                 })?;

@@ -10,42 +10,38 @@ use std::collections::HashMap;
 pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     let g = cx.graph;
     let region = cx.node().regions[0];
-    let mut captures: HashMap<ValueId, Opnd> = HashMap::new();
+    let mut captures: HashMap<ValueId, ValueId> = HashMap::new();
     for (i, p) in g.region(region).params.iter().enumerate() {
-        let x = cx.input(i)?;
-        captures.insert(*p, x);
+        captures.insert(*p, cx.input_value(i)?);
     }
     let outs: Vec<Opnd> = (0..cx.node().outputs.len()).map(|k| cx.output(k)).collect::<Result<_, _>>()?;
     let nodes: Vec<NodeId> = g.nodes_in(region).filter(|n| !matches!(g.node(*n).op, Op::Const(_))).collect();
     let Some(anchor) = nodes.iter().copied().find(|n| !g.node(*n).op.is_elementwise()) else {
         return chain(cx, &nodes, &captures, &g.region(region).results.clone(), &outs);
     };
-    let get = |cx: &mut LowerCx<'_>, i: usize| -> Result<Option<(ValueId, Opnd)>, Diag> {
+    // A parameter of the region stands for a value outside, which may be a constant that is packed.
+    let value = |cx: &LowerCx<'_>, i: usize| -> Result<Option<ValueId>, Diag> {
         let Some(v) = g.node(anchor).inputs.get(i).copied().flatten() else { return Ok(None) };
-        // A parameter of the region may stand for a constant outside, which is what packing wants to see.
-        let outer = match g.value(v).def {
-            planish_ir::graph::Def::Param(_, k) => cx.input_value(k as usize)?,
-            planish_ir::graph::Def::Node(..) => v,
-        };
-        let x = match captures.get(&v) {
-            Some(x) => x.clone(),
-            None => cx.operand(v)?,
-        };
-        Ok(Some((outer, x)))
+        match g.value(v).def {
+            planish_ir::graph::Def::Param(_, k) => cx.input_value(k as usize).map(Some),
+            planish_ir::graph::Def::Node(..) => Ok(Some(v)),
+        }
     };
     let missing = || Diag::error("internal-lower", "a fused contraction lacks an operand");
-    let (_, x) = get(cx, 0)?.ok_or_else(missing)?;
-    let (wv, w) = get(cx, 1)?.ok_or_else(missing)?;
+    let x = value(cx, 0)?.ok_or_else(missing)?;
+    let x = cx.memory_of(x)?;
+    let wv = value(cx, 1)?.ok_or_else(missing)?;
+    let (w_type, w) = cx.tensor_type(wv)?;
     let (_, out) = cx.tensor_type(g.node(anchor).outputs[0])?;
     match &g.node(anchor).op {
         Op::Conv(op) => {
-            let bias = get(cx, 2)?.map(|(_, b)| b);
+            let bias = value(cx, 2)?.map(|b| cx.memory_of(b)).transpose()?;
             let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), outs)?;
-            conv::emit(cx, op, conv::Operands { x, w, bias, w_value: wv, out }, e)
+            conv::emit(cx, op, conv::Operands { x, w, w_type, bias, w_value: wv, out }, e)
         }
         Op::MatMul(op) => {
             let e = Epilogue::of_region(cx, region, anchor, &captures, None, outs)?;
-            matmul::emit(cx, op, matmul::Operands { a: x, b: w, b_value: wv, out }, e)
+            matmul::emit(cx, op, matmul::Operands { a: x, b: w, b_type: w_type, b_value: wv, out }, e)
         }
         other => Err(Diag::error("internal-lower", format!("`{}` cannot lead a fused group", other.name()))),
     }
@@ -55,7 +51,7 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
 fn chain(
     cx: &mut LowerCx<'_>,
     nodes: &[NodeId],
-    captures: &HashMap<ValueId, Opnd>,
+    captures: &HashMap<ValueId, ValueId>,
     results: &[ValueId],
     outs: &[Opnd],
 ) -> Result<(), Diag> {
@@ -68,10 +64,7 @@ fn chain(
             if types.contains_key(v) {
                 continue;
             }
-            let x = match captures.get(v) {
-                Some(x) => x.clone(),
-                None => cx.operand(*v)?,
-            };
+            let x = cx.memory_of(captures.get(v).copied().unwrap_or(*v))?;
             types.insert(*v, x.dtype);
             ins.push((*v, x));
         }
@@ -82,10 +75,9 @@ fn chain(
     for v in results {
         // A result that no operation made is an operand passed on.
         if !types.contains_key(v) {
-            let x = captures
-                .get(v)
-                .cloned()
-                .ok_or_else(|| Diag::error("internal-lower", "a result without a value"))?;
+            let outer =
+                captures.get(v).ok_or_else(|| Diag::error("internal-lower", "a result without a value"))?;
+            let x = cx.memory_of(*outer)?;
             types.insert(*v, x.dtype);
             ins.push((*v, x));
         }

@@ -18,19 +18,22 @@ const COLUMNS: i64 = 48;
 /// The operands of a matrix product.
 pub(super) struct Operands {
     pub(super) a: Opnd,
-    pub(super) b: Opnd,
-    /// Value of the right operand, where it may be a constant.
+    /// Dims of the right operand.
+    pub(super) b: Vec<Dim>,
+    pub(super) b_type: DType,
+    /// Value of the right operand. It gets memory only where it is not packed.
     pub(super) b_value: ValueId,
     /// Dims of the result.
     pub(super) out: Vec<Dim>,
 }
 
 pub(in crate::lower) fn lower_matmul(cx: &mut LowerCx<'_>, op: &MatMul) -> Result<(), Diag> {
-    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    let a = cx.input(0)?;
     let b_value = cx.input_value(1)?;
+    let (b_type, b) = cx.tensor_type(b_value)?;
     let y = cx.output(0)?;
     let out = y.dims.clone();
-    emit(cx, op, Operands { a, b, b_value, out }, Epilogue::none(y))
+    emit(cx, op, Operands { a, b, b_type, b_value, out }, Epilogue::none(y))
 }
 
 /// Columns of a packed block: the widest of the sizes that pad least.
@@ -41,14 +44,14 @@ fn block_width(n: i64) -> i64 {
 
 /// The right operand in blocks of columns, if it is one constant matrix of f32.
 fn pack(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands) -> Result<Option<(Opnd, i64)>, Diag> {
-    let rank = o.b.dims.len();
-    if o.b.dims[..rank - 2].iter().any(|d| !d.is(1)) || o.a.dtype != DType::F32 {
+    let rank = o.b.len();
+    if o.b[..rank - 2].iter().any(|d| !d.is(1)) || o.a.dtype != DType::F32 {
         return Ok(None);
     }
     let Some(v) = cx.constant(o.b_value).map(|c| f32_elements(c)).transpose()?.flatten() else {
         return Ok(None);
     };
-    let dim = |i: usize| o.b.dims[i].as_const().unwrap_or(0);
+    let dim = |i: usize| o.b[i].as_const().unwrap_or(0);
     let (k, n) = if op.trans_b { (dim(rank - 1), dim(rank - 2)) } else { (dim(rank - 2), dim(rank - 1)) };
     let width = block_width(n);
     let blocks = div_up(n, width);
@@ -70,13 +73,19 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, mut o: Operands, mut e: Ep
     let (m, n) = (o.out[rank - 2].clone(), o.out[rank - 1].clone());
     let ar = o.a.dims.len();
     let k_dim = if op.trans_a { o.a.dims[ar - 2].clone() } else { o.a.dims[ar - 1].clone() };
-    let br = o.b.dims.len();
-    let kb = if op.trans_b { o.b.dims[br - 1].clone() } else { o.b.dims[br - 2].clone() };
+    let br = o.b.len();
+    let kb = if op.trans_b { o.b[br - 1].clone() } else { o.b[br - 2].clone() };
     cx.require_equal(&k_dim, &kb, "the inner dims of a matrix product differ");
     let packed = pack(cx, op, &o)?;
-    if packed.is_none() && op.trans_b {
-        o.b = transposed(cx, &o.b)?;
-    }
+    let b_buf = match &packed {
+        Some((data, _)) => data.clone(),
+        None => {
+            let b = cx.memory_of(o.b_value)?;
+            let b = if op.trans_b { transposed(cx, &b)? } else { b };
+            o.b.clone_from(&b.dims);
+            b
+        }
+    };
     // With one packed matrix all rows of the left operand are rows of one product.
     let flat = packed.is_some() && !op.trans_a;
     let batch: Vec<Dim> = if flat { Vec::new() } else { o.out[..rank - 2].to_vec() };
@@ -85,23 +94,22 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, mut o: Operands, mut e: Ep
     let blocks = n.ceil_div(&width.into());
     let chunks = m.ceil_div(&ROWS.into());
     let batches = Dim::product(&batch);
-    let b_buf = packed.as_ref().map_or(&o.b, |p| &p.0).clone();
     let flops = Dim::product(&o.out).mul(&k_dim).mul(&2.into());
     let mut l = Launch::new("matmul").read(&o.a).read(&b_buf);
     l = e.bufs(l, 2);
     l = l.dim(&m).dim(&n).dim(&k_dim).dim(&blocks).dim(&chunks).dims(&batch);
     // For each batch axis the dims of both operands, to find where they are broadcast.
-    let aligned = |x: &Opnd| -> Vec<Dim> {
-        let lead = x.dims.len() - 2;
+    let aligned = |x: &[Dim]| -> Vec<Dim> {
+        let lead = x.len() - 2;
         (0..batch.len())
-            .map(|i| (i + lead).checked_sub(batch.len()).map_or(1.into(), |j| x.dims[j].clone()))
+            .map(|i| (i + lead).checked_sub(batch.len()).map_or(1.into(), |j| x[j].clone()))
             .collect()
     };
-    let (ad, bd) = if flat { (Vec::new(), Vec::new()) } else { (aligned(&o.a), aligned(&o.b)) };
+    let (ad, bd) = if flat { (Vec::new(), Vec::new()) } else { (aligned(&o.a.dims), aligned(&o.b)) };
     l = l.dims(&ad).dims(&bd);
     let cost = m.smaller(&ROWS.into()).mul(&k_dim).mul(&(width / 16).into());
     l = l.extent(batches.mul(&blocks).mul(&chunks)).cost(cost).flops(flops);
-    let (a_type, b_type) = (o.a.dtype, o.b.dtype);
+    let (a_type, b_type) = (o.a.dtype, o.b_type);
     let packed = packed.is_some();
     let (trans_a, nb) = (op.trans_a, batch.len());
     let known = (m.as_const(), n.as_const());
