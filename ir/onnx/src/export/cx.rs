@@ -153,6 +153,8 @@ impl<'g> ExportCx<'g> {
         for v in &node.outputs {
             self.define(*v);
         }
+        let values = node.inputs.iter().flatten().chain(&node.outputs);
+        values.filter_map(|v| self.graph.dtype(*v)).for_each(|d| self.needs_dtype(d));
         if let Err(d) = ops::emit(self, node) {
             self.found.push(d.at(node.loc.clone()));
         }
@@ -258,9 +260,6 @@ impl<'g> ExportCx<'g> {
     fn define(&mut self, v: ValueId) -> String {
         if let Some(name) = self.names.get(&v) {
             return name.clone();
-        }
-        if let Some(dtype) = self.graph.dtype(v) {
-            self.needs_dtype(dtype);
         }
         let name = match self.graph.value(v).name.clone() {
             Some(name) => self.fresh(&name),

@@ -16,6 +16,18 @@ mod sequence;
 
 /// Writes the nodes for `node`.
 pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
+    let half = |d: DType| matches!(d, DType::F16 | DType::BF16);
+    let dtypes = || node.inputs.iter().flatten().filter_map(|v| cx.graph.dtype(*v));
+    let newer = match &node.op {
+        Op::Range(_) => dtypes().any(half),
+        Op::Compress(_) | Op::Einsum(_) | Op::OneHot(_) | Op::ReverseSequence(_) | Op::Unique(_) => {
+            dtypes().any(|d| d == DType::BF16)
+        }
+        _ => false,
+    };
+    if newer {
+        cx.needs(28);
+    }
     match &node.op {
         // Constants are written by their users.
         Op::Const(_) => Ok(()),

@@ -72,6 +72,10 @@ fn through_f64(
 }
 
 pub(super) fn pool(cx: &mut ExportCx<'_>, node: &Node, op: &Pool) -> Result<(), Diag> {
+    if op.ceil_mode {
+        // Older versions count a last window that begins in the padding.
+        cx.needs(22);
+    }
     let mut attributes = vec![
         attr::ints("kernel_shape", op.kernel.iter().copied()),
         attr::ints("strides", op.strides.iter().copied()),

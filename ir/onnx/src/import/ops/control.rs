@@ -7,6 +7,7 @@ use crate::proto::GraphProto;
 use planish_ir::Dim;
 use planish_ir::graph::Fact;
 use planish_ir::op::control::{If, Loop};
+use planish_ir::op::sequence::{Optional, OptionalGet};
 use planish_ir::{DType, Diag, SymId, Tensor, TensorType, Type, ValueId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -107,7 +108,7 @@ fn iterate<'m>(cx: &mut ImportCx<'_, 'm>, node: &OnnxNode<'m>) -> Made {
             }
         }
     }
-    let Some((made, captured)) = body_made else {
+    let Some((mut made, captured)) = body_made else {
         return Err(node.unsupported("the types of the carried values do not settle"));
     };
     let carried = initial.len();
@@ -115,6 +116,19 @@ fn iterate<'m>(cx: &mut ImportCx<'_, 'm>, node: &OnnxNode<'m>) -> Made {
         return Err(node.error("subgraph-arity", "the loop body has too few outputs"));
     }
     let scans = made.outputs.len() - 1 - carried;
+    // What enters as an optional may be given on as what it holds; such a result is no optional.
+    let outer = cx.ed.region();
+    cx.ed.at_end(made.region);
+    let mut held = vec![false; carried];
+    for ((v, ty), held) in made.outputs.iter_mut().skip(1).zip(&types).zip(&mut held) {
+        if let Type::Optional(item) = ty
+            && !matches!(cx.ty(*v), Type::Optional(_))
+        {
+            *v = cx.op(Optional { item: (**item).clone() }, &[*v])?;
+            *held = true;
+        }
+    }
+    cx.ed.at_end(outer);
     // Without a condition operand the condition that the body computes is ignored.
     let conditional = node.opt(1).is_some() && known_flag(cx, made.outputs[0]) != Some(true);
     for v in made.outputs.iter().skip(usize::from(!conditional)) {
@@ -122,7 +136,14 @@ fn iterate<'m>(cx: &mut ImportCx<'_, 'm>, node: &OnnxNode<'m>) -> Made {
     }
     let mut inputs = vec![node.opt(0), node.opt(1).filter(|v| known_flag(cx, *v) != Some(true))];
     inputs.extend(initial.into_iter().chain(captured).map(Some));
-    cx.ed.node_with_regions(Loop { carried, scans, conditional }, &inputs, vec![made.region])
+    let mut results =
+        cx.ed.node_with_regions(Loop { carried, scans, conditional }, &inputs, vec![made.region])?;
+    for (v, held) in results.iter_mut().zip(held) {
+        if held {
+            *v = cx.op(OptionalGet {}, &[*v])?;
+        }
+    }
+    Ok(results)
 }
 
 fn loop_body<'m>(
@@ -199,6 +220,7 @@ impl Varying {
             (Type::Optional(x), Type::Optional(y)) => {
                 Type::Optional(Arc::new(element(x, y).ok_or_else(changes)?))
             }
+            (Type::Optional(x), _) => Type::Optional(Arc::new(element(x, b).ok_or_else(changes)?)),
             _ => return Err(changes()),
         })
     }
