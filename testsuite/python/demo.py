@@ -59,7 +59,9 @@ def speech_samples(folder):
     sound = np.concatenate([np.zeros(RATE, np.float32), wav_samples(folder / "en" / "counting.wav")])
     padded = np.concatenate([np.zeros(CONTEXT, np.float32), sound])
     starts = range(0, len(sound) - CHUNK + 1, CHUNK)
-    return [{"input": padded[s : s + CONTEXT + CHUNK][None], "sr": np.array(RATE, np.int64)} for s in starts]
+    samples = [{"input": padded[s : s + CONTEXT + CHUNK][None], "sr": np.array(RATE, np.int64)} for s in starts]
+    samples[0]["state"] = np.zeros((2, 1, 128), np.float32)
+    return samples
 
 
 def write_samples(folder, samples):
@@ -94,7 +96,7 @@ def ort_outputs(path, samples, state):
     carried = {"state": np.zeros((2, 1, 128), np.float32)} if state else {}
     results, feeds = [], {}
     for sample in samples:
-        feeds = {**sample, **carried}
+        feeds = {**carried, **sample}
         values = session.run(None, feeds)
         results.append(values[0])
         if state:

@@ -17,7 +17,7 @@ MANIFEST = HERE.parent / "models" / "models.json"
 CACHE = pathlib.Path(os.environ.get("PLANISH_CACHE", "~/.cache/planish")).expanduser()
 MODELS = pathlib.Path(os.environ.get("PLANISH_MODELS", CACHE / "models"))
 REFS = CACHE / "refs"
-VERSION = 2  # of the generated inputs
+VERSION = 3  # of the generated inputs
 
 DTYPES = {"FLOAT": np.float32, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
 
@@ -25,7 +25,7 @@ DTYPES = {"FLOAT": np.float32, "INT64": np.int64, "INT32": np.int32, "BOOL": np.
 OTHER = {
     "ppocr4-det-op11": [[2, 3, 160, 256]],
     "ppocr4-rec-op9": [[2, 3, 48, 200]],
-    "ppocr2-cls-op9": [[3, 3, 32, 100]],
+    "ppocr2-cls-op9": [[3, 3, 48, 100]],
     "wake-embedding": [[3, 76, 32, 1]],
     "melspectrogram": [[2, 12800]],
     "romanizer-decoder": [[2, 7], [2, 9, 256], [2, 9], [2, 2, 256]],

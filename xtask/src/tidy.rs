@@ -49,7 +49,7 @@ const FORBIDDEN: [(&str, &str); 5] = [
 /// Places outside the repository that nothing may refer to.
 const OUTSIDE: [&str; 1] = [concat!("../sha", "red")];
 
-const MAX_LINES: usize = 600;
+const MAX_LINES: usize = 700;
 
 /// Prints every finding; fails when there is one.
 pub(crate) fn run() -> Result<()> {
@@ -161,7 +161,7 @@ fn source_file(path: &str, text: &str, found: &mut Vec<String>) {
 
 /// Every pass has all sections in its documentation and at least three text tests.
 fn passes(files: &[String], found: &mut Vec<String>) {
-    const SECTIONS: [&str; 4] = ["# Preserves", "# Declines", "# Options", "# Example"];
+    const SECTIONS: [&str; 3] = ["# Preserves", "# Declines", "# Example"];
     for path in files.iter().filter(|path| path.starts_with("passes/src/") && path.ends_with(".rs")) {
         let Ok(text) = std::fs::read_to_string(root().join(path)) else { continue };
         let stem = Path::new(path)
