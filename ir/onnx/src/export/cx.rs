@@ -160,6 +160,32 @@ impl<'g> ExportCx<'g> {
         }
     }
 
+    /// The nodes of the only region of `node` in its place; the parameters of the region are its operands.
+    pub(crate) fn inline(&mut self, node: &Node) -> Result<(), Diag> {
+        let graph = self.graph;
+        let [region] = node.regions[..] else { return Err(Diag::error("arity", "one region is needed")) };
+        for (param, v) in graph.region(region).params.iter().zip(&node.inputs) {
+            let name = v.map_or(String::new(), |v| self.value(v));
+            self.names.insert(*param, name);
+        }
+        let mut copies = Vec::new();
+        for (inner, v) in graph.region(region).results.iter().zip(&node.outputs) {
+            let name = self.value(*v);
+            let computed = graph.def_node(*inner).is_some_and(|n| !matches!(graph.node(n).op, Op::Const(_)));
+            if computed && !self.names.contains_key(inner) {
+                self.names.insert(*inner, name);
+            } else {
+                copies.push((*inner, name));
+            }
+        }
+        self.region(region);
+        for (inner, name) in copies {
+            let from = self.value(inner);
+            self.push("Identity", vec![from], vec![name], Vec::new());
+        }
+        Ok(())
+    }
+
     /// A subgraph for `region`. Its first `own` parameters become inputs of the subgraph, after the `extra` ones;
     /// `captured` are the outer values of the others. The results come after `leading` outputs.
     pub(crate) fn subgraph(

@@ -169,3 +169,26 @@ fn large_constants_go_to_the_external_file() {
     let out = interp::run(&second.graph, vec![Tensor::f32s(&[2], &[0.5, 0.5]).unwrap().into()]).unwrap();
     assert_eq!(out.values[0].tensor().unwrap().to_f64(), [11.5, 22.5]);
 }
+
+#[test]
+fn a_fused_group_becomes_its_nodes() {
+    let mut graph = Graph::new("g");
+    let mut ed = Editor::new(&mut graph);
+    let x = ed.input("x", Type::tensor(DType::F32, vec![2.into()]));
+    let root = ed.region();
+    let inner = ed.new_region();
+    let p = ed.param(inner, Type::tensor(DType::F32, vec![2.into()]).into());
+    ed.at_end(inner);
+    let unary = |kind| planish_ir::op::unary::Unary { kind };
+    let t = ed.node1(unary(planish_ir::op::unary::UnaryKind::Neg), &[p]).unwrap();
+    let u = ed.node1(unary(planish_ir::op::unary::UnaryKind::Relu), &[t]).unwrap();
+    ed.result(inner, u);
+    ed.at_end(root);
+    let y = ed.node_with_regions(planish_ir::op::fused::Fused {}, &[Some(x)], vec![inner]).unwrap();
+    ed.result(root, y[0]);
+    ed.set_name(y[0], "y");
+    let (model, _) = export_model(&graph, &ExportOptions::default()).unwrap();
+    let nodes = model.graph.unwrap().node;
+    assert_eq!(nodes.iter().map(|n| n.op_type()).collect::<Vec<_>>(), ["Neg", "Relu"]);
+    assert_eq!((nodes[0].input[0].as_str(), nodes[1].output[0].as_str()), ("x", "y"));
+}

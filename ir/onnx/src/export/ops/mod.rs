@@ -13,6 +13,7 @@ mod nn;
 mod quant;
 mod reduce;
 mod sequence;
+mod vision;
 
 /// Writes the nodes for `node`.
 pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
@@ -110,8 +111,10 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         Op::LayerNorm(op) => nn::layer_norm(cx, node, op),
         Op::Recurrent(op) => nn::recurrent(cx, node, op),
         Op::Resize(op) => nn::resize(cx, node, op),
-        #[allow(unreachable_patterns)]
-        other => Err(Diag::unsupported(format!("`{}` cannot be written as ONNX", other.name()))),
+        Op::RoiAlign(op) => vision::roi_align(cx, node, op),
+        Op::MaxRoiPool(op) => vision::max_roi_pool(cx, node, op),
+        Op::NonMaxSuppression(op) => vision::non_max_suppression(cx, node, op),
+        Op::Fused(_) => cx.inline(node),
     }
 }
 

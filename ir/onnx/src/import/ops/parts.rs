@@ -1,6 +1,6 @@
 //! Short chains of nodes that several families build from.
 
-use crate::import::{ImportCx, OnnxNode};
+use crate::import::ImportCx;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::concat::Concat;
 use planish_ir::op::gather::Gather;

@@ -10,7 +10,7 @@ use planish_ir::op::quant::{Dequantize, MatMulInteger, Quantize};
 use planish_ir::op::reduce::ReduceKind;
 use planish_ir::op::unary::UnaryKind;
 use planish_ir::op::window::AutoPad;
-use planish_ir::{DType, Diag, Tensor, ValueId};
+use planish_ir::{DType, Diag, ValueId};
 
 pub(super) const OPS: &[Entry] = &[
     onnx("ConvInteger", conv_integer),

@@ -1,6 +1,6 @@
 //! What is done with scores at the end, and the choice of a class.
 
-use super::super::parts::{add, concat, div, mul, reduce, scale, sub, unsqueeze};
+use super::super::parts::{add, concat, div, mul, reduce, scale, sub};
 use crate::import::{ImportCx, OnnxNode};
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::gather::Gather;
