@@ -28,6 +28,7 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::LayerNorm(o) => nn::lower_layer_norm(cx, o),
         Op::Recurrent(o) => nn::lower_recurrent(cx, o),
         Op::Resize(o) => nn::lower_resize(cx, o),
+        Op::Col2Im(o) => nn::lower_col2im(cx, o),
         Op::RoiAlign(o) => nn::lower_roi_align(cx, o),
         Op::MaxRoiPool(o) => nn::lower_max_roi_pool(cx, o),
         Op::NonMaxSuppression(o) => objects::lower_suppression(cx, o.centered),

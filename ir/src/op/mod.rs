@@ -13,6 +13,7 @@ mod infer;
 
 pub mod binary;
 pub mod cast;
+pub mod col2im;
 pub mod concat;
 pub mod control;
 pub mod conv;
@@ -244,6 +245,7 @@ op_table! {
     LayerNorm => layer_norm::LayerNorm,
     Recurrent => recurrent::Recurrent,
     Resize => resize::Resize,
+    Col2Im => col2im::Col2Im,
     RoiAlign => vision::RoiAlign,
     MaxRoiPool => vision::MaxRoiPool,
     NonMaxSuppression => vision::NonMaxSuppression,

@@ -1,5 +1,6 @@
 //! Layers of neural networks other than convolutions and matrix products.
 
+mod col2im;
 mod conv_transpose;
 mod layer_norm;
 mod pool;
@@ -10,6 +11,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
+pub(super) use col2im::lower_col2im;
 pub(super) use conv_transpose::lower_conv_transpose;
 pub(super) use layer_norm::lower_layer_norm;
 pub(super) use pool::lower_pool;

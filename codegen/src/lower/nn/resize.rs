@@ -106,7 +106,7 @@ fn steps(cx: &mut LowerCx<'_>, op: &Resize, x: &Opnd, out: &[Dim]) -> Result<Vec
                     return Err(Diag::unsupported("anti-aliasing with a scale that is not known"));
                 };
                 let reach = if op.mode == ResizeMode::Cubic { 2.0 } else { 1.0 };
-                if !(s > 1e-4) {
+                if s.is_nan() || s <= 1e-4 {
                     return Err(Diag::error("field-range", format!("an axis cannot be scaled by {s}")));
                 }
                 2 - 2 * ((-reach / s.min(1.0)).floor() as i64 + 1)

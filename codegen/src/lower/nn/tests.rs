@@ -231,3 +231,14 @@ fn regions_of_images() -> Result<(), Diag> {
     let given = vec![ramp(&[2, 2, 6, 8])?, rois.into()];
     same(&body("v0: f32[2,2,6,8], v1: f32[2,5]", op, "v2"), given, 1e-6)
 }
+
+#[test]
+fn blocks_add_up() -> Result<(), Diag> {
+    let graph = body(
+        "v0: f32[2,12,6]",
+        "v1 = const i64[2] [5, 4] v2 = const i64[2] [2, 2] \
+         v3 = col2im{strides=[2, 1], dilations=[1, 2], pads=[1, 0, 0, 0]} v0, v1, v2 : f32[2,3,5,4]",
+        "v3",
+    );
+    same(&graph, vec![ramp(&[2, 12, 6])?], 1e-5)
+}

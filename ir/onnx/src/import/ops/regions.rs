@@ -5,6 +5,7 @@ use super::sizes::{Size, size_vector};
 use crate::import::table::{Entry, onnx};
 use crate::import::{ImportCx, OnnxNode};
 use planish_ir::op::binary::BinaryKind::Sub;
+use planish_ir::op::col2im::Col2Im;
 use planish_ir::op::concat::{Concat, Pad, PadMode};
 use planish_ir::op::conv_transpose::ConvTranspose;
 use planish_ir::op::reduce::{Reduce, ReduceKind};
@@ -98,14 +99,13 @@ fn max_unpool(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
 /// A transposed convolution in which each channel of a block adds to its own place of the window.
 fn col2im(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     let (x, image, block) = (node.input(0)?, node.input(1)?, node.input(2)?);
-    let (Some(image), Some(block)) = (cx.const_ints(image), cx.const_ints(block)) else {
-        return Err(node.unsupported("shapes of image and blocks that are not known"));
+    let axes = match (cx.dims(image)?.as_slice(), cx.dims(block)?.as_slice()) {
+        ([a], [b]) => a.as_const().or(b.as_const()).and_then(|n| usize::try_from(n).ok()),
+        _ => None,
     };
-    let n = image.len();
-    let sound = |v: &[i64]| v.len() == n && v.iter().all(|v| SIZES.contains(v));
-    if n == 0 || !sound(&image) || !sound(&block) {
-        return Err(node.error("shape-mismatch", format!("image {image:?} of blocks {block:?}")));
-    }
+    let Some(n) = axes.filter(|n| (1..=16).contains(n)) else {
+        return Err(node.unsupported("an image of unknown rank"));
+    };
     let list = |name: &str, len: usize, default: i64| -> Result<Vec<i64>, Diag> {
         let v = node.ints_in(name, 0..=1 << 20)?.map_or_else(|| vec![default; len], <[i64]>::to_vec);
         if v.len() == len {
@@ -116,6 +116,15 @@ fn col2im(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     };
     let (strides, dilations) = (list("strides", n, 1)?, list("dilations", n, 1)?);
     let pads = list("pads", 2 * n, 0)?;
+    let known = (cx.const_ints(image), cx.const_ints(block));
+    let (Some(image), Some(block)) = known else {
+        let op = Col2Im { strides, dilations, pads };
+        return Ok(vec![cx.op(op, &[x, image, block])?]);
+    };
+    let sound = |v: &[i64]| v.len() == n && v.iter().all(|v| SIZES.contains(v));
+    if !sound(&image) || !sound(&block) {
+        return Err(node.error("shape-mismatch", format!("image {image:?} of blocks {block:?}")));
+    }
     let window: i64 = block.iter().product();
     let rows = match cx.dims(x)?[..] {
         [_, ref c, _] => c.as_const(),
