@@ -111,6 +111,12 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         Op::LayerNorm(op) => nn::layer_norm(cx, node, op),
         Op::Recurrent(op) => nn::recurrent(cx, node, op),
         Op::Resize(op) => nn::resize(cx, node, op),
+        Op::Col2Im(op) => {
+            let list = |name: &str, v: &[i64]| super::attr::ints(name, v.iter().copied());
+            let attributes =
+                vec![list("strides", &op.strides), list("dilations", &op.dilations), list("pads", &op.pads)];
+            with(cx, node, "Col2Im", attributes)
+        }
         Op::RoiAlign(op) => vision::roi_align(cx, node, op),
         Op::MaxRoiPool(op) => vision::max_roi_pool(cx, node, op),
         Op::NonMaxSuppression(op) => vision::non_max_suppression(cx, node, op),
