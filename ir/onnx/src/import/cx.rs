@@ -227,7 +227,15 @@ impl<'g, 'm> ImportCx<'g, 'm> {
     fn nodes(&mut self, nodes: &'m [NodeProto]) {
         match topological(nodes) {
             Ok(order) => order.into_iter().for_each(|at| self.node(&nodes[at])),
-            Err(e) => self.report(e.into()),
+            Err(e) => {
+                self.report(e.into());
+                // Nothing of this list is built, which is no second problem of what uses it.
+                if let Some(scope) = self.scopes.last_mut() {
+                    for name in nodes.iter().flat_map(|n| &n.output) {
+                        scope.names.entry(name).or_insert(Slot::Failed);
+                    }
+                }
+            }
         }
     }
 
