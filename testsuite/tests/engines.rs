@@ -1,5 +1,7 @@
 //! The same random graphs on every engine. `PLANISH_TEST_GRAPHS` and `PLANISH_TEST_SEED` as in `random.rs`.
 
+#![allow(clippy::print_stdout, reason = "shown with --nocapture")]
+
 use planish_codegen::KernelInterpreter;
 use planish_ir::Engine;
 use planish_testsuite::differential::{Outcome, kinds, report, run, supported};

@@ -1,5 +1,7 @@
 //! Planted compiler bugs: the random graphs notice at least nine of ten kinds.
 
+#![allow(clippy::print_stdout, reason = "shown with --nocapture")]
+
 use planish_codegen::engine::ModuleProgram;
 use planish_codegen::kernel::verify_module;
 use planish_codegen::{KernelInterpreter, LowerOptions, Module, lower};

@@ -21,7 +21,7 @@ usage: cargo xtask TASK
   setup                 check for LLVM 22 and Python with venv, install them where that is possible, make the venv
   demo                  fetch two trained models, compile, run on a photo and a sound clip, compare, print a table
   test [--long] [STAGE...]
-                        all tests; --long adds every model, more random graphs and every engine. Stages:
+                        all tests; --long adds clippy, every model and more random graphs. Stages:
                         fmt clippy unit doc conformance hostile models artifacts
   gen [--check]         write the generated references in docs/reference (--check: fail when they are stale)
   tidy                  rules of the repository that the compiler does not check

@@ -67,6 +67,9 @@ const MODELS: [&str; 16] = [
 
 const STAGES: [&str; 8] = ["fmt", "clippy", "unit", "doc", "conformance", "hostile", "models", "artifacts"];
 
+/// Stages of the long run only.
+const LONG_ONLY: [&str; 1] = ["clippy"];
+
 /// The number of random graphs, for `planish-testsuite`.
 const GRAPHS: &str = "PLANISH_TEST_GRAPHS";
 
@@ -92,7 +95,11 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     if let Some(unknown) = named.iter().find(|name| !STAGES.contains(name)) {
         return Err(Failure::usage(format!("there is no stage {unknown}; stages: {}", STAGES.join(" "))));
     }
-    let stages = if named.is_empty() { STAGES.to_vec() } else { named };
+    let stages = if named.is_empty() {
+        STAGES.iter().copied().filter(|stage| long || !LONG_ONLY.contains(stage)).collect()
+    } else {
+        named
+    };
     let mut context = Context { long, tools: setup::setup()?, planish: None };
     let mut total = Counts::default();
     let mut rows = Vec::new();

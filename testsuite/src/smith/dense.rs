@@ -200,8 +200,8 @@ pub(crate) fn layer_norm(s: &mut Smith) -> Option<Item> {
     if x.shape[axis..].contains(&0) {
         return None;
     }
-    let scale = (!s.rng.one_in(4)).then(|| s.get(dtype, &x.shape[axis..].to_vec(), Domain::Any));
-    let bias = s.rng.one_in(2).then(|| s.get(dtype, &x.shape[axis..].to_vec(), Domain::Any));
+    let scale = (!s.rng.one_in(4)).then(|| s.get(dtype, &x.shape[axis..], Domain::Any));
+    let bias = s.rng.one_in(2).then(|| s.get(dtype, &x.shape[axis..], Domain::Any));
     // A large epsilon: of nearly equal elements the quotient would amplify rounding errors.
     let fields =
         [("axis", axis.to_string()), ("epsilon", "0.1".to_owned()), ("rms", s.rng.one_in(3).to_string())];
