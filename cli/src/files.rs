@@ -49,6 +49,10 @@ impl Writer {
         if link.is_dir() {
             return Err(Failure::new("output-exists", format!("{} is a folder", path.display())));
         }
+        if !link.is_file() && !link.is_symlink() {
+            // A device or a pipe would be replaced by a file, which nobody can want.
+            return Err(Failure::new("output-exists", format!("{} is no regular file", path.display())));
+        }
         if self.force {
             return Ok(());
         }
@@ -197,6 +201,7 @@ mod tests {
         assert!(writer.check(&path).is_err());
         std::os::unix::fs::symlink(&path, dir.path().join("link"))?;
         assert!(writer.check(&dir.path().join("link")).is_err());
+        assert!(Writer::new(true).check(Path::new("/dev/null")).is_err(), "devices stay");
         Ok(())
     }
 
