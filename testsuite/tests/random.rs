@@ -15,8 +15,7 @@ const NO_RECIPE: [&str; 2] = ["fused", "col2im"];
 fn every_operation_has_a_recipe() {
     let covered: BTreeSet<&str> = RECIPES.iter().map(|recipe| recipe.op).collect();
     let all: BTreeSet<&str> = Op::table().into_iter().map(|(name, _)| name).collect();
-    let absent: Vec<&str> =
-        all.difference(&covered).copied().filter(|op| !NO_RECIPE.contains(op)).collect();
+    let absent: Vec<&str> = all.difference(&covered).copied().filter(|op| !NO_RECIPE.contains(op)).collect();
     assert_eq!(absent, Vec::<&str>::new());
 }
 
