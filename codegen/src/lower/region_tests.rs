@@ -284,3 +284,22 @@ fn pieces_of_a_tensor_join_in_the_library() -> Result<(), Diag> {
     let body = body.replace("v8 = sequence-at", "v11 = const i64[] [1]\n      v8 = sequence-at");
     same(&body, vec![ramp(&[2, 5])?, ints(DType::I64, &[2], |i| 3 + i)?], 0.0)
 }
+
+#[test]
+fn slices_of_vectors_by_loop_counters_stay_inside() -> Result<(), Diag> {
+    let body = "sym S 0..5 data
+    graph @\"g\"(v0: i64[], v1: f32[5], v2: f32[1]) {
+      v3 = loop{carried=1, scans=0, conditional=false} v0, _, v2, v1 (v4: i64[], v5: f32[1], v6: f32[5]) {
+        v7 = const i64[1] [0]
+        v8 = const i64[1] [1]
+        v9 = reshape{allow_zero=false} v4, v8 : i64[1]
+        v10 = binary{kind=add} v9, v8 : i64[1]
+        v11 = slice v6, v7, v10 : f32[S]
+        v12 = reduce{kind=sum, axes=[0], keepdims=true, noop_empty=false} v11 : f32[1]
+        v13 = binary{kind=add} v5, v12 : f32[1]
+        yield v13
+      } : f32[1]
+      return v3
+    }";
+    same(body, vec![Tensor::scalar_i64(5).into(), ramp(&[5])?, ramp(&[1])?], 1e-5)
+}
