@@ -59,10 +59,16 @@ pub(crate) fn real_models(tools: &Tools, planish: &Path, names: &[&str]) -> Resu
     counted(script(tools, "python/compare_models.py").arg("--planish").arg(planish).args(names))
 }
 
-/// Properties of executables; fetches the models that they are shown on.
-pub(crate) fn artifacts(tools: &Tools, planish: &Path) -> Result<Counts> {
+/// Properties of executables; fetches the models that they are shown on. The limits on compile time and memory are
+/// held in the long run only.
+pub(crate) fn artifacts(tools: &Tools, planish: &Path, long: bool) -> Result<Counts> {
     fetch(tools, &["mnist-cnn", "silero-vad", "ppocr2-cls", "resnet50-thin", "rxnmap-graph-transformer"])?;
-    counted(script(tools, "python/artifacts.py").arg("--planish").arg(planish))
+    let mut command = script(tools, "python/artifacts.py");
+    command.arg("--planish").arg(planish);
+    if !long {
+        command.args(["--only", "reproducible", "threads", "first-output", "describe", "glibc", "alone"]);
+    }
+    counted(&mut command)
 }
 
 /// `cargo xtask hostile`.

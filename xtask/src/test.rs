@@ -44,9 +44,9 @@ impl Counts {
     }
 }
 
-/// Models of the ordinary run: small packages that together cover convolution, recurrence, control flow, attention,
-/// trees and integer arithmetic.
-const MODELS: [&str; 16] = [
+/// Models of the ordinary run: small packages that together cover convolution, recurrence, control flow, attention
+/// and trees.
+const MODELS: [&str; 15] = [
     "espcn-subpixel",
     "magika",
     "mnist-cnn",
@@ -54,7 +54,6 @@ const MODELS: [&str; 16] = [
     "pplcnet-orientation",
     "ppocr2-cls",
     "ppocr4-rec",
-    "rawi-int8",
     "resnet50-thin",
     "residual-block",
     "scaler-mlp",
@@ -138,7 +137,7 @@ fn run_stage(context: &mut Context, stage: &str) -> Result<Counts> {
         }
         "artifacts" => {
             let planish = context.planish()?;
-            python::artifacts(&context.tools, &planish)
+            python::artifacts(&context.tools, &planish, context.long)
         }
         _ => {
             let planish = context.planish()?;
