@@ -318,17 +318,17 @@ impl Step<'_> {
         let k = self.first + k;
         self.op.activations[k].apply(x, self.op.alpha[k], self.op.beta[k])
     }
-    fn from_x(&self, gate: usize, j: usize, x: &[f64]) -> f64 {
+    fn of_input(&self, gate: usize, j: usize, x: &[f64]) -> f64 {
         let row = gate * self.h + j;
         dot(&self.w[row * x.len()..][..x.len()], x) + self.wb[row]
     }
-    fn from_h(&self, gate: usize, j: usize, hidden: &[f64]) -> f64 {
+    fn of_state(&self, gate: usize, j: usize, hidden: &[f64]) -> f64 {
         let row = gate * self.h + j;
         dot(&self.r[row * self.h..][..self.h], hidden) + self.rb[row]
     }
-    fn run(&self, x: &[f64], hidden: &mut Vec<f64>, cell: &mut [f64]) {
-        let old = hidden.clone();
-        let both = |gate: usize, j: usize| self.from_x(gate, j, x) + self.from_h(gate, j, &old);
+    fn run(&self, x: &[f64], hidden: &mut [f64], cell: &mut [f64]) {
+        let old = hidden.to_vec();
+        let both = |gate: usize, j: usize| self.of_input(gate, j, x) + self.of_state(gate, j, &old);
         match self.op.cell {
             Cell::Rnn => {
                 for (j, h) in hidden.iter_mut().enumerate() {
@@ -341,11 +341,11 @@ impl Step<'_> {
                 for (j, h) in hidden.iter_mut().enumerate() {
                     let update = self.act(0, both(0, j));
                     let back = if self.op.linear_before_reset {
-                        reset[j] * self.from_h(2, j, &old)
+                        reset[j] * self.of_state(2, j, &old)
                     } else {
-                        self.from_h(2, j, &scaled)
+                        self.of_state(2, j, &scaled)
                     };
-                    let fresh = self.act(1, self.from_x(2, j, x) + back);
+                    let fresh = self.act(1, self.of_input(2, j, x) + back);
                     *h = (1.0 - update) * fresh + update * old[j];
                 }
             }

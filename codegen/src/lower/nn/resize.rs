@@ -183,10 +183,10 @@ fn pass(cx: &mut LowerCx<'_>, op: &Resize, s: &Step, from: &Opnd, to: &Opnd) -> 
     let w = wide(from.dtype);
     let crop = op.transform == ResizeTransform::CropAndResize;
     let size = s.new.mul(&s.taps.into());
-    let at = cx.temp(DType::I64, &[size.clone()]);
+    let at = cx.temp(DType::I64, std::slice::from_ref(&size));
     let weights = cx.temp(w, &[size]);
     // What is added to the sum: the value outside of the axis.
-    let extra = cx.temp(w, &[s.new.clone()]);
+    let extra = cx.temp(w, std::slice::from_ref(&s.new));
     let mut l = Launch::new("resize_table")
         .raw(&at, Elem::I64, Access::ReadWrite)
         .raw(&weights, mem_elem(w), Access::ReadWrite)
