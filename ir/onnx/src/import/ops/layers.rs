@@ -215,7 +215,7 @@ fn causal_conv(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     let (x, w) = (node.input(0)?, node.input(1)?);
     let activation = node.choice("activation", 0, &["none", "silu", "swish"])?;
     let (dims, kernel) = (cx.dims(x)?, cx.dims(w)?);
-    let (3, &[_, _, ref k]) = (dims.len(), kernel.as_slice()) else {
+    let (3, [_, _, k]) = (dims.len(), kernel.as_slice()) else {
         return Err(node.error("shape-mismatch", "the operands must have rank 3"));
     };
     let (Some(k), Some(c)) = (k.as_const().filter(|k| *k > 0), dims[1].as_const()) else {
