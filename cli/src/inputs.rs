@@ -158,7 +158,7 @@ fn raw_value(bytes: Bytes, ty: &Type) -> Result<Value> {
     let free = fixed.iter().filter(|d| d.is_none()).count();
     let shape = match free {
         0 => known,
-        1 if unit > 0 && bytes.len() % unit == 0 => {
+        1 if unit > 0 && bytes.len().is_multiple_of(unit) => {
             fixed.iter().map(|d| d.unwrap_or(bytes.len() / unit)).collect()
         }
         1 => return Err(bad(format!("{} bytes are no multiple of {unit}", bytes.len()))),

@@ -26,7 +26,7 @@ impl Random {
     }
     /// A number in `0..n`; 0 if `n` is.
     pub fn below(&mut self, n: u64) -> u64 {
-        if n == 0 { 0 } else { (u128::from(self.bits()) * u128::from(n) >> 64) as u64 }
+        if n == 0 { 0 } else { ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64 }
     }
     /// A number in `0.0..1.0`.
     pub fn unit(&mut self) -> f64 {
@@ -191,7 +191,7 @@ fn axis_of(op: &planish_ir::Op) -> Option<i64> {
     let mut text = String::new();
     op.write_attrs(&mut text);
     let at = text.find("axis")?;
-    let rest = text[at + 4..].trim_start_matches(|c: char| c == '=' || c == ' ');
+    let rest = text[at + 4..].trim_start_matches(['=', ' ']);
     let end = rest.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(rest.len());
     rest[..end].parse().ok()
 }

@@ -145,8 +145,11 @@ fn named(d: Diag, sample: &Sample) -> Diag {
     Diag { message: format!("{}: {}", sample.name, d.message), ..d }
 }
 
+/// Positions of outputs, each with that of the input it is fed to.
+pub type StatePairs = Vec<(usize, usize)>;
+
 /// The pairs of `--state` as positions of outputs and inputs, and the inputs among them.
-pub fn state_pairs(pairs: &[String], signature: &Signature) -> Result<(Vec<(usize, usize)>, Vec<usize>)> {
+pub fn state_pairs(pairs: &[String], signature: &Signature) -> Result<(StatePairs, Vec<usize>)> {
     let mut out: Vec<(usize, usize)> = Vec::new();
     for text in pairs {
         let wrong = |what: &str, name: &str| {
