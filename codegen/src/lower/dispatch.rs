@@ -3,7 +3,7 @@
 use super::cx::LowerCx;
 use super::{
     contraction, control, einsum, elementwise, generate, indexing, lines, movement, nn, objects, quantised,
-    reduce, reshape, trees,
+    reduce, reshape, signal, trees,
 };
 use planish_ir::{Diag, Op};
 
@@ -66,6 +66,12 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::ArgReduce(a) => lines::lower_arg_reduce(cx, a),
         Op::Cumulate(c) => lines::lower_cumulate(cx, c),
         Op::TopK(t) => lines::lower_top_k(cx, t),
+        Op::Det(_) => signal::lower_det(cx),
+        Op::Dft(d) => signal::lower_dft(cx, d),
+        Op::Stft(s) => signal::lower_stft(cx, s),
+        Op::SignalWindow(w) => signal::lower_window(cx, w),
+        Op::Random(r) => signal::lower_random(cx, r),
+        Op::Multinomial(m) => signal::lower_multinomial(cx, m.seed),
         Op::Einsum(e) => einsum::lower_einsum(cx, e),
         Op::Reduce(r) => reduce::lower_reduce(cx, r),
         // An operation without a line here has no kernel yet; `planish ops` lists which have one.

@@ -64,6 +64,7 @@ mod reduce;
 #[cfg(test)]
 mod region_tests;
 mod reshape;
+mod signal;
 #[cfg(test)]
 mod tests;
 mod trees;

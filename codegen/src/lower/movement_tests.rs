@@ -260,3 +260,35 @@ fn sums_of_products_follow_the_interpreter() -> Result<(), Diag> {
     agree(e("i,j,k->kij"), &[f(&[2]), f(&[3]), f(&[4])])?;
     agree(e("ij,ij->i"), &[of(DType::I32, &[2, 2], &[1, 2, 3, 4]), of(DType::I32, &[2, 2], &[5, 6, 7, 8])])
 }
+
+#[test]
+fn signals_follow_the_interpreter() -> Result<(), Diag> {
+    use planish_ir::op::matmul::Det;
+    use planish_ir::op::random::Random;
+    use planish_ir::op::signal::{Dft, SignalWindow, Stft, WindowKind};
+    agree(Det {}, &[f(&[2, 4, 4])])?;
+    agree(Det {}, &[Tensor::f32s(&[2, 2], &[0.0, 0.0, 1.0, 2.0])?])?;
+    for inverse in [false, true] {
+        for onesided in [false, true] {
+            let op = Dft { inverse, onesided };
+            for x in [f(&[2, 7, 2]), f(&[1, 6, 1])] {
+                agree_knowing(&op.clone().into(), &[x.clone()], Known::Dims)?;
+                agree_knowing(&op.clone().into(), &[x, i(&[], &[8]), i(&[], &[1])], Known::Integers)?;
+            }
+        }
+    }
+    let frames = [f(&[2, 20, 1]), i(&[], &[3]), f(&[8])];
+    agree_knowing(&Stft { onesided: true }.into(), &frames, Known::Integers)?;
+    for kind in [WindowKind::Blackman, WindowKind::Hamming, WindowKind::Hann] {
+        for periodic in [false, true] {
+            for n in [0, 1, 9] {
+                agree(SignalWindow { kind, periodic, dtype: DType::F32 }, &[i(&[], &[n])])?;
+            }
+        }
+    }
+    for normal in [false, true] {
+        // With a seed both draw the same numbers.
+        agree(Random { dtype: DType::F32, normal, a: -1.0, b: 2.0, seed: Some(5) }, &[i(&[2], &[3, 40])])?;
+    }
+    Ok(())
+}
