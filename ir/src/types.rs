@@ -56,7 +56,7 @@ impl TensorType {
     }
     /// The number of elements.
     pub fn elems(&self) -> Option<Dim> {
-        self.shape.as_ref().map(|s| Dim::product(s))
+        self.shape.as_ref().map(Dim::product)
     }
 }
 

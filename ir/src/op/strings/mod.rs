@@ -147,7 +147,7 @@ impl OpDef for StringNormalize {
             _ => return Err(Diag::error("shape-mismatch", "a vector or a matrix of one row is needed")),
         }
         let last = dims.len() - 1;
-        if !self.stopwords.is_empty() || !dims[last].bounds(cx.symbols).0.is_some_and(|l| l > 0) {
+        if !self.stopwords.is_empty() || dims[last].bounds(cx.symbols).0.is_none_or(|l| l <= 0) {
             let most = dims[last].as_const().map(|n| n.max(1));
             dims[last] = cx.fresh(0, last, 1, most);
         }
