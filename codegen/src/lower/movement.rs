@@ -244,22 +244,22 @@ pub(super) fn lower_slice(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     let x = cx.input(0)?;
     let (_, out) = cx.output_type(0)?;
     let st = x.strides();
-    if let Some((offset, steps)) = static_slice(cx, &x)? {
-        if !out.iter().any(|d| is_fresh(cx, d)) {
-            let whole = offset.is(0) && steps.iter().all(|s| *s == 1);
-            if whole && out == x.dims {
-                return cx.alias(0, &x);
-            }
-            let contiguous = steps.iter().all(|s| *s == 1) && (1..out.len()).all(|a| out[a] == x.dims[a]);
-            if contiguous {
-                let slot = cx.view(&x, x.dtype, &out, &offset.mul(&Dim::from(x.dtype.size())));
-                return cx.set_output(0, slot);
-            }
-            let y = cx.output(0)?;
-            let src = st.iter().zip(&steps).map(|(s, k)| s.mul(&Dim::Const(*k))).collect();
-            let block = Block { dims: out, src: (offset, src), dst: (Dim::Const(0), y.strides()) };
-            return copy_block(cx, "slice", &x, &y, block, None);
+    if let Some((offset, steps)) = static_slice(cx, &x)?
+        && !out.iter().any(|d| is_fresh(cx, d))
+    {
+        let whole = offset.is(0) && steps.iter().all(|s| *s == 1);
+        if whole && out == x.dims {
+            return cx.alias(0, &x);
         }
+        let contiguous = steps.iter().all(|s| *s == 1) && (1..out.len()).all(|a| out[a] == x.dims[a]);
+        if contiguous {
+            let slot = cx.view(&x, x.dtype, &out, &offset.mul(&Dim::from(x.dtype.size())));
+            return cx.set_output(0, slot);
+        }
+        let y = cx.output(0)?;
+        let src = st.iter().zip(&steps).map(|(s, k)| s.mul(&Dim::Const(*k))).collect();
+        let block = Block { dims: out, src: (offset, src), dst: (Dim::Const(0), y.strides()) };
+        return copy_block(cx, "slice", &x, &y, block, None);
     }
     let plan = plan_slice(cx, &x)?;
     let rank = x.dims.len();

@@ -215,7 +215,7 @@ fn lines_follow_the_interpreter() -> Result<(), Diag> {
                 &[x.clone(), i(&[], &[axis as i64 - 3])],
             )?;
         }
-        agree(ArgReduce { largest: p, axis: 1, keepdims: q, last: r }, &[ties.clone()])?;
+        agree(ArgReduce { largest: p, axis: 1, keepdims: q, last: r }, std::slice::from_ref(&ties))?;
         agree(TopK { axis: 1, largest: p }, &[ties.clone(), i(&[1], &[3])])?;
         agree(TopK { axis: 1, largest: p }, &[x.clone(), i(&[1], &[flags % 5])])?;
         x = Tensor::floats(DType::F16, x.shape(), x.to_f64())?;
