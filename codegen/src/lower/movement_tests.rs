@@ -272,7 +272,7 @@ fn signals_follow_the_interpreter() -> Result<(), Diag> {
         for onesided in [false, true] {
             let op = Dft { inverse, onesided };
             for x in [f(&[2, 7, 2]), f(&[1, 6, 1])] {
-                agree_knowing(&op.clone().into(), &[x.clone()], Known::Dims)?;
+                agree_knowing(&op.clone().into(), std::slice::from_ref(&x), Known::Dims)?;
                 agree_knowing(&op.clone().into(), &[x, i(&[], &[8]), i(&[], &[1])], Known::Integers)?;
             }
         }
