@@ -2,7 +2,7 @@
 
 use super::conv::{Operands, Shape};
 use super::epilogue::{Epilogue, Place};
-use super::panel::RowMask;
+use super::panel::{self, RowMask};
 use crate::kernel::{Builder, Ty, Val};
 use crate::lower::cx::LowerCx;
 use crate::lower::elem::{compute_elem, load};
@@ -55,13 +55,11 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue
                     let channel = b.add(first, c);
                     let base = b.mul(channel, plane);
                     let wbase = b.at(weights, c, kk);
-                    let mut sum = acc[0];
-                    for i in 0..kk {
-                        let (outer, kx) = g.kernel_coords(i);
-                        let outer: Vec<Val> = outer.into_iter().map(|v| b.i64(v)).collect();
+                    panel::for_kernel(b, kk, acc.to_vec(), &|b, i, sum| {
+                        let (outer, kx) = g.kernel_coords(b, i);
                         let (start, ok) = g.input_row(b, row, &outer);
                         let at = b.mul(ox, g.strides[axes - 1]);
-                        let at = b.add(at, kx * g.dilations[axes - 1]);
+                        let at = b.at(at, kx, g.dilations[axes - 1]);
                         let at = b.sub(at, g.pads[axes - 1]);
                         let piece = RowMask::new(b, at, g.strides[axes - 1], lanes, g.input[axes - 1], ok);
                         let start = b.add(start, base);
@@ -69,14 +67,13 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue
                         let wi = b.add(wbase, i);
                         let ws = load(b, w_type, w, wi, 1, None);
                         let ws = b.splat(ws, lanes);
-                        sum = if elem.is_float() {
-                            b.fma(v, ws, sum)
+                        vec![if elem.is_float() {
+                            b.fma(v, ws, sum[0])
                         } else {
                             let p = b.mul(v, ws);
-                            b.add(sum, p)
-                        };
-                    }
-                    vec![sum]
+                            b.add(sum[0], p)
+                        }]
+                    })
                 })[0];
                 let sum = match bias {
                     Some(v) if elem.is_float() => b.fadd(acc, v),

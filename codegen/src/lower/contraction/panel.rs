@@ -143,17 +143,39 @@ impl Geometry {
         let width = self.input[outer];
         (b.mul(offset, width), ok)
     }
-    /// The outer coordinates of kernel element `kk`, and its coordinate along the last axis.
-    pub(super) fn kernel_coords(&self, kk: i64) -> (Vec<i64>, i64) {
-        let mut c = vec![0; self.kernel.len()];
+    /// The outer coordinates of kernel element `kk`, and its coordinate along the last axis. Known ones stay literals.
+    pub(super) fn kernel_coords(&self, b: &mut Builder, kk: Val) -> (Vec<Val>, Val) {
+        let mut coords = Vec::with_capacity(self.kernel.len());
         let mut rest = kk;
-        for (c, k) in c.iter_mut().zip(&self.kernel).rev() {
-            *c = rest % k;
-            rest /= k;
+        for k in self.kernel.iter().rev() {
+            let q = b.sdiv(rest, *k);
+            let p = b.mul(q, *k);
+            coords.push(b.sub(rest, p));
+            rest = q;
         }
-        let last = c.pop().unwrap_or(0);
-        (c, last)
+        coords.reverse();
+        let last = coords.pop().unwrap_or(rest);
+        (coords, last)
     }
+}
+
+/// Kernels up to this many elements are unrolled.
+const UNROLL: i64 = 25;
+
+/// Runs `body` for every element of a kernel with the carried values.
+pub(super) fn for_kernel(
+    b: &mut Builder,
+    count: i64,
+    init: Vec<Val>,
+    body: &dyn Fn(&mut Builder, Val, &[Val]) -> Vec<Val>,
+) -> Vec<Val> {
+    if count > UNROLL {
+        return b.for_(0, count, 1, &init, |b, kk, carried| body(b, kk, carried));
+    }
+    (0..count).fold(init, |carried, kk| {
+        let kk = b.i64(kk);
+        body(b, kk, &carried)
+    })
 }
 
 /// Fills `panel[(c * kk_count + kk) * width + p]` for `channels` channels from element `base` of the input, all
@@ -184,21 +206,20 @@ pub(super) fn fill(
         let lo = b.smax(lo, 0);
         let hi = b.sub(end, row_start);
         let hi = b.smin(hi, ow);
-        for kk in 0..kk_count {
-            let (outer, kx) = g.kernel_coords(kk);
-            let outer: Vec<Val> = outer.into_iter().map(|k| b.i64(k)).collect();
+        for_kernel(b, kk_count, Vec::new(), &|b, kk, _| {
+            let (outer, kx) = g.kernel_coords(b, kk);
             let (start, ok) = g.input_row(b, row, &outer);
             let start = b.add(start, base);
             b.loop_(lo, hi, i64::from(lanes), |b, ox| {
                 let n = b.sub(hi, ox);
                 let keep = b.mask_below(lanes, n);
                 let at = b.mul(ox, g.strides[axes - 1]);
-                let at = b.add(at, kx * g.dilations[axes - 1]);
+                let at = b.at(at, kx, g.dilations[axes - 1]);
                 let at = b.sub(at, g.pads[axes - 1]);
                 let mask = RowMask::new(b, at, g.strides[axes - 1], lanes, g.input[axes - 1], ok);
                 let to = b.add(row_start, ox);
                 let to = b.sub(to, first);
-                let to = b.add(to, kk * width);
+                let to = b.at(to, kk, width);
                 b.loop_(0, channels, 1, |b, c| {
                     let from = b.at(start, c, plane);
                     let v = mask.load(b, d, x, from);
@@ -206,6 +227,7 @@ pub(super) fn fill(
                     b.store_masked(panel, to, v, keep);
                 });
             });
-        }
+            Vec::new()
+        });
     });
 }
