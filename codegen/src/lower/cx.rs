@@ -119,7 +119,21 @@ impl<'g> LowerCx<'g> {
             let port = self.port(self.graph.input_name(i), *v, slot);
             self.plan.inputs.push(port);
         }
+        self.string_symbols();
         self.plan.states = self.graph.states.iter().map(|s| (s.output, s.input)).collect();
+    }
+    /// The runtime binds symbols to the dims of dense inputs only.
+    fn string_symbols(&mut self) {
+        let of = |strings: bool| -> Vec<SymId> {
+            let chosen = self.graph.inputs().iter().filter_map(|v| self.graph.ty(*v).as_tensor());
+            let chosen = chosen.filter(|t| (t.dtype == DType::Str) == strings);
+            chosen.flat_map(|t| t.shape.iter().flatten()).flat_map(Dim::symbols).collect()
+        };
+        let bound = of(false);
+        if let Some(s) = of(true).into_iter().find(|s| !bound.contains(s)) {
+            let name = &self.graph.symbols.get(s).name;
+            self.diags.push(Diag::unsupported(format!("the dim {name}, which only inputs of strings have")));
+        }
     }
     fn port(&mut self, name: &str, v: ValueId, slot: SlotId) -> Port {
         let dims = match self.graph.ty(v) {

@@ -286,8 +286,8 @@ pub(crate) fn non_max_suppression(s: &mut Smith) -> Option<Item> {
     let scores = s.fresh(DType::F32, &[1, classes, boxes], Domain::Exact);
     let most = s.rng.range(0, 3);
     let most = s.int(most);
-    // 0.45 is no quotient of areas of small whole numbers, so that no comparison is a close call.
-    let overlap = constant(s, DType::F32, &[], Elems::F(vec![0.45]))?;
+    // 0.4537 is no quotient of areas of small whole numbers, so that no comparison is a close call.
+    let overlap = constant(s, DType::F32, &[], Elems::F(vec![0.4537]))?;
     let centered = s.rng.one_in(3);
     let operands = [Some(*corners.first()?), Some(scores.v), Some(most.v), Some(overlap.v)];
     let results = s.emit_values("non-max-suppression", &[("centered", centered.to_string())], &operands)?;
