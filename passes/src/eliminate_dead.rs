@@ -2,7 +2,7 @@
 
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
 use planish_ir::graph::Use;
-use planish_ir::{Diag, Editor, NodeId, Op, RegionId};
+use planish_ir::{Diag, Editor, NodeId, RegionId};
 
 declare_pass! {
     /// Removes nodes whose results nobody uses, captures that a region does not use, and constants without users.
@@ -54,21 +54,11 @@ impl Pass for EliminateDead {
     }
 }
 
-/// The first operand that is a capture, of operations whose regions all end with their captures as parameters.
-fn captures_from(op: &Op) -> Option<usize> {
-    match op {
-        Op::If(_) => Some(1),
-        Op::Loop(l) => Some(2 + l.carried),
-        Op::Fused(_) => Some(0),
-        _ => None,
-    }
-}
-
 /// Drops operands of a node with regions that only feed parameters nobody uses. Which operand feeds which parameter
 /// is known where all regions take the same trailing operands: the captures.
 fn drop_captures(ed: &mut Editor<'_>, n: NodeId) {
     let node = ed.graph().node(n);
-    let Some(first) = captures_from(&node.op) else { return };
+    let Some(first) = util::captures_from(&node.op) else { return };
     let regions: Vec<(RegionId, usize)> =
         node.regions.iter().map(|r| (*r, ed.graph().region(*r).params.len())).collect();
     for i in (first..node.inputs.len()).rev() {

@@ -207,10 +207,9 @@ fn replace(ed: &mut Editor<'_>, n: NodeId, made: Vec<Constant>) -> Result<(), Di
 /// Gives each region of a node its own copy of the constants it captures.
 fn sink(ed: &mut Editor<'_>, n: NodeId) -> Result<(), Diag> {
     let node = ed.graph().node(n);
-    let first = match &node.op {
-        Op::If(_) => 1,
-        Op::Loop(l) => 2 + l.carried,
-        _ => return Ok(()),
+    // The constants of a fused group stay outside, where its lowering packs them.
+    let Some(first) = util::captures_from(&node.op).filter(|_| !matches!(node.op, Op::Fused(_))) else {
+        return Ok(());
     };
     let (inputs, regions) = (node.inputs.clone(), node.regions.clone());
     for (i, v) in inputs.iter().enumerate().skip(first) {

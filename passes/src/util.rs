@@ -1,7 +1,7 @@
 //! What several passes ask of a graph.
 
 use planish_ir::graph::Use;
-use planish_ir::{Constant, DType, Diag, Editor, Graph, NodeId, RegionId, Tensor, ValueId};
+use planish_ir::{Constant, DType, Diag, Editor, Graph, NodeId, Op, RegionId, Tensor, ValueId};
 use std::sync::Arc;
 
 /// The regions of a graph, outer ones first, with their nodes in order.
@@ -45,4 +45,14 @@ pub(crate) fn is_float(graph: &Graph, v: ValueId) -> bool {
 /// The dims as numbers, if all are known.
 pub(crate) fn fixed(graph: &Graph, v: ValueId) -> Option<Vec<usize>> {
     graph.dims(v)?.iter().map(|d| d.as_const().and_then(|d| usize::try_from(d).ok())).collect()
+}
+
+/// The first operand that is a capture, of operations whose regions all end with their captures as parameters.
+pub(crate) fn captures_from(op: &Op) -> Option<usize> {
+    match op {
+        Op::If(_) => Some(1),
+        Op::Loop(l) => Some(2 + l.carried),
+        Op::Fused(_) => Some(0),
+        _ => None,
+    }
 }

@@ -21,17 +21,21 @@ fn exp2_int(b: &mut Builder, n: Val, ty: Ty) -> Val {
     b.bitcast(bits, ty)
 }
 
+/// ln 2 in two parts: products of the first with an exponent are exact.
+fn ln2(wide: bool) -> (f64, f64) {
+    if wide {
+        (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10)
+    } else {
+        (0.693_359_375, -2.121_944_400_546_905_8e-4)
+    }
+}
+
 /// e to the x.
 pub fn exp(b: &mut Builder, x: Val) -> Val {
     let ty = b.ty(x);
     let wide = ty.elem == Elem::F64;
     let (lo, hi) = if wide { (-746.0, 710.0) } else { (-104.0, 89.0) };
-    // ln 2 in two parts: products of the first with n are exact.
-    let (ln2_hi, ln2_lo) = if wide {
-        (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10)
-    } else {
-        (0.693_359_375, -2.121_944_400_546_905_8e-4)
-    };
+    let (ln2_hi, ln2_lo) = ln2(wide);
     let x = b.fmax(x, lo);
     let x = b.fmin(x, hi);
     let t = b.fmul(x, std::f64::consts::LOG2_E);
@@ -53,11 +57,8 @@ pub fn log(b: &mut Builder, x: Val) -> Val {
     let ty = b.ty(x);
     let ity = int_ty(ty);
     let wide = ty.elem == Elem::F64;
-    let (shift, bias, tiny, up, terms) = if wide {
-        (52, 1023, f64::MIN_POSITIVE, 54, 12)
-    } else {
-        (23, 127, f64::from(f32::MIN_POSITIVE), 24, 6)
-    };
+    let (shift, tiny, up, terms) =
+        if wide { (52, f64::MIN_POSITIVE, 54, 12) } else { (23, f64::from(f32::MIN_POSITIVE), 24, 6) };
     let scale = b.float(ty, 2f64.powi(up));
     let small = b.cmp(CmpOp::FLt, x, tiny);
     let scaled = b.fmul(x, scale);
@@ -82,16 +83,11 @@ pub fn log(b: &mut Builder, x: Val) -> Val {
     let s = poly(b, z, &coefs);
     let s = b.fmul(s, z);
     let tail = b.fmul(s, f);
-    let (ln2_hi, ln2_lo) = if wide {
-        (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10)
-    } else {
-        (0.693_359_375, -2.121_944_400_546_905_8e-4)
-    };
+    let (ln2_hi, ln2_lo) = ln2(wide);
     let tail = b.fma(e, ln2_lo, tail);
     let two_f = b.fadd(f, f);
     let low = b.fadd(two_f, tail);
     let r = b.fma(e, ln2_hi, low);
-    let _ = bias;
     let zero = b.cmp(CmpOp::FEq, x, 0.0);
     let minus = b.float(ty, f64::NEG_INFINITY);
     let r = b.select(zero, minus, r);

@@ -107,7 +107,7 @@ pub(in crate::lower) fn lower_conv(cx: &mut LowerCx<'_>, op: &Conv) -> Result<()
 /// Emits a convolution with what follows it.
 pub(super) fn emit(cx: &mut LowerCx<'_>, op: &Conv, o: Operands, e: Epilogue) -> Result<(), Diag> {
     let s = Shape::of(op, &o)?;
-    if s.mg == 0 || s.groups * s.mg == 0 {
+    if s.mg == 0 {
         return Ok(());
     }
     if (s.groups > 1 && (s.mg < 4 || s.k() < 16)) || s.kk() > PANEL_ROWS {
