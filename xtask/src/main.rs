@@ -18,7 +18,8 @@ use std::process::ExitCode;
 const HELP: &str = "\
 usage: cargo xtask TASK
 
-  setup                 check for LLVM 22 and Python with venv, install them where that is possible, make the venv
+  setup                 check for LLVM 22 and Python with venv, install them where that is possible, make the venv with
+                        what the tests need (ONNX Runtime, ptxas)
   demo                  fetch two trained models, compile, run on a photo and a sound clip, compare, print a table
   test [--long] [STAGE...]
                         all tests; --long adds clippy, every model and more random graphs. Stages:

@@ -49,19 +49,23 @@ fn needs() -> Vec<Need> {
 pub(crate) struct Tools {
     /// The Python of the virtual environment.
     pub(crate) python: PathBuf,
+    /// NVIDIA's assembler, which the tests of PTX run; the product needs none.
+    pub(crate) ptxas: Option<PathBuf>,
 }
 
 /// Brings the machine to where everything builds and runs; says what it installs. Fails with exit code 2 and the
 /// exact commands where it cannot install.
 pub(crate) fn setup() -> Result<Tools> {
     system_packages()?;
-    Ok(Tools { python: python_packages(true)? })
+    let python = python_packages(true)?;
+    let ptxas = Some(ptxas_package(&python)?);
+    Ok(Tools { python, ptxas })
 }
 
-/// [`setup`], content without ONNX Runtime where that has no package for this machine.
+/// [`setup`] without ptxas, content without ONNX Runtime where that has no package for this machine.
 pub(crate) fn setup_for_demo() -> Result<Tools> {
     system_packages()?;
-    Ok(Tools { python: python_packages(false)? })
+    Ok(Tools { python: python_packages(false)?, ptxas: None })
 }
 
 /// The system's side of [`setup`] alone.
@@ -141,4 +145,34 @@ fn python_packages(all: bool) -> Result<PathBuf> {
     done?;
     std::fs::write(&stamp, wanted)?;
     Ok(python)
+}
+
+/// Installs the pinned assembler of PTX into the virtual environment; returns its path. Its own requirements (a whole
+/// compiler) are left out.
+fn ptxas_package(python: &Path) -> Result<PathBuf> {
+    let wanted = std::fs::read_to_string(root().join("testsuite/python/requirements-ptx.txt"))?;
+    let venv = cache().join("venv");
+    let stamp = venv.join("requirements-ptx.installed");
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted)
+        && let Some(found) = find_ptxas(&venv)
+    {
+        return Ok(found);
+    }
+    println!("setup: {} into {}", wanted.trim(), venv.display());
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+    run(pip.arg("--requirement").arg(root().join("testsuite/python/requirements-ptx.txt")))?;
+    let found = find_ptxas(&venv)
+        .ok_or_else(|| Failure::usage(format!("{} brought no ptxas that runs", wanted.trim())))?;
+    std::fs::write(&stamp, wanted)?;
+    Ok(found)
+}
+
+/// `ptxas` in a virtual environment, if it runs on this machine.
+fn find_ptxas(venv: &Path) -> Option<PathBuf> {
+    let versions = venv.join("lib").read_dir().ok()?;
+    versions
+        .flatten()
+        .map(|version| version.path().join("site-packages/nvidia/cu13/bin/ptxas"))
+        .find(|path| succeeds(Command::new(path).arg("--version")))
 }

@@ -166,6 +166,9 @@ fn unit(context: &Context) -> Result<Counts> {
     command.env(GRAPHS, if context.long { "20000" } else { "2000" });
     // A changed snapshot is a failure here, never a new file.
     command.env("INSTA_UPDATE", "no").env("PLANISH_PYTHON", &context.tools.python);
+    if let Some(ptxas) = &context.tools.ptxas {
+        command.env("PLANISH_PTXAS", ptxas);
+    }
     summed(&mut command)
 }
 

@@ -1,4 +1,4 @@
-//! PTX of SIMT kernels. Needs no GPU; with `PLANISH_PTXAS` naming a ptxas 13.0 the text is assembled as well.
+//! PTX of SIMT kernels: its text, and that ptxas assembles it. Needs no GPU, but a ptxas: see [`ptxas`].
 
 use planish_codegen::kernel::difftest::{memory, ops};
 use planish_codegen::kernel::{
@@ -8,6 +8,7 @@ use planish_codegen::simt::{elementwise, matmul, mma, reduce};
 use planish_llvm::Llvm;
 use planish_llvm::child::{Limits, Pool};
 use planish_llvm::ptx::{BASE, TABLE, emit_ptx};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn module(k: Kernel) -> KernelModule {
@@ -41,9 +42,30 @@ fn opcodes(ptx: &str) -> String {
     count.iter().map(|(op, n)| format!("{n:4} {op}\n")).collect()
 }
 
+fn text(k: Kernel) -> String {
+    emit_ptx(&module(k), &TargetSpec::nvptx(80)).unwrap()
+}
+
 #[test]
 fn elementwise_text() {
-    insta::assert_snapshot!(emit_ptx(&module(axpy()), &TargetSpec::nvptx(80)).unwrap());
+    insta::assert_snapshot!(text(axpy()));
+}
+
+#[test]
+fn reduction_text() {
+    insta::assert_snapshot!(text(reduce::reduce_rows("row_sum", BinOp::FAdd, 0.0)));
+}
+
+/// A small tile: the same builder and instructions as the default one, and a text that can be read.
+#[test]
+fn shared_memory_matmul_text() {
+    let tile = matmul::Tile { block: [16, 16, 4], thread: [2, 2] };
+    insta::assert_snapshot!(text(matmul::matmul("matmul", tile)));
+}
+
+#[test]
+fn tensor_core_matmul_text() {
+    insta::assert_snapshot!(text(mma::matmul_bf16("matmul_bf16")));
 }
 
 #[test]
@@ -124,25 +146,69 @@ fn every_operation_is_translated() {
     }
 }
 
-/// Without `PLANISH_PTXAS` there is nothing to run and the text tests above stand alone.
+/// The assembler: `PLANISH_PTXAS`, else the one that `cargo xtask setup` installs, else `ptxas` of the search path.
+fn ptxas() -> PathBuf {
+    if let Some(path) = std::env::var_os("PLANISH_PTXAS") {
+        return path.into();
+    }
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let cache = std::env::var_os("PLANISH_CACHE")
+        .map_or_else(|| Path::new(&home).join(".cache/planish"), PathBuf::from);
+    let versions = cache.join("venv/lib").read_dir().into_iter().flatten().flatten();
+    let mut installed = versions.map(|v| v.path().join("site-packages/nvidia/cu13/bin/ptxas"));
+    installed.find(|path| path.exists()).unwrap_or_else(|| "ptxas".into())
+}
+
+/// What ptxas says of one kernel.
+#[derive(Debug, PartialEq, Eq)]
+struct Usage {
+    registers: u32,
+    stack: u32,
+    spill_stores: u32,
+    spill_loads: u32,
+}
+
+fn assemble(ptxas: &Path, ptx: &str, sm: u16) -> Usage {
+    let dir = tempfile::tempdir().unwrap();
+    let (text, cubin) = (dir.path().join("k.ptx"), dir.path().join("k.cubin"));
+    std::fs::write(&text, ptx).unwrap();
+    let mut command = Command::new(ptxas);
+    command.arg("-v").arg(format!("-arch=sm_{sm}")).arg(&text).arg("-o").arg(&cubin);
+    let out = command.output().unwrap_or_else(|e| {
+        panic!("{}: {e}; set PLANISH_PTXAS to a ptxas 13.0 or run `cargo xtask setup`", ptxas.display())
+    });
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "{} refuses the text: {said}", ptxas.display());
+    assert!(std::fs::metadata(&cubin).is_ok_and(|m| m.len() > 0), "no cubin was written");
+    let number = |after: &str, before: &str| -> u32 {
+        let end = said.find(before).unwrap_or_else(|| panic!("no `{before}` in: {said}"));
+        let digits = said[..end].rsplit(after).next().unwrap_or_default();
+        digits.trim().parse().unwrap_or_else(|_| panic!("no number before `{before}` in: {said}"))
+    };
+    Usage {
+        registers: number("Used ", " registers"),
+        stack: number("\n", " bytes stack frame"),
+        spill_stores: number(",", " bytes spill stores"),
+        spill_loads: number(",", " bytes spill loads"),
+    }
+}
+
+/// Few enough registers for two blocks of 256 threads on a multiprocessor with 65536 of them.
+const MAX_REGISTERS: u32 = 128;
+
 #[test]
 fn ptxas_accepts_the_library() {
-    let Some(ptxas) = std::env::var_os("PLANISH_PTXAS") else { return };
-    let dir = std::env::temp_dir().join(format!("planish-ptx-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+    let ptxas = ptxas();
     for sm in [80, 89, 90] {
         for k in library() {
-            let (ptx, cubin) = (dir.join("k.ptx"), dir.join("k.cubin"));
             let name = k.name.clone();
-            std::fs::write(&ptx, emit_ptx(&module(k), &TargetSpec::nvptx(sm)).unwrap()).unwrap();
-            let arch = format!("-arch=sm_{sm}");
-            let out =
-                Command::new(&ptxas).arg("-v").arg(arch).arg(&ptx).arg("-o").arg(&cubin).output().unwrap();
-            let said = String::from_utf8_lossy(&out.stderr).into_owned();
-            assert!(out.status.success(), "{name} sm_{sm}: {said}");
-            let clean = "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads";
-            assert!(said.contains(clean), "{name} sm_{sm}: {said}");
+            let ptx = emit_ptx(&module(k), &TargetSpec::nvptx(sm)).unwrap();
+            let usage = assemble(&ptxas, &ptx, sm);
+            let clean = Usage { registers: usage.registers, stack: 0, spill_stores: 0, spill_loads: 0 };
+            assert_eq!(usage, clean, "{name} sm_{sm}");
+            assert!((1..=MAX_REGISTERS).contains(&usage.registers), "{name} sm_{sm}: {usage:?}");
+            let tensor = ptx.contains("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32");
+            assert_eq!(tensor, name == "matmul_bf16", "{name} sm_{sm}");
         }
     }
-    std::fs::remove_dir_all(&dir).unwrap();
 }
