@@ -1,6 +1,7 @@
 //! See [`FoldBatchNorm`].
 
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
+use planish_ir::graph::Use;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::{Constant, DType, Diag, Editor, NodeId, Op, Tensor, ValueId};
 
@@ -46,7 +47,10 @@ impl Pass for FoldBatchNorm {
 fn fold_one(ed: &mut Editor<'_>, n: NodeId, cx: &mut PassCx) -> Result<bool, Diag> {
     let g = ed.graph();
     let y = g.node(n).outputs[0];
-    let Some(user) = util::only_user(g, y) else { return Ok(false) };
+    let Some(user) = util::only_user(g, y) else {
+        remark_shared(ed, n, cx);
+        return Ok(false);
+    };
     let Op::Binary(b) = &g.node(user).op else { return Ok(false) };
     let kind = b.kind;
     let (Some(p), Some(q)) = (util::operand(g, user, 0), util::operand(g, user, 1)) else { return Ok(false) };
@@ -113,6 +117,25 @@ fn fold_one(ed: &mut Editor<'_>, n: NodeId, cx: &mut PassCx) -> Result<bool, Dia
     ed.replace(out, y);
     ed.erase(user)?;
     Ok(true)
+}
+
+/// Says of a contraction with several users that one of them would have been folded.
+fn remark_shared(ed: &Editor<'_>, n: NodeId, cx: &mut PassCx) {
+    let g = ed.graph();
+    let y = g.node(n).outputs[0];
+    let is_conv = matches!(g.node(n).op, Op::Conv(_));
+    let users = g.uses(y);
+    let candidate = users.iter().any(|u| {
+        let Use::Node(m, _) = u else { return false };
+        let Op::Binary(b) = &g.node(*m).op else { return false };
+        let kind = matches!(b.kind, BinaryKind::Mul | BinaryKind::Div)
+            || (is_conv && matches!(b.kind, BinaryKind::Add | BinaryKind::Sub));
+        let mut others = g.node(*m).inputs.iter().flatten().filter(|v| **v != y);
+        kind && others.any(|v| per_channel(ed, y, *v, is_conv).is_some())
+    });
+    if candidate {
+        cx.remark(g, n, "batch-norm-kept", format!("the result has {} users", users.len()));
+    }
 }
 
 /// The value for each channel that a constant operand holds, if it varies along the channel axis only.

@@ -16,6 +16,7 @@ pub mod recognize;
 pub mod registry;
 pub mod simplify_algebra;
 pub mod simplify_shapes;
+pub mod sink_transposes;
 mod util;
 
 pub use options::Options;

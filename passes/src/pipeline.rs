@@ -63,8 +63,14 @@ struct Group {
 const MAX_ROUNDS: usize = 12;
 
 /// The passes that bring a graph into canonical form, repeated until nothing changes.
-pub const CANONICAL: &[&str] =
-    &["fold-constants", "simplify-shapes", "simplify-algebra", "merge-duplicates", "eliminate-dead"];
+pub const CANONICAL: &[&str] = &[
+    "fold-constants",
+    "simplify-shapes",
+    "sink-transposes",
+    "simplify-algebra",
+    "merge-duplicates",
+    "eliminate-dead",
+];
 
 impl Pipeline {
     /// The passes of a level before user passes: canonical form and exact rewrites.

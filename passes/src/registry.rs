@@ -20,6 +20,7 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::eliminate_dead::EliminateDead,
         crate::merge_duplicates::MergeDuplicates,
         crate::simplify_shapes::SimplifyShapes,
+        crate::sink_transposes::SinkTransposes,
         crate::simplify_algebra::SimplifyAlgebra,
         crate::fold_batch_norm::FoldBatchNorm,
         crate::recognize::Recognize,
