@@ -2,7 +2,13 @@
 //!
 //! Two dims are equal for every binding of the symbols if they compare equal; the reverse does not hold.
 
-use crate::entity::{Entity, PrimaryMap};
+mod symbols;
+#[cfg(test)]
+mod tests;
+
+pub use symbols::{SymOrigin, Symbol, Symbols};
+
+use crate::entity::Entity;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -11,85 +17,6 @@ crate::entity!(
     /// A symbol of a dimension.
     SymId, "s"
 );
-
-/// Where the value of a symbol comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SymOrigin {
-    /// The dims of the inputs.
-    Input,
-    /// Data: known only after a node has run.
-    Data,
-}
-
-/// A symbol: an unknown non-negative integer.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Symbol {
-    /// Name for people; unique within a graph so that the text format can use it.
-    pub name: Arc<str>,
-    /// Smallest value.
-    pub min: i64,
-    /// Largest value, if bounded.
-    pub max: Option<i64>,
-    /// Where its value comes from.
-    pub origin: SymOrigin,
-}
-
-/// The symbols of a graph.
-#[derive(Clone, Debug, Default)]
-pub struct Symbols {
-    map: PrimaryMap<SymId, Symbol>,
-    by_name: BTreeMap<Arc<str>, SymId>,
-}
-
-impl Symbols {
-    /// The symbol with this name, made as an unbounded input symbol if there is none.
-    pub fn named(&mut self, name: &str) -> SymId {
-        if let Some(&id) = self.by_name.get(name) {
-            return id;
-        }
-        self.add(Symbol { name: name.into(), min: 0, max: None, origin: SymOrigin::Input })
-    }
-    /// Adds a symbol; its name gets a suffix if it is taken.
-    pub fn add(&mut self, mut symbol: Symbol) -> SymId {
-        if self.by_name.contains_key(&symbol.name) {
-            let base = symbol.name.clone();
-            symbol.name = (1u64..)
-                .map(|k| Arc::<str>::from(format!("{base}.{k}")))
-                .find(|n| !self.by_name.contains_key(n))
-                .unwrap_or(base);
-        }
-        let name = symbol.name.clone();
-        let id = self.map.push(symbol);
-        self.by_name.insert(name, id);
-        id
-    }
-    /// A new symbol whose value comes from data.
-    pub fn fresh(&mut self, min: i64, max: Option<i64>) -> SymId {
-        let name = format!("d{}", self.map.len());
-        self.add(Symbol { name: name.into(), min, max, origin: SymOrigin::Data })
-    }
-    /// The symbol with this name.
-    pub fn find(&self, name: &str) -> Option<SymId> {
-        self.by_name.get(name).copied()
-    }
-    /// The data of a symbol.
-    pub fn get(&self, id: SymId) -> &Symbol {
-        &self.map[id]
-    }
-    /// Changes the range of a symbol.
-    pub fn set_range(&mut self, id: SymId, min: i64, max: Option<i64>) {
-        self.map[id].min = min;
-        self.map[id].max = max;
-    }
-    /// Changes where the value of a symbol comes from.
-    pub fn set_origin(&mut self, id: SymId, origin: SymOrigin) {
-        self.map[id].origin = origin;
-    }
-    /// All symbols in order of creation.
-    pub fn iter(&self) -> impl Iterator<Item = (SymId, &Symbol)> {
-        self.map.iter()
-    }
-}
 
 /// An indivisible factor of a dim.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -303,24 +230,34 @@ impl Dim {
             _ => Dim::atom(Atom::Mod(self.clone(), o.clone())),
         }
     }
-    /// The larger one.
+    /// The larger one. Nested maxima are one: sorted, without repetitions, with at most one number.
     #[must_use]
     pub fn larger(&self, o: &Dim) -> Dim {
-        match (self, o) {
-            (Dim::Const(a), Dim::Const(b)) => Dim::Const(*a.max(b)),
-            _ if self == o => self.clone(),
-            _ if self < o => Dim::atom(Atom::Max(self.clone(), o.clone())),
-            _ => Dim::atom(Atom::Max(o.clone(), self.clone())),
-        }
+        let mut of = Vec::new();
+        self.gather_extremes(true, &mut of);
+        o.gather_extremes(true, &mut of);
+        extreme(of, i64::max, Atom::Max)
     }
-    /// The smaller one.
+    /// The smaller one, with nested minima as in [`Dim::larger`].
     #[must_use]
     pub fn smaller(&self, o: &Dim) -> Dim {
-        match (self, o) {
-            (Dim::Const(a), Dim::Const(b)) => Dim::Const(*a.min(b)),
-            _ if self == o => self.clone(),
-            _ if self < o => Dim::atom(Atom::Min(self.clone(), o.clone())),
-            _ => Dim::atom(Atom::Min(o.clone(), self.clone())),
+        let mut of = Vec::new();
+        self.gather_extremes(false, &mut of);
+        o.gather_extremes(false, &mut of);
+        extreme(of, i64::min, Atom::Min)
+    }
+    /// What it is the largest (or smallest) of: itself if it is no maximum (minimum).
+    fn gather_extremes(&self, largest: bool, out: &mut Vec<Dim>) {
+        if let Dim::Poly(p) = self
+            && p.len() == 1
+            && let Some((m, 1)) = p.iter().next()
+            && let [(atom, 1)] = m.as_slice()
+            && let (Atom::Max(a, b), true) | (Atom::Min(a, b), false) = (atom, largest)
+        {
+            a.gather_extremes(largest, out);
+            b.gather_extremes(largest, out);
+        } else {
+            out.push(self.clone());
         }
     }
     /// The value under a binding; none on overflow, division by 0 or an unbound symbol.
@@ -457,6 +394,17 @@ impl Dim {
     }
 }
 
+/// The largest (or smallest) of some dims in its one form: `f(a, f(b, f(c, ..)))` with `a < b < c`.
+fn extreme(mut of: Vec<Dim>, pick: fn(i64, i64) -> i64, f: fn(Dim, Dim) -> Atom) -> Dim {
+    let number = of.iter().filter_map(Dim::as_const).reduce(pick);
+    of.retain(|d| d.as_const().is_none());
+    of.extend(number.map(Dim::Const));
+    of.sort_unstable();
+    of.dedup();
+    let last = of.pop().unwrap_or(Dim::Const(0));
+    of.into_iter().rev().fold(last, |rest, d| Dim::atom(f(d, rest)))
+}
+
 /// The leading term in the lexicographic order that ranks the greatest atom first.
 fn leading(terms: Vec<(Monomial, i64)>) -> Option<(Monomial, i64)> {
     terms.into_iter().max_by(|(a, _), (b, _)| a.iter().rev().cmp(b.iter().rev()))
@@ -540,34 +488,4 @@ fn print_dim(dim: &Dim, name: &dyn Fn(SymId) -> String, f: &mut fmt::Formatter<'
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn polynomials_have_one_normal_form() {
-        let mut s = Symbols::default();
-        let (n, h) = (Dim::from(s.named("n")), Dim::from(s.named("h")));
-        let a = n.add(&h).mul(&n.sub(&h));
-        let b = n.mul(&n).sub(&h.mul(&h));
-        assert_eq!(a, b);
-        assert_eq!(n.mul(&2.into()).add(&1.into()).floor_div(&2.into()), n);
-        assert_eq!(n.mul(&h).exact_div(&h), Some(n.clone()));
-        assert_eq!(a.exact_div(&n.add(&h)), Some(n.sub(&h)));
-        assert_eq!(n.add(&3.into()).display(&s).to_string(), "n+3");
-        assert_eq!(n.floor_div(&2.into()).eval(&|_| Some(7)), Some(3));
-    }
-
-    #[test]
-    fn bounds_follow_symbol_ranges() {
-        let mut s = Symbols::default();
-        let id = s.named("n");
-        s.set_range(id, 1, Some(10));
-        let n = Dim::from(id);
-        assert_eq!(n.mul(&2.into()).sub(&1.into()).bounds(&s), (Some(1), Some(19)));
-        assert_eq!(Dim::Const(0).sub(&n).bounds(&s), (Some(-10), Some(-1)));
-        assert_eq!(n.add(&1.into()).floor_div(&2.into()).bounds(&s), (Some(1), Some(5)));
-    }
 }

@@ -351,19 +351,13 @@ fn check(program: &Path, built: &Built, graph: &Graph) -> Verdict {
     if !built.variants.iter().any(|v| v.target.runs_here()) {
         return Verdict::NotChecked("the program is for another kind of processor".into());
     }
-    let reference = match equivalence::reference(graph, CHECK_TIME / 2) {
-        Ok(r) => r,
-        Err(why) => return Verdict::NotChecked(why),
-    };
-    match crate::artifact_run::outputs(program, &reference.inputs, graph, CHECK_TIME) {
-        Ok(outputs) => {
-            equivalence::compare_outputs(&outputs, &reference, &|i| graph.output_name(i).to_owned())
-        }
-        Err(crate::artifact_run::Trouble::Time) => {
-            Verdict::NotChecked("the program was not done in time".into())
-        }
-        Err(crate::artifact_run::Trouble::Failed(why)) => Verdict::Different(why),
-    }
+    use crate::artifact_run::{Trouble, outputs};
+    equivalence::check(graph, CHECK_TIME, &mut |reference| {
+        outputs(program, &reference.inputs, graph, CHECK_TIME).map_err(|trouble| match trouble {
+            Trouble::Time => Verdict::NotChecked("the program was not done in time".into()),
+            Trouble::Failed(why) => Verdict::Different(why),
+        })
+    })
 }
 
 #[cfg(test)]
