@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod eliminate_dead;
+pub mod expand_composites;
 pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fuse_epilogues;

@@ -91,6 +91,7 @@ impl Pipeline {
         let mut p = Pipeline::default();
         if level >= Level::O2 {
             p.repeat(CANONICAL);
+            p.once("expand-composites");
             p.once("fuse-epilogues");
             p.once("eliminate-dead");
         }

@@ -1,5 +1,7 @@
 //! See [`Recognize`].
 
+mod attention;
+
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
 use planish_ir::graph::Use;
 use planish_ir::op::binary::BinaryKind as B;
@@ -10,7 +12,7 @@ use planish_ir::{Diag, Editor, Graph, NodeId, Op, ValueId};
 
 declare_pass! {
     /// Recognises composites that exporters write out, and puts one operation in their place: gelu (with erf, and its tanh approximation),
-    /// hard-swish, softsign, layer normalisation and root-mean-square normalisation.
+    /// hard-swish, mish, softsign, softmax, layer normalisation, root-mean-square normalisation, and scaled dot-product attention.
     ///
     /// # Preserves
     /// All outputs up to rounding (relative 1e-5 in f32): one rounding instead of several.
@@ -82,7 +84,13 @@ fn shared(g: &Graph, root: NodeId, f: &Found) -> Option<NodeId> {
 }
 
 fn find(g: &Graph, n: NodeId) -> Option<Found> {
-    gelu(g, n).or_else(|| hard_swish(g, n)).or_else(|| softsign(g, n)).or_else(|| norm(g, n))
+    gelu(g, n)
+        .or_else(|| hard_swish(g, n))
+        .or_else(|| mish(g, n))
+        .or_else(|| softsign(g, n))
+        .or_else(|| attention::softmax(g, n))
+        .or_else(|| attention::attention(g, n))
+        .or_else(|| norm(g, n))
 }
 
 /// The node that defines a value as this binary operation, with its operands.
@@ -246,6 +254,23 @@ fn softsign(g: &Graph, n: NodeId) -> Option<Found> {
         op: Unary { kind: U::Softsign }.into(),
         inputs: vec![Some(x)],
         covers: vec![d, add, abs],
+    })
+}
+
+/// `x * tanh(softplus(x))`.
+fn mish(g: &Graph, n: NodeId) -> Option<Found> {
+    let (mul, a, b) = binary(g, *g.node(n).outputs.first()?, B::Mul)?;
+    let gate = |x: ValueId, y: ValueId| {
+        let (t, inner) = unary(g, y, U::Tanh)?;
+        let (s, source) = unary(g, inner, U::Softplus)?;
+        (source == x).then_some((x, t, s))
+    };
+    let (x, t, s) = gate(a, b).or_else(|| gate(b, a))?;
+    Some(Found {
+        name: "mish",
+        op: Unary { kind: U::Mish }.into(),
+        inputs: vec![Some(x)],
+        covers: vec![mul, t, s],
     })
 }
 

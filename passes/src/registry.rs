@@ -24,6 +24,7 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::simplify_algebra::SimplifyAlgebra,
         crate::fold_batch_norm::FoldBatchNorm,
         crate::recognize::Recognize,
+        crate::expand_composites::ExpandComposites,
         crate::fuse_epilogues::FuseEpilogues,
         crate::prune_magnitude::PruneMagnitude,
     ]

@@ -76,7 +76,8 @@ pub use launch::{CHUNK, KernelCx, Launch};
 
 use crate::kernel::{KernelModule, TargetSpec};
 use crate::weights::Weights;
-use planish_ir::{Diag, Graph};
+use planish_ir::op::attention::{expand_attention, has_attention};
+use planish_ir::{Diag, Editor, Graph};
 use planish_rt::plan::Plan;
 
 /// What [`lower`] needs to know.
@@ -116,6 +117,15 @@ pub struct Module {
 
 /// Lowers a graph. All operations that cannot be lowered are reported together.
 pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Module, Vec<Diag>> {
+    let expanded;
+    let graph = if has_attention(graph) {
+        let mut copy = graph.clone();
+        expand_attention(&mut Editor::new(&mut copy)).map_err(|diag| vec![diag])?;
+        expanded = copy;
+        &expanded
+    } else {
+        graph
+    };
     let mut cx = LowerCx::new(graph, options);
     cx.signature();
     cx.body(graph.root());

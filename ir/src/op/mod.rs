@@ -11,6 +11,7 @@ use crate::tensor::Value;
 mod eval;
 mod infer;
 
+pub mod attention;
 pub mod binary;
 pub mod cast;
 pub mod col2im;
@@ -243,6 +244,7 @@ op_table! {
     Pool => pool::Pool,
     Softmax => softmax::Softmax,
     LayerNorm => layer_norm::LayerNorm,
+    Attention => attention::Attention,
     Recurrent => recurrent::Recurrent,
     Resize => resize::Resize,
     Col2Im => col2im::Col2Im,

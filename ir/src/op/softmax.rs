@@ -65,7 +65,8 @@ impl OpDef for Softmax {
 }
 
 impl Softmax {
-    fn row(&self, row: &mut [f64]) {
+    /// One row, in place.
+    pub(super) fn row(&self, row: &mut [f64]) {
         let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         match self.kind {
             SoftmaxKind::Softmax => {

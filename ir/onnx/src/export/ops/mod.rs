@@ -109,6 +109,7 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         Op::Pool(op) => nn::pool(cx, node, op),
         Op::Softmax(op) => nn::softmax(cx, node, op),
         Op::LayerNorm(op) => nn::layer_norm(cx, node, op),
+        Op::Attention(_) => Err(Diag::unsupported("attention that was not expanded")),
         Op::Recurrent(op) => nn::recurrent(cx, node, op),
         Op::Resize(op) => nn::resize(cx, node, op),
         Op::Col2Im(op) => {
