@@ -1,47 +1,95 @@
 //! The same random graphs on every engine. `PLANISH_TEST_GRAPHS` and `PLANISH_TEST_SEED` as in `random.rs`.
+//!
+//! Machine code may kill the process, so every engine runs in a process of its own: this program again, with
+//! `PLANISH_TEST_PROGRESS` naming a file that tells the seed at work.
 
 #![allow(clippy::print_stdout, reason = "shown with --nocapture")]
 
 use planish_codegen::KernelInterpreter;
 use planish_ir::Engine;
 use planish_testsuite::differential::{Outcome, kinds, report, run, supported};
+use planish_testsuite::native::{Maker, Native, targets};
 use planish_testsuite::smith::{RECIPES, Sketch, sketches};
 use std::collections::BTreeMap;
+use std::process::Command;
 
-/// Runs all sketches on an engine, without the recipes that it never supports. The test fails when one differs, and
-/// shows a shrunken graph for every kind of difference.
-fn suite(engine: &dyn Engine) {
-    let usable = supported(engine);
+/// Runs all sketches, each on one of the engines in turn, without the recipes that they never support. The test fails
+/// when one differs, and shows a shrunken graph for every kind of difference.
+fn suite(engines: &[&dyn Engine], note: &dyn Fn(u64)) {
+    let usable = supported(engines[0]);
     let absent: Vec<&str> = RECIPES.iter().zip(&usable).filter(|(_, ok)| !**ok).map(|(r, _)| r.op).collect();
-    let (mut agreed, mut unsupported, mut failures) =
-        (0, BTreeMap::<String, usize>::new(), Vec::<Sketch>::new());
-    for mut sketch in sketches() {
+    let (mut agreed, mut unsupported) = (0, BTreeMap::<String, usize>::new());
+    let mut failures = Vec::<(&dyn Engine, Sketch)>::new();
+    for (i, mut sketch) in sketches().enumerate() {
         sketch.steps.retain(|(recipe, _)| usable[*recipe]);
+        let engine = engines[i % engines.len()];
+        note(sketch.seed);
         match run(&sketch, engine) {
             Outcome::Agrees => agreed += 1,
             Outcome::Unsupported(why) => {
                 let why = why.split('[').map(|part| part.split(']').next_back().unwrap_or(part));
                 *unsupported.entry(why.collect::<Vec<_>>().join(" ")).or_default() += 1;
             }
-            Outcome::Differs(_) => failures.push(sketch),
+            Outcome::Differs(_) => failures.push((engine, sketch)),
         }
     }
-    println!("{}: {agreed} agree, {} differ; never supported: {absent:?}", engine.name(), failures.len());
+    let name = engines[0].name();
+    println!("{name}: {agreed} agree, {} differ; never supported: {absent:?}", failures.len());
     for (why, n) in &unsupported {
         println!("{n} unsupported: {why}");
     }
     let failed = failures.len();
     let mut shown = BTreeMap::new();
-    for sketch in failures.into_iter().take(200) {
+    for (engine, sketch) in failures.into_iter().take(200) {
+        note(sketch.seed);
         let small = sketch.shrink(&|s| matches!(run(s, engine), Outcome::Differs(_)));
-        shown.entry(kinds(&small)).or_insert(small);
+        shown.entry(kinds(&small)).or_insert((engine, small));
     }
-    let reports: Vec<String> = shown.values().take(12).map(|sketch| report(sketch, engine)).collect();
+    let reports: Vec<String> =
+        shown.values().take(12).map(|(engine, small)| report(small, *engine)).collect();
     assert!(failed == 0, "{failed} graphs differ, in {} ways\n{}", shown.len(), reports.join("\n"));
     assert!(agreed > 0, "no graph ran");
 }
 
+/// Runs [`suite`] in a process of its own for the test with this name.
+fn apart(test: &str, engines: &[&dyn Engine]) {
+    const PROGRESS: &str = "PLANISH_TEST_PROGRESS";
+    if let Some(path) = std::env::var_os(PROGRESS) {
+        return suite(engines, &|seed| {
+            let _ = std::fs::write(&path, seed.to_string());
+        });
+    }
+    let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+    let path = folder.path().join("seed");
+    let own = std::env::current_exe().unwrap_or_else(|e| panic!("{e}"));
+    let child = Command::new(own).args([test, "--exact", "--nocapture"]).env(PROGRESS, &path).output();
+    let child = child.unwrap_or_else(|e| panic!("{e}"));
+    println!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    let seed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(child.status.success(), "{}, at seed {seed}", child.status);
+}
+
 #[test]
 fn kernel_interpreter_with_four_lanes() {
-    suite(&KernelInterpreter::default());
+    suite(&[&KernelInterpreter::default()], &|_| {});
+}
+
+#[test]
+fn kernel_interpreter_with_more_lanes_after_passes() {
+    let engines: Vec<Native> =
+        targets().into_iter().map(|target| Native::new(Maker::Interpreter, target)).collect();
+    suite(&engines.iter().map(|engine| engine as &dyn Engine).collect::<Vec<_>>(), &|_| {});
+}
+
+#[test]
+fn cranelift() {
+    let target = targets().swap_remove(0);
+    apart("cranelift", &[&Native::new(Maker::Cranelift, target)]);
+}
+
+#[cfg(feature = "llvm")]
+#[test]
+fn llvm() {
+    let engines: Vec<Native> = targets().into_iter().map(|target| Native::new(Maker::Llvm, target)).collect();
+    apart("llvm", &engines.iter().map(|engine| engine as &dyn Engine).collect::<Vec<_>>());
 }

@@ -63,6 +63,7 @@ fn memory_with_tails_agrees() {
     for t in TargetSpec::all_cpu() {
         for lanes in [1, t.lanes_f32] {
             check(&memory::cases(lanes, &[0, 1, 2, 3, 15, 16, 17, 67]), &t);
+            check(&memory::narrowed(lanes), &t);
         }
     }
 }

@@ -1,27 +1,10 @@
 //! Recipes for operations that generate, sort, count and choose elements, and for values that are no tensors.
 
 use super::arrays::{anything, same};
-use super::elementwise::{float_type, number_type};
+use super::elementwise::number_type;
 use super::values::{any_shape, shape};
 use super::{Domain, Item, Quality, Smith};
 use planish_ir::{DType, ValueId};
-
-pub(crate) fn activation(s: &mut Smith) -> Option<Item> {
-    let kinds = ["leaky-relu", "elu", "celu", "selu", "hard-sigmoid", "thresholded-relu", "shrink", "swish"];
-    let kind = s.rng.choose(&kinds);
-    let dtype = float_type(s);
-    let jumps = matches!(kind, "thresholded-relu" | "shrink");
-    let x = s.some(&[dtype], |item| item.exact || !jumps, any_shape);
-    let (alpha, beta) = match kind {
-        "leaky-relu" => ("0.25", "0.0"),
-        "selu" => ("1.5", "1.25"),
-        "hard-sigmoid" => ("0.25", "0.5"),
-        "shrink" => ("0.5", "0.25"),
-        _ => ("1.5", "0.0"),
-    };
-    let fields = [("kind", kind.to_owned()), ("alpha", alpha.to_owned()), ("beta", beta.to_owned())];
-    s.emit1("activation", &fields, &[&x], Quality { exact: false, size: 2.0 * x.size.max(1.0) })
-}
 
 pub(crate) fn range(s: &mut Smith) -> Option<Item> {
     let dtype = s.rng.choose(&[DType::I64, DType::I32, DType::F32]);

@@ -25,7 +25,6 @@ recipes! {
     "binary": elementwise::binary,
     "where": elementwise::select,
     "cast": elementwise::cast,
-    "activation": choose::activation,
     "reshape": arrays::reshape,
     "shape": arrays::dims,
     "squeeze": arrays::squeeze,

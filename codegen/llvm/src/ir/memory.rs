@@ -1,5 +1,6 @@
 //! Loads and stores.
 
+use super::masks::Fixed;
 use super::{Emitter, Mem, constant, elem_ty, mem_elem, suffix, ty, vec_ty};
 use planish_codegen::kernel::{Buf, Elem, Ty, Val};
 
@@ -85,14 +86,21 @@ impl Emitter<'_> {
         let at = self.address(&m, t.elem, "i64", &self.name(idx));
         let v = self.stored(self.name(val), t);
         let mt = t.with_elem(mem_elem(t.elem));
-        let Some(mask) = mask else {
-            self.line(format!(
-                "store {} {v}, {} {at}, align {align}{}",
-                ty(mt),
-                Self::ptr_ty(&m),
-                m.store_md
-            ));
-            return;
+        let p = Self::ptr_ty(&m);
+        let mask = match mask.map(|mask| (mask, self.fixed_mask(mask))) {
+            None | Some((_, Some(Fixed::All))) => {
+                self.line(format!("store {} {v}, {p} {at}, align {align}{}", ty(mt), m.store_md));
+                return;
+            }
+            Some((_, Some(Fixed::None))) => return,
+            Some((_, Some(Fixed::One(lane)))) => {
+                let e = elem_ty(mt.elem);
+                let at = self.def(format!("getelementptr {e}, {p} {at}, i64 {lane}"));
+                let v = self.def(format!("extractelement {} {v}, i64 {lane}", ty(mt)));
+                self.line(format!("store {e} {v}, {p} {at}, align {}{}", mt.elem.bytes(), m.store_md));
+                return;
+            }
+            Some((mask, None)) => mask,
         };
         let v = self.as_vector(v, mt);
         let (vt, vs) = Self::always_vec(mt);

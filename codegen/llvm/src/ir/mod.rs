@@ -8,6 +8,7 @@ mod arith;
 mod cast;
 mod control;
 mod dot;
+mod masks;
 mod memory;
 mod simt;
 
@@ -142,6 +143,7 @@ struct Emitter<'a> {
     names: Vec<String>,
     /// The pattern that all lanes of a constant have.
     uniform: Vec<Option<u64>>,
+    defs: Vec<Option<&'a Op>>,
     params: Vec<Mem>,
     locals: Vec<Mem>,
     temps: usize,
@@ -235,6 +237,7 @@ impl<'a> Emitter<'a> {
             md,
             names: vec![String::new(); k.vals.len()],
             uniform: vec![None; k.vals.len()],
+            defs: masks::definitions(k),
             params: Vec::new(),
             locals: Vec::new(),
             temps: 0,

@@ -1,8 +1,8 @@
 //! Loads, stores, masks, gathers and scatters, with sizes that leave tails.
 
 use super::{Case, Input, Rng, values};
-use crate::kernel::Builder;
 use crate::kernel::types::{Elem, Ty};
+use crate::kernel::{Builder, CmpOp};
 
 /// Copies of `size` elements in vectors of `lanes`, by masked loads and stores, gathers and scatters.
 pub fn cases(lanes: u16, sizes: &[usize]) -> Vec<Case> {
@@ -78,4 +78,52 @@ fn copies(e: Elem, lanes: u16) -> crate::kernel::Kernel {
         });
     });
     b.finish()
+}
+
+/// Stores of narrowed values under masks that are constants. Elements outside the mask keep what they had.
+pub fn narrowed(lanes: u16) -> Vec<Case> {
+    let pairs = [
+        (Elem::I64, Elem::I8),
+        (Elem::I64, Elem::I32),
+        (Elem::I32, Elem::I8),
+        (Elem::I32, Elem::I16),
+        (Elem::I32, Elem::I1),
+        (Elem::I16, Elem::I8),
+        (Elem::F64, Elem::F32),
+        (Elem::F32, Elem::F16),
+        (Elem::F32, Elem::BF16),
+    ];
+    let mut out = Vec::new();
+    for (wide, narrow) in pairs {
+        for (low, high) in [(0, 0), (0, 1), (0, 2), (1, 2), (lanes - 1, lanes), (0, lanes)] {
+            let mut b = Builder::cpu(&format!("narrow_{wide}_{narrow}x{lanes}_{low}_{high}"));
+            let src = b.input("src", wide);
+            let dst = b.output("dst", narrow);
+            b.parallel_for(|b, i| {
+                let v = b.load_opt(src, i, lanes, None);
+                let v = if wide.is_float() { b.fptrunc(v, narrow) } else { b.trunc(v, narrow) };
+                let iota = b.iota(Ty::vec(Elem::I32, lanes));
+                let (low, high) = (
+                    b.int(Ty::vec(Elem::I32, lanes), i64::from(low)),
+                    b.int(Ty::vec(Elem::I32, lanes), i64::from(high)),
+                );
+                let (above, below) = (b.cmp(CmpOp::Sge, iota, low), b.cmp(CmpOp::Slt, iota, high));
+                let mask = b.and(above, below);
+                b.store_masked(dst, i, v, mask);
+            });
+            let n = usize::from(lanes);
+            out.push(Case {
+                kernel: b.finish(),
+                inputs: vec![
+                    Input::Bytes(values(wide, n, 0, &mut Rng(n as u64))),
+                    Input::Bytes(vec![1; n * narrow.bytes()]),
+                ],
+                lo: 0,
+                hi: 1,
+                sections: vec![("stored".to_string(), n)],
+                tolerance: 0.0,
+            });
+        }
+    }
+    out
 }

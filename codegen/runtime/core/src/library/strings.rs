@@ -124,7 +124,10 @@ fn ints_of(args: &mut [Input], i: usize) -> Result<(Vec<i64>, Vec<i64>)> {
 pub(super) fn take(_: &Call, mut args: Vec<Input>) -> Values {
     let o = object(&mut args, 0)?;
     let (shape, at) = ints_of(&mut args, 1)?;
-    let at: Vec<usize> = at.into_iter().map(|p| usize::try_from(p).unwrap_or(usize::MAX)).collect();
+    // Negative positions count from the end.
+    let n = elements(dims(&o)?).and_then(|n| i64::try_from(n).ok()).unwrap_or(0);
+    let place = |p: i64| usize::try_from(if p < 0 { p.saturating_add(n) } else { p }).unwrap_or(usize::MAX);
+    let at: Vec<usize> = at.into_iter().map(place).collect();
     one(pick(&o, shape, &at)?)
 }
 
