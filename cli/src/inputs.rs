@@ -240,7 +240,10 @@ fn archive(path: &Path, signature: &Signature, samples_axis: bool) -> Result<Vec
     for k in 0..samples {
         let mut values = vec![None; signature.inputs.len()];
         for (at, tensor) in &by_input {
-            values[*at] = Some(Value::Tensor(if samples_axis { row(tensor, k)? } else { tensor.clone() }));
+            values[*at] = Some(Value::Tensor(match samples_axis {
+                true => row(tensor, k, &signature.inputs[*at])?,
+                false => tensor.clone(),
+            }));
         }
         let name = if samples_axis { format!("test_data_set_{k}") } else { String::new() };
         out.push(Sample { name, values });
@@ -248,9 +251,14 @@ fn archive(path: &Path, signature: &Signature, samples_axis: bool) -> Result<Vec
     Ok(out)
 }
 
-fn row(t: &Tensor, k: usize) -> Result<Tensor> {
-    let shape = t.shape()[1..].to_vec();
+/// Element `k` of the first axis. The axis stays, with length 1, where the input has as many axes as the array.
+fn row(t: &Tensor, k: usize, port: &Port) -> Result<Tensor> {
+    let mut shape = t.shape()[1..].to_vec();
     let n: usize = shape.iter().product();
+    let rank = port.ty.as_tensor().and_then(|ty| ty.shape.as_ref()).map(Vec::len);
+    if rank == Some(t.shape().len()) {
+        shape.insert(0, 1);
+    }
     if t.dtype() == DType::Str {
         return Ok(Tensor::from_strings(shape, t.strings()[k * n..(k + 1) * n].to_vec())?);
     }

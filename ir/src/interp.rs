@@ -91,7 +91,8 @@ impl Session for InterpSession {
 }
 
 impl InterpSession {
-    /// Zeros for a state input that nobody has given; its dims must follow from the other inputs.
+    /// Zeros for a state input that nobody has given. Its dims follow from the other inputs; where they do not say, a
+    /// dim is 1, or what its range has nearest to it.
     fn initial_state(&self, i: usize, inputs: &[Option<Value>]) -> Result<Value, Diag> {
         let g = &self.graph;
         let missing = || Diag::error("input-missing", format!("input #{i} is not given"));
@@ -107,10 +108,16 @@ impl InterpSession {
                 }
             }
         }
+        let first = |s: SymId| {
+            let symbol = g.symbols.get(s);
+            symbol.max.map_or(1, |max| max.min(1)).max(symbol.min)
+        };
         let shape: Option<Vec<usize>> = ty
             .dims()?
             .iter()
-            .map(|d| d.eval(&|s| bound.get(&s).copied()).and_then(|v| usize::try_from(v).ok()))
+            .map(|d| {
+                d.eval(&|s| bound.get(&s).copied().or(Some(first(s)))).and_then(|v| usize::try_from(v).ok())
+            })
             .collect();
         let zero = Tensor::scalar(ty.dtype, 0.0)?;
         Ok(Constant::splat(&zero, shape.ok_or_else(missing)?)?.decode()?.into())

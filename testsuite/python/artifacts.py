@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Properties of compiled executables, each with the number that decided; ends with `N passed, N failed`.
+"""Properties of what `planish compile` makes, each with the number that decided; ends with `N passed, N failed`.
 
     artifacts.py --planish PATH [--only NAME..]
 
@@ -9,8 +9,12 @@
   describe       `--describe` of it <= 5 ms
   compile-time   resnet50-thin compiles in <= 2 s
   compile-memory peak memory while compiling <= 3 x model + 256 MB, for the largest model
-  glibc          no symbol newer than GLIBC 2.31
+  glibc          no symbol newer than GLIBC 2.31, in executables and shared objects
   alone          runs in a root folder that holds nothing but the executable and the C library (as root)
+  c-program      two models linked into one C program, called from 4 threads each over one pool, are right
+  python-modules two shared objects in one Python process, called from 4 threads each over one pool, are right
+  streaming      silero-vad over 60 s of sound from C, Python and the executable equals ONNX Runtime with its state fed
+                 back; what silence costs is printed
 """
 import argparse
 import json
@@ -25,22 +29,12 @@ import time
 
 import numpy as np
 
+import embedding
 import model_cases as mc
+from embedding import GLIBC_LIMIT, Fault, newest_glibc, tool
 
 SMALL = ["mnist-cnn", "silero-vad", "ppocr2-cls"]
 BIG = "rxnmap-graph-transformer"
-GLIBC_LIMIT = (2, 31)
-
-
-class Fault(Exception):
-    """A property that does not hold."""
-
-
-def tool(cmd, **kw):
-    done = subprocess.run([str(c) for c in cmd], capture_output=True, text=True, stdin=subprocess.DEVNULL, **kw)
-    if done.returncode:
-        raise Fault(f"{' '.join(map(str, cmd[:4]))}: exit {done.returncode}: {done.stderr.strip()[-300:]}")
-    return done.stdout
 
 
 class Bench:
@@ -121,12 +115,12 @@ class Bench:
         return self.limited(int(words[1]) / 1024, 3 * model.stat().st_size / (1 << 20) + 256, "MB")
 
     def glibc(self):
-        text = tool(["readelf", "--version-info", "--wide", self.exe(SMALL[0])])
-        versions = sorted({tuple(map(int, v.split("."))) for v in re.findall(r"GLIBC_(\d+(?:\.\d+)+)", text)})
-        newest = versions[-1] if versions else (0,)
+        library = self.work / "glibc.so"
+        tool([self.planish, "compile", mc.model_path(SMALL[0]), "-o", library, "--emit", "shared"])
+        newest = max(newest_glibc(self.exe(SMALL[0])), newest_glibc(library))
         if newest > GLIBC_LIMIT:
             raise Fault(f"needs GLIBC {'.'.join(map(str, newest))}")
-        return f"newest symbol: {'.'.join(map(str, newest)) if versions else 'none'}"
+        return f"newest symbol: {'.'.join(map(str, newest)) if any(newest) else 'none'}"
 
     def alone(self):
         if os.geteuid() != 0:
@@ -158,6 +152,7 @@ CHECKS = {
     "reproducible": Bench.reproducible, "threads": Bench.threads, "first-output": Bench.first_output,
     "describe": Bench.describe, "compile-time": Bench.compile_time, "compile-memory": Bench.compile_memory,
     "glibc": Bench.glibc, "alone": Bench.alone,
+    "c-program": embedding.c_program, "python-modules": embedding.python_modules, "streaming": embedding.streaming,
 }
 
 

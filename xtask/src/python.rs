@@ -67,6 +67,7 @@ pub(crate) fn artifacts(tools: &Tools, planish: &Path, long: bool) -> Result<Cou
     command.arg("--planish").arg(planish);
     if !long {
         command.args(["--only", "reproducible", "threads", "first-output", "describe", "glibc", "alone"]);
+        command.args(["c-program", "python-modules", "streaming"]);
     }
     counted(&mut command)
 }

@@ -14,7 +14,7 @@ use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
 use planish_codegen::kernel::TargetSpec;
-use planish_ir::Graph;
+use planish_ir::{Diag, Graph};
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -121,24 +121,26 @@ fn outputs(stem: &Path, kinds: &[Kind]) -> Vec<(Kind, PathBuf)> {
     let mut kinds = kinds.to_vec();
     kinds.sort();
     kinds.dedup();
-    match kinds[..] {
-        // A Python module alone still needs its shared object, which goes beside it.
-        [Kind::Python] => {
-            return vec![(Kind::Shared, stem.with_extension("so")), (Kind::Python, stem.to_owned())];
-        }
-        [only] => return vec![(only, stem.to_owned())],
-        _ if kinds.contains(&Kind::Python) && !kinds.contains(&Kind::Shared) => {
-            kinds.push(Kind::Shared);
-            kinds.sort();
-        }
-        _ => {}
-    }
     let named = |k: &Kind| {
         let mut name = OsString::from(stem);
         name.push(k.suffix());
         (*k, PathBuf::from(name))
     };
-    kinds.iter().map(named).collect()
+    let mut files: Vec<(Kind, PathBuf)> = match kinds[..] {
+        [only] => vec![(only, stem.to_owned())],
+        _ => kinds.iter().map(named).collect(),
+    };
+    // A Python module needs a shared object. It goes beside it under a name that `import` does not prefer to the
+    // module: of `m.so` and `m.py` Python takes the first.
+    let module = files.iter().find(|(k, _)| *k == Kind::Python).map(|(_, p)| p.with_extension(""));
+    if let Some(module) = module.filter(|_| !kinds.contains(&Kind::Shared)) {
+        let mut name = OsString::from("lib");
+        name.push(module.file_name().unwrap_or_default());
+        name.push(Kind::Shared.suffix());
+        files.push((Kind::Shared, module.with_file_name(name)));
+    }
+    files.sort();
+    files
 }
 
 /// The code variants that `--target` and `--cpu` ask for.
@@ -187,6 +189,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let files = outputs(&args.output, &args.emit);
     for (_, path) in &files {
         writer.check(path)?;
+    }
+    if args.emit.contains(&Kind::Python) && args.emit.contains(&Kind::Shared) {
+        let text = "`import` takes the shared object for the module of the same name; without the kind `shared`, the one \
+                    that the module needs gets another name";
+        ui.diag(&Diag::warning("python-shadowed", text));
     }
     let targets = targets(&args.target, &args.cpu)?;
     let plan = Plan::new(&args.passes, Phase::Fused)?;
@@ -371,6 +378,10 @@ mod tests {
         };
         assert_eq!(at(&[Kind::Kernels]), ["d/m"]);
         assert_eq!(at(&[Kind::Kernels, Kind::Exe, Kind::Exe]), ["d/m", "d/m.kir"]);
+        assert_eq!(at(&[Kind::Python, Kind::Shared]), ["d/m.so", "d/m.py"]);
+        assert_eq!(at(&[Kind::Exe, Kind::Python]), ["d/m", "d/libm.so", "d/m.py"]);
+        let alone = outputs(Path::new("d/m.py"), &[Kind::Python]);
+        assert_eq!(alone[0].1, Path::new("d/libm.so"));
     }
 
     #[test]

@@ -119,6 +119,7 @@ pub(super) fn emit(
 ) -> Result<(), Diag> {
     let Some(first) = outs.first() else { return Ok(()) };
     let shapes: Vec<&[Dim]> = ins.iter().map(|x| x.dims.as_slice()).collect();
+    shapes.iter().for_each(|dims| cx.require_broadcast(dims, &first.dims));
     let nest = collapse(&first.dims, &shapes);
     let mut l = Launch::new(label);
     for x in ins {

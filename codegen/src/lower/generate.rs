@@ -232,6 +232,7 @@ pub(super) fn lower_compress(cx: &mut LowerCx<'_>, op: &Compress) -> Result<(), 
         }
     };
     let total = cond.elems();
+    cx.require_at_most(&total, &x.dims[axis], "the condition is longer than the axis");
     let list = cx.temp(DType::I64, std::slice::from_ref(&total));
     let count = cx.temp(DType::I64, &[Dim::Const(1)]);
     let l = Launch::new("compress_list").read(&cond).write(&list).write(&count).dim(&total);

@@ -49,6 +49,7 @@ mod einsum;
 mod elem;
 mod elementwise;
 mod finish;
+mod fits;
 mod generate;
 mod indexing;
 mod launch;

@@ -42,9 +42,17 @@ fn aligned(cx: &mut LowerCx<'_>, axis: i64, block: usize) -> Result<(Vec<Opnd>, 
     let wide = split(&x.dims, [blocks.clone(), Dim::from(block)]);
     let mut all = vec![x.with_dims(wide.clone())];
     for p in &parts {
+        cx.require_dims(&p.dims, &split_scales(&x.dims, axis, &blocks), "the scales do not fit the blocks");
         all.push(p.with_dims(split(&p.dims, [blocks.clone(), Dim::Const(1)])));
     }
     Ok((all, wide))
+}
+
+/// The shape of scales of blocks along an axis.
+fn split_scales(dims: &[Dim], axis: usize, blocks: &Dim) -> Vec<Dim> {
+    let mut out = dims.to_vec();
+    out[axis] = blocks.clone();
+    out
 }
 
 /// `v` rounded to a float type that is stored narrower than it is computed.
@@ -151,6 +159,8 @@ pub(super) fn lower_matmul_integer(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     let k = a.dims[a.dims.len() - 1].clone();
     let lead = y.dims[..rank - 2].to_vec();
     cx.require_equal(&k, &w.dims[w.dims.len() - 2], "the inner sizes of a product differ");
+    cx.require_broadcast(&a.dims[..a.dims.len() - 2], &lead);
+    cx.require_broadcast(&w.dims[..w.dims.len() - 2], &lead);
     let (row_blocks, column_blocks) = (m.ceil_div(&ROWS.into()), n.ceil_div(&COLUMNS.into()));
     let units = Dim::product(&lead).mul(&row_blocks).mul(&column_blocks);
     let work = k.mul(&n.smaller(&COLUMNS.into())).mul(&ROWS.into()).floor_div(&Dim::Const(8));

@@ -52,8 +52,7 @@ pub fn load(args: &InputArgs, ports: &[InputPort]) -> Result<Vec<Sample>> {
     let mut given: Vec<Option<Arc<Object>>> = vec![None; ports.len()];
     for (name, path) in &args.files {
         let Some(i) = ports.iter().position(|p| p.name == *name) else {
-            let names: Vec<&str> = ports.iter().map(|p| p.name.as_str()).collect();
-            return input(format!("there is no input {name:?}; the inputs are {}", names.join(", ")));
+            return unknown(name, ports);
         };
         given[i] = Some(Arc::new(read_value(path, &ports[i])?));
     }
@@ -77,6 +76,11 @@ pub fn load(args: &InputArgs, ports: &[InputPort]) -> Result<Vec<Sample>> {
         }
     }
     Ok(samples)
+}
+
+fn unknown<T>(name: &str, ports: &[InputPort]) -> Result<T> {
+    let names: Vec<&str> = ports.iter().map(|p| p.name.as_str()).collect();
+    input(format!("there is no input {name:?}; the inputs are {}", names.join(", ")))
 }
 
 /// The value of one file, by its extension: `.npy`, `.pb`, else raw little-endian elements.
@@ -174,9 +178,16 @@ fn folder(all: &[PathBuf], ports: &[InputPort]) -> Result<Vec<Option<Arc<Object>
 
 fn npz(path: &Path, ports: &[InputPort], samples_axis: bool) -> Result<Vec<Sample>> {
     let members = within(path, zip::members(&files::read(path)?))?;
+    let base = |key: &str| key.strip_suffix(".npy").unwrap_or(key).to_owned();
+    for (key, _) in &members {
+        let key = base(key);
+        if key != "label" && !ports.iter().any(|p| p.name == key) {
+            return unknown(&key, ports);
+        }
+    }
     let mut values: Vec<Option<Object>> = Vec::new();
     for port in ports {
-        let key = |m: &&(String, Vec<u8>)| m.0.strip_suffix(".npy").unwrap_or(&m.0) == port.name;
+        let key = |m: &&(String, Vec<u8>)| base(&m.0) == port.name;
         values.push(match (members.iter().find(key), tensor_type(&port.ty)) {
             (Some((name, bytes)), Some(d)) => {
                 let read = npy::read(bytes, d).map(|v| wrap(v, &port.ty));
@@ -202,7 +213,7 @@ fn npz(path: &Path, ports: &[InputPort], samples_axis: bool) -> Result<Vec<Sampl
         }
     }
     let sample = |k: i64| Sample {
-        name: Some(format!("sample_{k}")),
+        name: Some(format!("test_data_set_{k}")),
         values: values.iter().zip(ports).map(|(v, p)| v.as_ref().map(|v| Arc::new(slice(v, k, p)))).collect(),
     };
     Ok((0..count.unwrap_or(0)).map(sample).collect())

@@ -106,6 +106,11 @@ pub(in crate::lower) fn lower_conv(cx: &mut LowerCx<'_>, op: &Conv) -> Result<()
 
 /// Emits a convolution with what follows it.
 pub(super) fn emit(cx: &mut LowerCx<'_>, op: &Conv, o: Operands, e: Epilogue) -> Result<(), Diag> {
+    let channels = o.w[1].mul(&op.groups.into());
+    cx.require_equal(&channels, &o.x.dims[1], "the weights are for another number of channels");
+    if let Some(bias) = &o.bias {
+        cx.require_equal(&bias.elems(), &o.w[0], "the bias has another number of channels");
+    }
     let s = Shape::of(op, &o)?;
     if s.mg == 0 {
         return Ok(());

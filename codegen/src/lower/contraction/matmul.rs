@@ -76,6 +76,9 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, mut o: Operands, mut e: Ep
     let br = o.b.len();
     let kb = if op.trans_b { o.b[br - 1].clone() } else { o.b[br - 2].clone() };
     cx.require_equal(&k_dim, &kb, "the inner dims of a matrix product differ");
+    let lead = &o.out[..rank - 2];
+    cx.require_broadcast(&o.a.dims[..ar - 2], lead);
+    cx.require_broadcast(&o.b[..br - 2], lead);
     let packed = pack(cx, op, &o)?;
     let b_buf = match &packed {
         Some((data, _)) => data.clone(),

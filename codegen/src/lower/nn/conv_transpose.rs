@@ -14,6 +14,10 @@ pub(in crate::lower) fn lower_conv_transpose(cx: &mut LowerCx<'_>, op: &ConvTran
     let (x, w, bias) = (cx.input(0)?, cx.input(1)?, cx.opt_input(2)?);
     let y = cx.output(0)?;
     let rank = op.strides.len();
+    cx.require_equal(&w.dims[0], &x.dims[1], "the weights are for another number of channels");
+    if let Some(bias) = &bias {
+        cx.require_equal(&bias.elems(), &y.dims[1], "the bias has another number of channels");
+    }
     let known = |d: &Dim| d.as_const().filter(|v| (0..=1 << 20).contains(v));
     let window: Option<Vec<i64>> = w.dims[1..].iter().map(known).collect();
     let Some(window) = window else {

@@ -7,7 +7,7 @@ use crate::lower::elem::{compute_elem, load, store};
 use crate::lower::launch::Launch;
 use crate::math;
 use planish_ir::op::recurrent::{Activation, Cell, Direction, Recurrent};
-use planish_ir::{DType, Diag};
+use planish_ir::{DType, Diag, Dim};
 
 /// Two kernels: what all steps take from the input, in parallel over rows of the weights; then the steps, one after
 /// the other, in parallel over directions and batch.
@@ -18,6 +18,19 @@ pub(in crate::lower) fn lower_recurrent(cx: &mut LowerCx<'_>, op: &Recurrent) ->
     let (steps, batch, h) = (x.dims[0].clone(), x.dims[1].clone(), r.dims[2].clone());
     let (dirs, gates) = (op.directions() as i64, op.gates() as i64);
     let rows = h.mul(&gates.into());
+    let want: [(Option<&Opnd>, &[Dim]); 7] = [
+        (Some(&w), &[dirs.into(), rows.clone(), x.dims[2].clone()]),
+        (Some(&r), &[dirs.into(), rows.clone(), h.clone()]),
+        (opt[0].as_ref(), &[dirs.into(), rows.mul(&2.into())]),
+        (opt[1].as_ref(), std::slice::from_ref(&batch)),
+        (opt[2].as_ref(), &[dirs.into(), batch.clone(), h.clone()]),
+        (opt[3].as_ref(), &[dirs.into(), batch.clone(), h.clone()]),
+        (opt[4].as_ref(), &[dirs.into(), h.mul(&3.into())]),
+    ];
+    for (operand, dims) in want {
+        let have = operand.map_or(&[][..], |o| &o.dims);
+        cx.require_dims(have, dims, "weights, lengths or states do not fit the input");
+    }
     // Rows of the weights at a time, none of them across two gates.
     let block = if h.as_const().is_some_and(|h| h % 4 == 0) { 4 } else { 1 };
     let fed = cx.temp(wide, &[steps.clone(), batch.clone(), (dirs).into(), rows.clone()]);

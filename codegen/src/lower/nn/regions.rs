@@ -31,12 +31,15 @@ fn launch(
 
 pub(in crate::lower) fn lower_roi_align(cx: &mut LowerCx<'_>, op: &RoiAlign) -> Result<(), Diag> {
     let (x, rois, batch, y) = (cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.output(0)?);
+    cx.require_equal(&rois.dims[1], &4.into(), "a region has four coordinates");
+    cx.require_equal(&batch.elems(), &rois.dims[0], "there must be a batch index for each region");
     let l = launch(cx, "roi_align", &x, &rois, Some(&batch), &y);
     cx.launch(l, |k| align(k, op, x.dtype))
 }
 
 pub(in crate::lower) fn lower_max_roi_pool(cx: &mut LowerCx<'_>, op: &MaxRoiPool) -> Result<(), Diag> {
     let (x, rois, y) = (cx.input(0)?, cx.input(1)?, cx.output(0)?);
+    cx.require_equal(&rois.dims[1], &5.into(), "a region has a batch index and four coordinates");
     let l = launch(cx, "max_roi_pool", &x, &rois, None, &y);
     cx.launch(l, |k| max_pool(k, op, x.dtype))
 }

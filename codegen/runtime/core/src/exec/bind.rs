@@ -4,10 +4,15 @@ use super::{Program, Session};
 use crate::arena::{self, Want};
 use crate::error::{Result, fail};
 use crate::object::dense_bytes;
-use crate::plan::{Expr, Port, SymId, ValueType};
+use crate::plan::{Expr, Port, SymId, Symbol, ValueType};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+
+/// What a free dim of a state is that nobody has given: 1, or what its range has nearest to it.
+fn first_size(s: &Symbol) -> i64 {
+    1.clamp(s.min.max(0), s.max.max(s.min.max(0)))
+}
 
 impl Session {
     /// With `resume`, a state that the session feeds in the next run has the dims of what it holds.
@@ -34,8 +39,8 @@ impl Session {
                 self.bind_symbols(p, port, dims)?;
             }
         }
-        // A state that is zero so far takes its shape from the other inputs, and where they do not say, the
-        // smallest one.
+        // A state that is zero so far takes its shape from the other inputs. Where they do not say, a dim is 1: most
+        // often it is the batch of a stream. Operations refuse it where it does not fit.
         for (i, port) in p.plan.inputs.iter().enumerate() {
             if !port.ty.is_dense() || shapes[i].is_some() {
                 continue;
@@ -44,7 +49,7 @@ impl Session {
                 if let Expr::Sym(s) = p.plan.exprs[d.index()]
                     && self.exprs.symbol(s).is_none()
                 {
-                    self.exprs.set(&p.plan.exprs, s, Some(p.plan.symbols[s.index()].min.max(0)));
+                    self.exprs.set(&p.plan.exprs, s, Some(first_size(&p.plan.symbols[s.index()])));
                 }
             }
             shapes[i] = Some(port.dims.iter().flatten().map(|&d| self.eval(p, d)).collect::<Result<_>>()?);
