@@ -72,6 +72,26 @@ pub(crate) fn artifacts(tools: &Tools, planish: &Path, long: bool) -> Result<Cou
     counted(&mut command)
 }
 
+/// The folder of the conformance suite, written where it is missing.
+fn conformance_data(tools: &Tools) -> Result<PathBuf> {
+    let data =
+        std::env::var_os("PLANISH_CONFORMANCE").map_or_else(|| cache().join("conformance"), PathBuf::from);
+    if !data.join("manifest.json").exists() {
+        run(script(tools, "conformance/conformance.py").arg("materialize").arg("--out").arg(&data))?;
+    }
+    Ok(data)
+}
+
+/// Conformance tests through compiled programs: one for each operator, all in the long run.
+pub(crate) fn executables(tools: &Tools, planish: &Path, long: bool) -> Result<Counts> {
+    let mut command = script(tools, "python/executables.py");
+    command.arg("--planish").arg(planish).arg("--data").arg(conformance_data(tools)?);
+    if long {
+        command.arg("--all");
+    }
+    counted(&mut command)
+}
+
 /// `cargo xtask hostile`.
 pub(crate) fn hostile_task() -> Result<()> {
     let tools = setup::setup()?;
@@ -115,11 +135,7 @@ pub(crate) fn conformance_task(args: &[String]) -> Result<()> {
 /// Runs the conformance suite on one engine and holds it against the ratchet. Tests that fail above the ratchet count
 /// as skipped; each pass missing below it, in all or in tier 1, counts as failed.
 pub(crate) fn conformance(tools: &Tools, planish: &Path, request: &Conformance) -> Result<Counts> {
-    let data =
-        std::env::var_os("PLANISH_CONFORMANCE").map_or_else(|| cache().join("conformance"), PathBuf::from);
-    if !data.join("manifest.json").exists() {
-        run(script(tools, "conformance/conformance.py").arg("materialize").arg("--out").arg(&data))?;
-    }
+    let data = conformance_data(tools)?;
     let results = target_dir().join("conformance");
     std::fs::create_dir_all(&results)?;
     let report = results.join(format!("{}.json", request.engine));

@@ -64,7 +64,8 @@ const MODELS: [&str; 15] = [
     "tree-ensemble-classifier",
 ];
 
-const STAGES: [&str; 8] = ["fmt", "clippy", "unit", "doc", "conformance", "hostile", "models", "artifacts"];
+const STAGES: [&str; 9] =
+    ["fmt", "clippy", "unit", "doc", "conformance", "executables", "hostile", "models", "artifacts"];
 
 /// Stages of the long run only.
 const LONG_ONLY: [&str; 0] = [];
@@ -134,6 +135,10 @@ fn run_stage(context: &mut Context, stage: &str) -> Result<Counts> {
         "hostile" => {
             let planish = context.planish()?;
             python::hostile(&context.tools, &planish)
+        }
+        "executables" => {
+            let planish = context.planish()?;
+            python::executables(&context.tools, &planish, context.long)
         }
         "artifacts" => {
             let planish = context.planish()?;
