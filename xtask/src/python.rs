@@ -16,6 +16,13 @@ fn script(tools: &Tools, path: &str) -> Command {
     command
 }
 
+/// The `planish` command of the development profile. It is built with the features that the tests are built with, so that
+/// after these nothing is compiled a second time.
+pub(crate) fn build_planish_for_tests() -> Result<PathBuf> {
+    run(cargo().args(["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--no-run"]))?;
+    Ok(target_dir().join("debug/planish"))
+}
+
 /// Builds the `planish` command (release) and returns its path.
 pub(crate) fn build_planish() -> Result<PathBuf> {
     run(cargo().args(["build", "--quiet", "--release", "--package", "planish", "--bin", "planish"]))?;
