@@ -154,14 +154,14 @@ impl Shared {
                 *s = Shadow { written: s.written, epoch, writer: By::Nobody, readers: By::Nobody };
             }
             let fault = |kind, what: &str| Err((kind, format!("byte {} of shared memory {what}", at + i)));
-            if !write && !s.written {
-                return fault(FaultKind::Uninitialised, "is read before anything is written to it");
-            }
             if s.writer.other_than(thread) {
                 return fault(FaultKind::Race, "was written by another thread since the last barrier");
             }
             if write && s.readers.other_than(thread) {
                 return fault(FaultKind::Race, "was read by another thread since the last barrier");
+            }
+            if !write && !s.written {
+                return fault(FaultKind::Uninitialised, "is read before anything is written to it");
             }
             if write {
                 (s.written, s.writer) = (true, By::Thread(thread));
@@ -175,6 +175,14 @@ impl Shared {
     pub(crate) fn read(&mut self, addr: u64, out: &mut [u8], thread: u32) -> Result<(), Bad> {
         let at = self.touch(addr, out.len(), thread, false)?;
         out.copy_from_slice(&self.bytes[at..at + out.len()]);
+        Ok(())
+    }
+
+    /// An asynchronous copy to these bytes begins: from now on it may write them at any time, and nobody may read them until
+    /// it is done.
+    pub(crate) fn begin_copy(&mut self, addr: u64, bytes: usize, thread: u32) -> Result<(), Bad> {
+        let at = self.touch(addr, bytes, thread, true)?;
+        self.shadow[at..at + bytes].iter_mut().for_each(|s| s.written = false);
         Ok(())
     }
 

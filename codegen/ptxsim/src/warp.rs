@@ -110,6 +110,8 @@ impl Machine<'_> {
             }
             Op::CopyAsync { dst, src, bytes } => {
                 let c = Transfer { dst: address(w, l, dst), src: address(w, l, src), bytes: *bytes };
+                let thread = self.thread(l);
+                self.shared.begin_copy(c.dst, c.bytes, thread)?;
                 w.copies[l].open.push(c);
             }
             Op::CopyCommit => {
@@ -193,7 +195,7 @@ impl Machine<'_> {
         }
     }
 
-    /// The copy happens when it is waited for: whoever reads too early sees what was there before.
+    /// The copy happens when it is waited for.
     fn finish_copy(&mut self, l: usize, c: Transfer) -> Result<(), Bad> {
         let mut raw = [0u8; 16];
         let raw = &mut raw[..c.bytes];
