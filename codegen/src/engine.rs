@@ -2,8 +2,9 @@
 //! source of kernels. Engines that compile differ from [`KernelInterpreter`] only in the [`Code`] they supply.
 
 use crate::kernel::interp::{self, Arg as InterpArg};
-use crate::kernel::{KernelModule, ParamKind, TargetSpec};
+use crate::kernel::{Class, KernelModule, ParamKind, TargetSpec};
 use crate::lower::{LowerOptions, Module, lower};
+use crate::simt::per_thread;
 use planish_ir::tensor::MapKeys;
 use planish_ir::{Diag, Engine, Graph, PrepareOptions, Program, RunResult, Session, Tensor, Type, Value};
 use planish_rt::exec::{self, SessionOptions};
@@ -49,7 +50,7 @@ struct Interpreted {
 impl HostKernels for Interpreted {
     unsafe fn launch(&self, kernel: u32, args: &[u64], sizes: &[u64], lo: i64, hi: i64, ctx: &Ctx) {
         let k = &self.kernels.kernels[kernel as usize];
-        let args: Vec<InterpArg> = k
+        let mut args: Vec<InterpArg> = k
             .params
             .iter()
             .zip(args.iter().zip(sizes))
@@ -58,8 +59,20 @@ impl HostKernels for Interpreted {
                 ParamKind::Scalar => InterpArg::Scalar(a.cast_signed()),
             })
             .collect();
-        // SAFETY: the caller promises that addresses are valid for their sizes.
-        let code = match unsafe { interp::run_cpu(k, &args, lo, hi) } {
+        let ran = if let Class::Simt { block } = k.class {
+            let mut error = [0i32];
+            args.extend([InterpArg::Scalar(lo), InterpArg::Scalar(hi), InterpArg::slice(&mut error)]);
+            let threads = block.iter().product();
+            let Some(grid) = per_thread::grid((hi - lo).max(0).cast_unsigned(), threads) else {
+                panic!("{} blocks of {}", hi - lo, k.name)
+            };
+            // SAFETY: the caller promises that addresses are valid for their sizes, and the error word lives here.
+            unsafe { interp::run_simt(k, &args, grid) }.map(|()| error[0])
+        } else {
+            // SAFETY: the caller promises that addresses are valid for their sizes.
+            unsafe { interp::run_cpu(k, &args, lo, hi) }
+        };
+        let code = match ran {
             Ok(code) => code,
             // An access outside a buffer is a bug of the lowering: no message of the plan stands for it.
             Err(trap) => panic!("{trap}\n{k}"),

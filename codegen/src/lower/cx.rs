@@ -438,6 +438,14 @@ impl<'g> LowerCx<'g> {
 
     /// Appends a step; the slots it names live at least until now.
     pub fn step(&mut self, step: Step) {
+        if matches!(step, Step::Call(_)) && self.simt() {
+            let refused = Diag::unsupported("a call of the runtime library, which does not run on a GPU");
+            let loc = self.node.map(|n| self.graph.node(n).loc.clone());
+            self.diags.push(match loc {
+                Some(loc) => refused.at(loc),
+                None => refused,
+            });
+        }
         self.clock += 1;
         for s in step_slots(&step) {
             self.touch(s);

@@ -58,7 +58,7 @@ pub(super) fn lower_einsum(cx: &mut LowerCx<'_>, op: &Einsum) -> Result<(), Diag
     let check_dims: Vec<Dim> = checks.iter().map(|c| c.2.clone()).collect();
     l = l.dims(&check_dims).flops(y.elems().mul(&work));
     let at = count + steps.len() + checks.len();
-    let mut l = over(l, &y.dims, 1);
+    let mut l = over(cx.chunk(), l, &y.dims, 1);
     if let Some(w) = work.as_const() {
         l = l.cost(w.saturating_mul(4));
     }

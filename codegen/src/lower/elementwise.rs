@@ -2,7 +2,7 @@
 
 use super::cx::{LowerCx, Opnd};
 use super::elem::{compute_elem, convert, load, store};
-use super::launch::{CHUNK, KernelCx, Launch};
+use super::launch::{KernelCx, Launch};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Val};
 use crate::math;
 use planish_ir::op::binary::BinaryKind;
@@ -138,11 +138,11 @@ pub(super) fn emit(
     }
     let rank = nest.dims.len();
     let inner = nest.dims[rank - 1].clone();
-    let chunks = inner.ceil_div(&CHUNK.into());
+    let chunks = inner.ceil_div(&cx.chunk().into());
     let rows = Dim::product(&nest.dims[..rank - 1]);
     let elems = Dim::product(&first.dims);
     let flops = elems.mul(&cost.into());
-    let part = inner.smaller(&CHUNK.into());
+    let part = inner.smaller(&cx.chunk().into());
     let l = l.extent(rows.mul(&chunks)).cost(part.mul(&cost.into())).flops(flops).dim(&chunks);
     let (in_types, out_types): (Vec<DType>, Vec<DType>) =
         (ins.iter().map(|x| x.dtype).collect(), outs.iter().map(|y| y.dtype).collect());
@@ -176,6 +176,7 @@ fn kernel(k: &mut KernelCx<'_>, nest: &Nest, ins: &[DType], outs: &[DType], expr
         );
     }
     let chunks = k.dim(at);
+    let size = k.chunk();
     let b = &mut k.b;
     // An axis of size 1 at run time does not move.
     for (s, r) in strides.iter_mut().zip(&run_time) {
@@ -209,8 +210,8 @@ fn kernel(k: &mut KernelCx<'_>, nest: &Nest, ins: &[DType], outs: &[DType], expr
         }
         let inner = dims[rank - 1];
         let base = b.mul(row, inner);
-        let lo = b.mul(chunk, CHUNK);
-        let hi = b.add(lo, CHUNK);
+        let lo = b.mul(chunk, size);
+        let hi = b.add(lo, size);
         let hi = b.smin(hi, inner);
         b.for_lanes(lo, hi, lanes, |b, i, mask| {
             let mut vals = Vec::with_capacity(ins.len());

@@ -3,7 +3,7 @@
 use super::cx::{LowerCx, Opnd};
 use super::elem::{convert, load, store};
 use super::indexing::gather_rows;
-use super::launch::{CHUNK, Launch};
+use super::launch::Launch;
 use super::lines::flag;
 use super::movement::is_fresh;
 use super::nest::{bits_elem, decode, for_indices, over};
@@ -38,15 +38,16 @@ pub(super) fn lower_range(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     let y = cx.output(0)?;
     let n = y.elems();
     let l = Launch::new("range").read(&start).read(&step).write(&y).dim(&n);
-    cx.launch(l.extent(n.ceil_div(&CHUNK.into())).cost(CHUNK), move |k| {
+    let chunk = cx.chunk();
+    cx.launch(l.extent(n.ceil_div(&chunk.into())).cost(chunk), move |k| {
         let (start, step, y, n) = (k.buf(0), k.buf(1), k.buf(2), k.dim(0));
-        k.b.parallel_for(|b, chunk| {
+        k.b.parallel_for(|b, unit| {
             let [s, by] = [start, step].map(|buf| {
                 let v = load(b, d, buf, 0, 1, None);
                 convert(b, v, d, wide)
             });
-            let lo = b.mul(chunk, CHUNK);
-            let hi = b.add(lo, CHUNK);
+            let lo = b.mul(unit, chunk);
+            let hi = b.add(lo, chunk);
             let hi = b.smin(hi, n);
             b.loop_(lo, hi, 1, |b, i| {
                 let v = if wide == DType::F64 {
@@ -98,7 +99,7 @@ fn range_len(b: &mut Builder, start: Val, limit: Val, step: Val, error: i32) -> 
 pub(super) fn lower_eye(cx: &mut LowerCx<'_>, op: &EyeLike) -> Result<(), Diag> {
     let y = cx.output(0)?;
     let (d, diagonal) = (y.dtype, op.k);
-    cx.launch(over(Launch::new("eye").write(&y), &y.dims, 2), move |k| {
+    cx.launch(over(cx.chunk(), Launch::new("eye").write(&y), &y.dims, 2), move |k| {
         let y = k.buf(0);
         for_indices(k, 0, 2, |b, index, flat| {
             let above = b.sub(index[1], index[0]);
@@ -118,7 +119,7 @@ pub(super) fn lower_trilu(cx: &mut LowerCx<'_>, op: &Trilu) -> Result<(), Diag> 
     let mut l = Launch::new("trilu").raw(&x, elem, Access::Read).raw(&y, elem, Access::Write);
     l = diagonal.iter().fold(l, |l, d| l.read(d));
     let given = diagonal.is_some();
-    cx.launch(over(l, &y.dims, 2), move |k| {
+    cx.launch(over(cx.chunk(), l, &y.dims, 2), move |k| {
         let (x, y) = (k.buf(0), k.buf(1));
         let diagonal = if given {
             let buf = k.buf(2);
@@ -152,7 +153,7 @@ pub(super) fn lower_one_hot(cx: &mut LowerCx<'_>, op: &OneHot) -> Result<(), Dia
     let folded = [Dim::product(&y.dims[..op.axis]), n, Dim::product(&y.dims[op.axis + 1..])];
     let (elem, d) = (bits_elem(y.dtype), x.dtype);
     let l = Launch::new("one_hot").read(&x).raw(&values, elem, Access::Read).raw(&y, elem, Access::Write);
-    cx.launch(over(l, &folded, 4), move |k| {
+    cx.launch(over(cx.chunk(), l, &folded, 4), move |k| {
         let (x, values, y) = (k.buf(0), k.buf(1), k.buf(2));
         let dims = k.dims(0, 3);
         let (off, on) = (k.b.load(values, 0, 1), k.b.load(values, 1, 1));

@@ -44,7 +44,7 @@ pub(super) fn gather_rows(
         .raises(error)
         .bytes(y.elems().mul(&Dim::from(2 * x.dtype.size())));
     if inner.is(1) {
-        let l = over(l.dim(&n), &[outer, count], 4);
+        let l = over(cx.chunk(), l.dim(&n), &[outer, count], 4);
         return cx.launch(l, move |k| {
             let (x, y, at) = (k.buf(0), k.buf(1), k.buf(2));
             let (n, error) = (k.dim(0), k.error(0));
@@ -100,7 +100,7 @@ pub(super) fn lower_gather_elements(cx: &mut LowerCx<'_>, op: &GatherElements) -
         .raw(&y, elem, Access::Write)
         .read(&at)
         .raises(error);
-    cx.launch(over(l.dims(&x.dims), &y.dims, 6), move |k| {
+    cx.launch(over(cx.chunk(), l.dims(&x.dims), &y.dims, 6), move |k| {
         let (x, y, at) = (k.buf(0), k.buf(1), k.buf(2));
         let (dims, error) = (k.dims(0, rank), k.error(0));
         let st = stride_vals(&mut k.b, &dims);
@@ -230,7 +230,7 @@ pub(super) fn lower_scatter_elements(cx: &mut LowerCx<'_>, op: &ScatterElements)
     let error = cx.error(RANGE);
     let how = reduction_op(op.reduction);
     let l = Launch::new("scatter_elements").update(&y).read(&up).read(&at).raises(error);
-    let l = over(l.dims(&x.dims), &at.dims, 8).extent(Dim::Const(1));
+    let l = over(cx.chunk(), l.dims(&x.dims), &at.dims, 8).extent(Dim::Const(1));
     cx.launch(l, move |k| {
         let (y, up, at) = (k.buf(0), k.buf(1), k.buf(2));
         let (dims, sizes, error) = (k.dims(0, rank), k.dims(rank, rank), k.error(0));
@@ -335,7 +335,7 @@ pub(super) fn lower_tensor_scatter(cx: &mut LowerCx<'_>, op: &TensorScatter) -> 
     l = at.iter().fold(l, |l, a| l.read(a));
     let index_type = at.as_ref().map(|a| a.dtype);
     let n = x.dims[axis].clone();
-    cx.launch(over(l.dims(&x.dims).dim(&n), &up.dims, 6), move |k| {
+    cx.launch(over(cx.chunk(), l.dims(&x.dims).dim(&n), &up.dims, 6), move |k| {
         let (y, up) = (k.buf(0), k.buf(1));
         let at = index_type.map(|t| (t, k.buf(2)));
         let (dims, n, error) = (k.dims(0, rank), k.dim(rank), k.error(0));
@@ -377,7 +377,7 @@ pub(super) fn lower_reverse_sequence(cx: &mut LowerCx<'_>, op: &ReverseSequence)
         .raw(&y, elem, Access::Write)
         .read(&lens)
         .raises(error);
-    cx.launch(over(l, &x.dims, 6), move |k| {
+    cx.launch(over(cx.chunk(), l, &x.dims, 6), move |k| {
         let (x, y, lens, error) = (k.buf(0), k.buf(1), k.buf(2), k.error(0));
         let dims = k.dims(0, rank);
         let st = stride_vals(&mut k.b, &dims);

@@ -2,12 +2,13 @@
 
 use super::cx::{LowerCx, Opnd};
 use super::elem::mem_elem;
-use crate::kernel::{Access, Buf, Builder, Elem, Kernel, KernelModule, TargetSpec, Val};
+use crate::kernel::{Access, Arch, Buf, Builder, Elem, Kernel, KernelModule, TargetSpec, Val};
+use crate::simt::per_thread;
 use planish_ir::{Diag, Dim};
 use planish_rt::plan::{Arg, ErrorId, KernelDecl, KernelId, SlotId, Step};
 use std::collections::HashMap;
 
-/// Elements of a chunk of the parallel axis of element-wise kernels.
+/// Elements of a chunk of the parallel axis of element-wise kernels for CPUs.
 pub const CHUNK: i64 = 4096;
 
 /// Basic operations in about 5 us of one core: a launch is not cut into smaller parts.
@@ -143,6 +144,14 @@ impl KernelCx<'_> {
             _ => f32s,
         }
     }
+    /// Elements of a chunk, as [`LowerCx::chunk`].
+    pub(super) fn chunk(&self) -> i64 {
+        if self.target.arch == Arch::Nvptx { 1 } else { CHUNK }
+    }
+    /// The unit of a launch by blocks that the executing block does.
+    pub(super) fn unit(&mut self) -> Val {
+        self.b.block_id(0)
+    }
     /// The code of error `i` for `Builder::error_if`.
     pub fn error(&self, i: usize) -> i32 {
         self.errors[i]
@@ -192,9 +201,50 @@ impl Kernels {
     }
 }
 
+/// How the parallel axis of a launch meets the threads of a GPU.
+#[derive(Clone, Copy)]
+enum Threads {
+    /// A unit is one thread's work.
+    PerUnit,
+    /// A unit is the work of a block of so many threads.
+    Blocks(u32),
+}
+
 impl LowerCx<'_> {
+    /// Whether kernels are for GPUs.
+    pub(super) fn simt(&self) -> bool {
+        self.options.targets.iter().any(|t| t.arch == Arch::Nvptx)
+    }
+
+    /// Elements of a chunk of the parallel axis of element-wise kernels.
+    pub(super) fn chunk(&self) -> i64 {
+        if self.simt() { 1 } else { CHUNK }
+    }
+
     /// Builds the kernel for every target and appends the step that runs it.
     pub fn launch(&mut self, l: Launch, build: impl Fn(&mut KernelCx<'_>)) -> Result<(), Diag> {
+        self.launch_as(l, Threads::PerUnit, build)
+    }
+
+    /// [`LowerCx::launch`] of a kernel for GPUs of which a whole block of `threads` does each unit of the parallel axis,
+    /// together: the closure gets the index of the unit from [`KernelCx::unit`].
+    pub(super) fn launch_blocks(
+        &mut self,
+        mut l: Launch,
+        threads: u32,
+        build: impl Fn(&mut KernelCx<'_>),
+    ) -> Result<(), Diag> {
+        // The axis counts threads.
+        l.extent = l.extent.mul(&i64::from(threads).into());
+        self.launch_as(l, Threads::Blocks(threads), build)
+    }
+
+    fn launch_as(
+        &mut self,
+        l: Launch,
+        threads: Threads,
+        build: impl Fn(&mut KernelCx<'_>),
+    ) -> Result<(), Diag> {
         let mut args: Vec<Arg> = l.bufs.iter().map(|b| Arg::Slot(b.0)).collect();
         for d in &l.dims {
             if d.as_const().is_none() {
@@ -205,7 +255,10 @@ impl LowerCx<'_> {
         let targets = self.kernels.targets.clone();
         let mut built = Vec::with_capacity(targets.len());
         for target in &targets {
-            let mut b = Builder::cpu("k");
+            let mut b = match threads {
+                Threads::PerUnit => Builder::cpu("k"),
+                Threads::Blocks(n) => Builder::simt("k", [n, 1, 1]),
+            };
             let mut bufs = Vec::new();
             for (i, (_, elem, access, alias)) in l.bufs.iter().enumerate() {
                 let buf = b.buffer(&format!("b{i}"), *elem, *access);
@@ -224,7 +277,13 @@ impl LowerCx<'_> {
             let errors = l.errors.iter().map(|e| e.code()).collect();
             let mut k = KernelCx { b, target, bufs, dims, errors };
             build(&mut k);
-            built.push(k.b.finish());
+            built.push(match threads {
+                Threads::PerUnit if target.arch == Arch::Nvptx => {
+                    per_thread::per_thread(k.b.finish(), per_thread::THREADS)
+                }
+                Threads::PerUnit => k.b.finish(),
+                Threads::Blocks(_) => per_thread::with_range(k.b),
+            });
         }
         let nodes = self.node_id().map(|n| self.graph.describe(n)).into_iter().collect();
         let flops = l.flops.as_ref().map(|d| self.expr(d));

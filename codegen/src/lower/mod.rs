@@ -75,7 +75,7 @@ pub use elem::{compute_elem, convert, load, mem_elem, saturate, store};
 pub use elementwise::scalar_op;
 pub use launch::{CHUNK, KernelCx, Launch};
 
-use crate::kernel::{KernelModule, TargetSpec};
+use crate::kernel::{Arch, KernelModule, TargetSpec};
 use crate::weights::Weights;
 use planish_ir::op::attention::{expand_attention, has_attention};
 use planish_ir::{Diag, Editor, Graph};
@@ -117,7 +117,15 @@ pub struct Module {
 }
 
 /// Lowers a graph. All operations that cannot be lowered are reported together.
+///
+/// With a GPU among the targets it must be the only one. Its kernels take three more parameters than the plan gives: see
+/// [`per_thread`](crate::simt::per_thread). The parallel axis of a launch then counts threads. Builders are those of CPUs with
+/// vectors of one lane, and a unit of the axis is one thread's; products and long reductions have builders of their own, in which a
+/// block works together.
 pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Module, Vec<Diag>> {
+    if options.targets.len() > 1 && options.targets.iter().any(|t| t.arch == Arch::Nvptx) {
+        return Err(vec![Diag::error("internal-lower", "a GPU is the only target or none")]);
+    }
     let expanded;
     let graph = if has_attention(graph) {
         let mut copy = graph.clone();

@@ -190,7 +190,7 @@ pub(super) fn lower_tile(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
         let y = cx.output(0)?;
         let elem = bits_elem(x.dtype);
         let l = Launch::new("tile").raw(&x, elem, Access::Read).raw(&y, elem, Access::Write);
-        return cx.launch(over(l.dims(&x.dims), &y.dims, 4), move |k| {
+        return cx.launch(over(cx.chunk(), l.dims(&x.dims), &y.dims, 4), move |k| {
             let (x, y, from) = (k.buf(0), k.buf(1), k.dims(0, rank));
             let st = stride_vals(&mut k.b, &from);
             for_indices(k, rank, rank, |b, index, flat| {
@@ -455,7 +455,7 @@ pub(super) fn lower_pad(cx: &mut LowerCx<'_>, op: &Pad) -> Result<(), Diag> {
         Starts::Data(p) => l.read(p),
     };
     let first = if matches!(starts, Starts::Known(_)) { rank } else { 0 };
-    let l = over(l.dims(&x.dims).raises(error), &y.dims, 10);
+    let l = over(cx.chunk(), l.dims(&x.dims).raises(error), &y.dims, 10);
     let mode = op.mode;
     cx.launch(l, move |k| {
         let (x, y, value) = (k.buf(0), k.buf(1), k.buf(2));

@@ -55,7 +55,7 @@ fn agree_knowing(op: &Op, inputs: &[Tensor], known: Known) -> Result<(), Diag> {
         e.output(*v, None);
     }
     let want = interp::run(&graph, args.clone())?.values;
-    for target in [TargetSpec::generic128(), TargetSpec::x86_64_v4()] {
+    for target in [TargetSpec::generic128(), TargetSpec::x86_64_v4(), TargetSpec::nvptx(80)] {
         let engine = KernelInterpreter { target };
         let program = engine.prepare(&graph, &PrepareOptions::default()).map_err(|mut d| d.swap_remove(0))?;
         let given: Vec<_> = args.iter().cloned().map(Some).collect();

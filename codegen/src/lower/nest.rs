@@ -1,7 +1,7 @@
 //! Loop nests that several families share: copies between strided blocks, and a loop over all indices of a shape.
 
 use super::cx::{LowerCx, Opnd};
-use super::launch::{CHUNK, KernelCx, Launch};
+use super::launch::{KernelCx, Launch};
 use crate::kernel::{Access, Buf, Builder, CmpOp, Elem, Val};
 use planish_ir::{DType, Diag, Dim};
 
@@ -50,12 +50,12 @@ pub(super) fn offset(b: &mut Builder, index: &[Val], strides: &[Val]) -> Val {
     at
 }
 
-/// Appends the dims of a loop over all their indices to a launch, for [`for_indices`].
-pub(super) fn over(l: Launch, dims: &[Dim], cost: i64) -> Launch {
+/// Appends the dims of a loop over all their indices to a launch, for [`for_indices`]. `chunk` is that of the lowering.
+pub(super) fn over(chunk: i64, l: Launch, dims: &[Dim], cost: i64) -> Launch {
     let inner = dims.last().cloned().unwrap_or(Dim::Const(1));
     let rows = Dim::product(&dims[..dims.len().saturating_sub(1)]);
-    let chunks = inner.ceil_div(&CHUNK.into());
-    l.dims(dims).dim(&chunks).extent(rows.mul(&chunks)).cost(inner.smaller(&CHUNK.into()).mul(&cost.into()))
+    let chunks = inner.ceil_div(&chunk.into());
+    l.dims(dims).dim(&chunks).extent(rows.mul(&chunks)).cost(inner.smaller(&chunk.into()).mul(&cost.into()))
 }
 
 /// A loop over all indices of the `rank` dims that [`over`] appended as dims `at..`: the body gets the index tuple and
@@ -68,6 +68,7 @@ pub(super) fn for_indices(
 ) {
     let dims = k.dims(at, rank);
     let chunks = k.dim(at + rank);
+    let size = k.chunk();
     k.b.parallel_for(|b, unit| {
         let row = b.sdiv(unit, chunks);
         let first = b.mul(row, chunks);
@@ -78,8 +79,8 @@ pub(super) fn for_indices(
         };
         let mut index = decode(b, row, outer);
         let base = b.mul(row, *inner);
-        let lo = b.mul(chunk, CHUNK);
-        let hi = b.add(lo, CHUNK);
+        let lo = b.mul(chunk, size);
+        let hi = b.add(lo, size);
         let hi = b.smin(hi, *inner);
         b.loop_(lo, hi, 1, |b, i| {
             index.push(i);
@@ -115,7 +116,9 @@ pub(super) fn copy_block(
     let c = if plan.is_none() { collapse(block) } else { pad_rank(block) };
     let rank = c.dims.len();
     let (rows, inner) = (c.dims[rank - 2].clone(), c.dims[rank - 1].clone());
-    let (row_blocks, chunks) = (rows.ceil_div(&ROWS.into()), inner.ceil_div(&CHUNK.into()));
+    let chunk = cx.chunk();
+    let block_rows = chunk.min(ROWS);
+    let (row_blocks, chunks) = (rows.ceil_div(&block_rows.into()), inner.ceil_div(&chunk.into()));
     let outer = Dim::product(&c.dims[..rank - 2]);
     let elem = bits_elem(x.dtype);
     let mut l = Launch::new(label).raw(x, elem, Access::Read).raw(y, elem, Access::Write);
@@ -131,7 +134,7 @@ pub(super) fn copy_block(
         .dim(&row_blocks)
         .dim(&chunks)
         .extent(outer.mul(&row_blocks).mul(&chunks))
-        .cost(inner.smaller(&CHUNK.into()).mul(&rows.smaller(&ROWS.into())))
+        .cost(inner.smaller(&chunk.into()).mul(&rows.smaller(&block_rows.into())))
         .bytes(Dim::product(&c.dims).mul(&Dim::from(2 * x.dtype.size())));
     let planned = plan.is_some();
     cx.launch(l, move |k| copy_kernel(k, rank, planned, elem))
@@ -143,7 +146,7 @@ fn copy_kernel(k: &mut KernelCx<'_>, rank: usize, planned: bool, elem: Elem) {
     let (mut src, dst) = (k.dims(rank, rank), k.dims(2 * rank, rank));
     let rest = k.dims(3 * rank, 4);
     let (mut src_at, dst_at, row_blocks, chunks) = (rest[0], rest[1], rest[2], rest[3]);
-    let lanes = k.lanes(elem);
+    let (lanes, chunk) = (k.lanes(elem), k.chunk());
     if planned {
         let p = k.buf(2);
         src_at = k.b.load(p, 0, 1);
@@ -171,8 +174,8 @@ fn copy_kernel(k: &mut KernelCx<'_>, rank: usize, planned: bool, elem: Elem) {
             let hi = b.smin(hi, n);
             (lo, hi)
         };
-        let (r0, r1) = span(b, index[ri], ROWS, dims[ri]);
-        let (i0, i1) = span(b, index[ri + 1], CHUNK, dims[ii]);
+        let (r0, r1) = span(b, index[ri], chunk.min(ROWS), dims[ri]);
+        let (i0, i1) = span(b, index[ri + 1], chunk, dims[ii]);
         let known = |b: &Builder, v: Val| b.known_int(v);
         if known(b, src[ri]) == Some(1) && known(b, src[ii]) != Some(1) {
             // The source is contiguous across rows: run through them innermost.

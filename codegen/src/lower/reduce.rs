@@ -199,14 +199,19 @@ fn reduce_known(cx: &mut LowerCx<'_>, kind: Kind, x: &Opnd, axes: &[usize]) -> R
     let mut l = Launch::new("reduce").read(x).write(&y);
     l = l.dims(&kept).dims(&kept_st).dims(&red).dims(&red_st).dim(&count);
     l = l.flops(x.elems()).bytes(x.elems().mul(&Dim::from(x.dtype.size())));
+    if by_rows && cx.simt() && count.as_const().is_none_or(|n| n >= LONG) {
+        let l = l.extent(Dim::product(&kept));
+        return cx.launch_blocks(l, BLOCK, move |k| block_kernel(k, kind, nk, nr));
+    }
     if by_rows {
         let l = l.extent(Dim::product(&kept)).cost(count);
         return cx.launch(l, move |k| rows_kernel(k, kind, nk, nr));
     }
     let inner = kept[nk - 1].clone();
-    let chunks = inner.ceil_div(&COLUMNS.into());
+    let columns = cx.chunk().min(COLUMNS);
+    let chunks = inner.ceil_div(&columns.into());
     let l = l.dim(&chunks).extent(Dim::product(&kept[..nk - 1]).mul(&chunks));
-    let l = l.cost(count.mul(&inner.smaller(&COLUMNS.into())));
+    let l = l.cost(count.mul(&inner.smaller(&columns.into())));
     cx.launch(l, move |k| columns_kernel(k, kind, nk, nr))
 }
 
@@ -336,10 +341,64 @@ fn rows_kernel(k: &mut KernelCx<'_>, kind: Kind, nk: usize, nr: usize) {
     });
 }
 
+/// From this many elements on, a block of a GPU reduces them together; fewer are one thread's.
+const LONG: i64 = 64;
+/// Threads of such a block, a power of two.
+const BLOCK: u32 = 128;
+
+/// One result by a block: threads take every [`BLOCK`]th element of the last group, then halve the partial results in shared
+/// memory. The order depends on the dims only.
+fn block_kernel(k: &mut KernelCx<'_>, kind: Kind, nk: usize, nr: usize) {
+    let (x, y) = (k.buf(0), k.buf(1));
+    let [kept, kept_st, sizes, strides] = parts(k, nk, nr);
+    let count = k.dim(2 * (nk + nr));
+    let unit = k.unit();
+    let b = &mut k.b;
+    let partial = b.shared("partial", kind.elem(), BLOCK);
+    let t = b.thread_id(0);
+    let index = decode(b, unit, &kept);
+    let at = super::nest::offset(b, &index, &kept_st);
+    let walk = Walk { x, kind, lanes: 1, sizes: &sizes, strides: &strides };
+    let last = nr - 1;
+    let v = whole(b, kind, count, &|b, fold, each| {
+        let init = kind.identity(b, fold, 1);
+        let op = kind.op(fold);
+        let own = nested(b, &sizes[..last], &strides[..last], at, init, &mut |b, at, acc| {
+            b.for_(t, sizes[last], i64::from(BLOCK), &[acc], |b, i, now| {
+                let p = b.add(at, i);
+                let v = walk.element(b, p, None);
+                let v = each(b, v);
+                vec![b.bin(op, now[0], v)]
+            })[0]
+        });
+        b.store(partial, t, own);
+        let mut half = i64::from(BLOCK) / 2;
+        while half > 0 {
+            b.barrier();
+            let active = b.cmp(CmpOp::Slt, t, half);
+            b.when(active, |b| {
+                let other = b.add(t, half);
+                let (l, r) = (b.load(partial, t, 1), b.load(partial, other, 1));
+                let v = b.bin(op, l, r);
+                b.store(partial, t, v);
+            });
+            half /= 2;
+        }
+        b.barrier();
+        let all = b.load(partial, 0, 1);
+        // The array may be used again.
+        b.barrier();
+        all
+    });
+    let leader = b.cmp(CmpOp::Eq, t, 0);
+    b.when(leader, |b| store(b, kind.dtype, y, unit, v, None));
+}
+
 fn columns_kernel(k: &mut KernelCx<'_>, kind: Kind, nk: usize, nr: usize) {
     let (x, y) = (k.buf(0), k.buf(1));
     let [kept, kept_st, sizes, strides] = parts(k, nk, nr);
     let (count, chunks) = (k.dim(2 * (nk + nr)), k.dim(2 * (nk + nr) + 1));
+    let columns = k.chunk().min(COLUMNS);
     let lanes = k.lanes(kind.elem());
     k.b.parallel_for(|b, unit| {
         let row = b.sdiv(unit, chunks);
@@ -349,8 +408,8 @@ fn columns_kernel(k: &mut KernelCx<'_>, kind: Kind, nk: usize, nr: usize) {
         let base = super::nest::offset(b, &index, &kept_st[..nk - 1]);
         let inner = kept[nk - 1];
         let to = b.mul(row, inner);
-        let lo = b.mul(chunk, COLUMNS);
-        let hi = b.add(lo, COLUMNS);
+        let lo = b.mul(chunk, columns);
+        let hi = b.add(lo, columns);
         let hi = b.smin(hi, inner);
         b.for_lanes(lo, hi, lanes, |b, i, mask| {
             let at = b.add(base, i);

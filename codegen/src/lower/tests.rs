@@ -4,12 +4,26 @@ use crate::engine::KernelInterpreter;
 use crate::kernel::TargetSpec;
 use planish_ir::{Diag, Engine, PrepareOptions, Tensor, Value, interp, text};
 
-/// Runs a graph with the graph interpreter and with the kernel interpreter at 4, 8 and 16 lanes.
+/// Runs a graph with the graph interpreter and with the kernel interpreter at 4, 8 and 16 lanes and as SIMT kernels.
 pub(super) fn same(body: &str, inputs: Vec<Value>, tolerance: f64) -> Result<(), Diag> {
+    same_on(body, inputs, tolerance, &[TargetSpec::nvptx(80)])
+}
+
+/// [`same`] for what calls the runtime library: that is refused for a GPU.
+pub(super) fn same_on_cpu(body: &str, inputs: Vec<Value>, tolerance: f64) -> Result<(), Diag> {
+    let g = text::parse(&format!("planish-ir 1\n{body}"))?;
+    let engine = KernelInterpreter { target: TargetSpec::nvptx(80) };
+    let refused = engine.prepare(&g, &PrepareOptions::default()).err().expect("a refusal");
+    assert!(refused.iter().all(Diag::is_unsupported), "{refused:?}");
+    same_on(body, inputs, tolerance, &[])
+}
+
+fn same_on(body: &str, inputs: Vec<Value>, tolerance: f64, more: &[TargetSpec]) -> Result<(), Diag> {
     let g = text::parse(&format!("planish-ir 1\n{body}"))?;
     planish_ir::verify::check(&g)?;
     let want = interp::run(&g, inputs.clone())?.values;
-    for target in [TargetSpec::generic128(), TargetSpec::x86_64_v3(), TargetSpec::x86_64_v4()] {
+    let cpus = [TargetSpec::generic128(), TargetSpec::x86_64_v3(), TargetSpec::x86_64_v4()];
+    for target in cpus.into_iter().chain(more.iter().cloned()) {
         let target_name = target.name.clone();
         let engine = KernelInterpreter { target };
         let program = engine.prepare(&g, &PrepareOptions::default()).map_err(|mut d| d.swap_remove(0))?;

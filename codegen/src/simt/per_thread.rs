@@ -2,7 +2,8 @@
 
 use super::Grid;
 use crate::kernel::{
-    Access, Axis, BinOp, Block, Buf, Class, Elem, Inst, Kernel, Op, Param, ParamKind, Special, Ty, Val,
+    Access, Axis, BinOp, Block, Buf, Builder, Class, Elem, Inst, Kernel, Op, Param, ParamKind, Special, Ty,
+    Val,
 };
 use std::collections::HashMap;
 
@@ -12,10 +13,10 @@ pub const THREADS: u32 = 128;
 /// Parameters that follow those of the kernel: first unit, one past the last, address of the error word (`i32`).
 pub const EXTRA_PARAMS: usize = 3;
 
-/// The grid for a launch over `units` of the parallel axis.
-pub fn grid(units: u64) -> Grid {
-    let blocks = units.div_ceil(THREADS.into()).clamp(1, 65535);
-    [blocks as u32, 1, 1]
+/// The grid for a launch over `extent` of the parallel axis with blocks of `threads`; none if it would be larger than grids can be.
+pub fn grid(extent: u64, threads: u32) -> Option<Grid> {
+    let blocks = u32::try_from(extent.div_ceil(threads.into())).ok()?;
+    (blocks <= i32::MAX.cast_unsigned()).then_some([blocks.max(1), 1, 1])
 }
 
 /// A CPU kernel as a SIMT kernel of blocks of `threads`, with the parameters of [`EXTRA_PARAMS`] at its end. Thread `t` of all
@@ -120,4 +121,14 @@ impl Translation<'_> {
         let then = Block { insts, ..Block::default() };
         Op::If { cond, then, other: Block::default() }
     }
+}
+
+/// Ends a SIMT kernel whose blocks do a unit each, with the same parameters of [`EXTRA_PARAMS`]: it needs none of them.
+pub fn with_range(mut b: Builder) -> Kernel {
+    for name in ["range_lo", "range_hi"] {
+        b.scalar(name);
+    }
+    let error = b.inout("error_word", Elem::I32);
+    b.may_alias(error);
+    b.finish()
 }

@@ -115,7 +115,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &Conv, o: Operands, e: Epilogue) ->
     if s.mg == 0 {
         return Ok(());
     }
-    if (s.groups > 1 && (s.mg < 4 || s.k() < 16)) || s.kk() > PANEL_ROWS {
+    if cx.simt() || (s.groups > 1 && (s.mg < 4 || s.k() < 16)) || s.kk() > PANEL_ROWS {
         return depthwise::emit(cx, &s, o, e);
     }
     product(cx, &s, o, e)

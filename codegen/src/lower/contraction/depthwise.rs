@@ -1,4 +1,5 @@
-//! Convolution with few channels per group: one output row at a time, straight from the input.
+//! Convolution straight from the input: one output row at a time where a group has few channels, one element a thread on
+//! GPUs.
 
 use super::conv::{Operands, Shape};
 use super::epilogue::{Epilogue, Place};
@@ -19,7 +20,9 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue
     let has_bias = o.bias.is_some();
     l = e.bufs(l, 2 + usize::from(has_bias));
     let per_plane = Dim::product(&o.out[2..]).mul(&s.k().into()).floor_div(&8.into());
-    l = s.dims(l, &o).extent(o.out[0].mul(&o.out[1])).cost(per_plane).flops(flops);
+    let single = cx.simt();
+    let units = if single { Dim::product(&o.out) } else { o.out[0].mul(&o.out[1]) };
+    l = s.dims(l, &o).extent(units).cost(per_plane).flops(flops);
     let (x_type, w_type) = (o.x.dtype, o.w_type);
     let (groups, mg, cg, kk) = (s.groups, s.mg, s.cg, s.kk());
     cx.launch(l, move |k| {
@@ -38,6 +41,13 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue
         let total = g.positions(b);
         let m_all = groups * mg;
         b.parallel_for(|b, unit| {
+            let (unit, position) = if single {
+                let plane = b.sdiv(unit, total);
+                let first = b.mul(plane, total);
+                (plane, Some(b.sub(unit, first)))
+            } else {
+                (unit, None)
+            };
             let n = b.sdiv(unit, m_all);
             let n0 = b.mul(n, m_all);
             let m = b.sub(unit, n0);
@@ -84,6 +94,12 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue
                 let index = b.at(p, unit, total);
                 e.finish(b, &epi, sum, &Place { index, channel: m, last: ox }, mask);
             };
+            if let Some(position) = position {
+                let row = b.sdiv(position, ow);
+                let first = b.mul(row, ow);
+                let ox = b.sub(position, first);
+                return sum_row(b, row, ox, None);
+            }
             b.loop_(0, rows, 1, |b, row| {
                 b.for_lanes(0, ow, lanes, |b, ox, mask| sum_row(b, row, ox, mask));
             });

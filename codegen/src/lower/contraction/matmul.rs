@@ -79,6 +79,9 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, mut o: Operands, mut e: Ep
     let lead = &o.out[..rank - 2];
     cx.require_broadcast(&o.a.dims[..ar - 2], lead);
     cx.require_broadcast(&o.b[..br - 2], lead);
+    if cx.simt() {
+        return super::simt::emit(cx, op, &o, e);
+    }
     let packed = pack(cx, op, &o)?;
     let b_buf = match &packed {
         Some((data, _)) => data.clone(),
@@ -165,7 +168,7 @@ struct Job<'j> {
 }
 
 /// Offset of a batch in an operand whose batch dims may be 1.
-fn batch_offset(b: &mut Builder, coords: &[Val], dims: &[Val], matrix: Val) -> Val {
+pub(super) fn batch_offset(b: &mut Builder, coords: &[Val], dims: &[Val], matrix: Val) -> Val {
     let mut at = b.i64(0);
     for (c, d) in coords.iter().zip(dims) {
         let single = b.cmp(CmpOp::Eq, *d, 1);

@@ -19,6 +19,7 @@ mod epilogue;
 mod fused;
 mod matmul;
 mod panel;
+mod simt;
 mod tile;
 
 pub(super) use conv::lower_conv;
