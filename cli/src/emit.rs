@@ -3,6 +3,9 @@
 use crate::artifact::exe;
 use crate::artifact::object::{self, LibraryError};
 use crate::engine::codegen::{self, Built};
+#[cfg(feature = "llvm")]
+use crate::equivalence;
+use crate::equivalence::Verdict;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::interrupt::Temporary;
@@ -10,9 +13,14 @@ use crate::verbs::compile::Kind;
 use planish_codegen::Module;
 use planish_codegen::kernel::Arch;
 use planish_codegen::weights::Weights;
+use planish_ir::Graph;
+#[cfg(feature = "llvm")]
+use planish_ir::{PrepareOptions, Program};
 use planish_rt::image::{self, Parts};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Plan and code of a model in the form that programs hold them.
 pub fn parts(built: &Built) -> Result<Parts> {
@@ -148,4 +156,69 @@ pub fn llvm_ir(_: &Module) -> Result<String> {
 #[cfg(not(feature = "llvm"))]
 pub fn assembly(_: &Module) -> Result<String> {
     Err(Failure::new("machine-llvm", "this build of planish has no LLVM"))
+}
+
+/// NVIDIA's assembler, which makes machine code of PTX.
+pub struct Ptxas(PathBuf);
+
+impl Ptxas {
+    /// The one that `PLANISH_PTXAS` names, else `ptxas` of the search path.
+    pub fn find() -> Result<Ptxas> {
+        let named = std::env::var_os("PLANISH_PTXAS").map(PathBuf::from);
+        let path = named.unwrap_or_else(|| "ptxas".into());
+        let quiet = Command::new(&path).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if quiet.is_ok_and(|s| s.success()) {
+            return Ok(Ptxas(path));
+        }
+        let text = format!(
+            "a cubin needs NVIDIA's ptxas, and {} does not run; PLANISH_PTXAS may name one",
+            path.display()
+        );
+        Err(Failure::new("machine-ptxas", text))
+    }
+
+    /// Machine code of a PTX text for a processor, as in `sm_80`.
+    pub fn assemble(&self, ptx: &str, processor: &str) -> Result<Vec<u8>> {
+        let dir = tempfile::Builder::new().prefix("planish-ptx-").tempdir();
+        let dir = dir.map_err(|e| Failure::file(&std::env::temp_dir(), e))?;
+        let (text, cubin) = (dir.path().join("kernels.ptx"), dir.path().join("kernels.cubin"));
+        std::fs::write(&text, ptx).map_err(|e| Failure::file(&text, e))?;
+        let mut command = Command::new(&self.0);
+        command.arg(format!("-arch={processor}")).arg(&text).arg("-o").arg(&cubin);
+        let done = command.output().map_err(|e| Failure::file(&self.0, e))?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr);
+            return Err(Failure::new("internal-ptx", format!("ptxas refuses the text: {}", said.trim())));
+        }
+        std::fs::read(&cubin).map_err(|e| Failure::file(&cubin, e))
+    }
+}
+
+/// Most instructions of warps that the check of a compilation interprets: some seconds of it.
+#[cfg(feature = "llvm")]
+const CHECK_STEPS: u64 = 20_000_000;
+
+/// Runs the kernels of a PTX text in the PTX interpreter on synthetic inputs and compares with the graph interpreter.
+#[cfg(feature = "llvm")]
+pub fn check_ptx(module: &Module, text: &str, graph: &Graph, limit: Duration) -> Verdict {
+    let options =
+        PrepareOptions { max_steps: Some(10_000), max_memory: Some(2 << 30), ..PrepareOptions::default() };
+    equivalence::check(graph, limit, &mut |reference| {
+        let program = crate::engine::ptx::program(graph, module.clone(), text, &options, CHECK_STEPS);
+        let program = program.map_err(|f| Verdict::Different(f.message()))?;
+        let inputs: Vec<_> = reference.inputs.iter().cloned().map(Some).collect();
+        match program.session().and_then(|mut s| s.run(&inputs)) {
+            Ok(made) => Ok(made.values),
+            Err(d) if d.id == "step-limit" => Err(Verdict::NotChecked(
+                "the kernels were not done after the steps that a check may take".into(),
+            )),
+            Err(d) => Err(Verdict::Different(d.to_string())),
+        }
+    })
+}
+
+/// Nothing to check: without LLVM there is no PTX.
+#[cfg(not(feature = "llvm"))]
+pub fn check_ptx(_: &Module, _: &str, _: &Graph, _: Duration) -> Verdict {
+    Verdict::NotChecked("this build of planish has no LLVM".into())
 }

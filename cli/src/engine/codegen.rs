@@ -93,6 +93,24 @@ pub fn lowered(graph: &Graph, options: &BuildOptions) -> Result<Module> {
     Ok(lower(graph, &LowerOptions { targets: options.targets.clone(), max_weights: options.max_weights })?)
 }
 
+/// The kernels of a module for a GPU as one PTX text.
+pub fn ptx(module: &Module, options: &BuildOptions) -> Result<String> {
+    let mut out = String::new();
+    for v in &module.variants {
+        let t = &v.target;
+        let version = format!("{}.{}", t.ptx / 10, t.ptx % 10);
+        out += &format!(".version {version}\n.target sm_{}\n.address_size 64\n", t.sm);
+        for part in llvm::objects(&v.kernels, t, options)? {
+            // Kernels are compiled in parts, and each has that head.
+            let text = String::from_utf8_lossy(&part.bytes);
+            let body = text.split_once(".address_size 64\n").map(|p| p.1);
+            let none = || Failure::new("internal-codegen", "PTX without a head");
+            out += body.ok_or_else(none)?;
+        }
+    }
+    Ok(out)
+}
+
 fn compile_variant(
     kernels: &KernelModule,
     target: &TargetSpec,

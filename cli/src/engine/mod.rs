@@ -3,6 +3,8 @@
 pub mod cache;
 pub mod codegen;
 mod compiled;
+#[cfg(feature = "llvm")]
+pub mod ptx;
 
 use crate::failure::{Failure, Result};
 use planish_codegen::KernelInterpreter;
@@ -15,6 +17,8 @@ pub const ENGINES: &[(&str, &str)] = &[
     ("clif", "compiles with Cranelift into this process: quick to compile, needs no LLVM"),
     ("interp", "reference interpreter of the graph: slow and obvious"),
     ("kinterp", "interpreter of the kernels that compilers get"),
+    #[cfg(feature = "llvm")]
+    ("ptxsim", "emits PTX for sm_80 and interprets the text: what a GPU would compute, slowly"),
 ];
 
 /// The engine that is used when none is named.
@@ -30,6 +34,8 @@ pub fn find(name: &str) -> Result<Box<dyn Engine>> {
         "clif" => Ok(Box::new(compiled::Compiled(codegen::Generator::Cranelift))),
         "interp" => Ok(Box::new(Interpreter)),
         "kinterp" => Ok(Box::new(KernelInterpreter::default())),
+        #[cfg(feature = "llvm")]
+        "ptxsim" => Ok(Box::new(ptx::PtxSim)),
         _ => {
             let known: Vec<&str> = ENGINES.iter().map(|e| e.0).collect();
             Err(Failure::usage(format!("no engine is called {name:?}; there are {}", known.join(", "))))

@@ -1,7 +1,7 @@
 //! `planish compile`: a model as a native program.
 
 use crate::artifact::object;
-use crate::emit;
+use crate::emit::{self, Ptxas};
 use crate::engine::cache::Cache;
 use crate::engine::codegen::{self, BuildOptions, Built};
 use crate::equivalence::{self, Verdict};
@@ -13,7 +13,7 @@ use crate::pipeline::{self, PassArgs, Phase, Plan};
 use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
-use planish_codegen::kernel::TargetSpec;
+use planish_codegen::kernel::{Arch, TargetSpec};
 use planish_ir::{Diag, Graph};
 use serde_json::json;
 use std::ffi::OsString;
@@ -82,6 +82,10 @@ pub enum Kind {
     LlvmIr,
     /// Assembly.
     Asm,
+    /// PTX of all kernels, for a GPU.
+    Ptx,
+    /// PTX assembled by ptxas, for one GPU.
+    Cubin,
     /// Kernel IR as text.
     Kernels,
     /// Graph IR as text.
@@ -102,6 +106,8 @@ impl Kind {
             Kind::Python => ".py",
             Kind::LlvmIr => ".ll",
             Kind::Asm => ".s",
+            Kind::Ptx => ".ptx",
+            Kind::Cubin => ".cubin",
             Kind::Kernels => ".kir",
             Kind::Graph => ".pir",
             Kind::Onnx => ".onnx",
@@ -110,6 +116,14 @@ impl Kind {
     /// Whether machine code is needed.
     fn needs_code(self) -> bool {
         matches!(self, Kind::Exe | Kind::Shared | Kind::Static | Kind::Object | Kind::Python)
+    }
+    /// Whether it can be written for a target of this kind.
+    fn suits(self, gpu: bool) -> bool {
+        match self {
+            Kind::Ptx | Kind::Cubin => gpu,
+            Kind::Kernels | Kind::Graph | Kind::Onnx | Kind::LlvmIr => true,
+            _ => !gpu,
+        }
     }
     fn needs_kernels(self) -> bool {
         !matches!(self, Kind::Graph | Kind::Onnx | Kind::Header)
@@ -145,6 +159,18 @@ fn outputs(stem: &Path, kinds: &[Kind]) -> Vec<(Kind, PathBuf)> {
 
 /// The code variants that `--target` and `--cpu` ask for.
 pub fn targets(triple: &str, cpu: &[String]) -> Result<Vec<TargetSpec>> {
+    if let Some(name) = triple.strip_prefix("nvptx:") {
+        let chosen = TargetSpec::all_gpu().into_iter().find(|t| t.name == name);
+        let Some(chosen) = chosen else {
+            return Err(Failure::usage(format!(
+                "the target {triple:?} is not supported; see `planish targets`"
+            )));
+        };
+        if cpu != ["portable"] {
+            return Err(Failure::usage("--cpu chooses among processors; the target is a GPU"));
+        }
+        return Ok(vec![chosen]);
+    }
     let arch = triple.split('-').next().unwrap_or("");
     let linux = triple.contains("linux");
     let portable = match arch {
@@ -196,6 +222,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         ui.diag(&Diag::warning("python-shadowed", text));
     }
     let targets = targets(&args.target, &args.cpu)?;
+    let gpu = targets.iter().any(|t| t.arch == Arch::Nvptx);
+    if let Some((kind, _)) = files.iter().find(|(k, _)| !k.suits(gpu)) {
+        let other = if gpu { "a GPU: ptx or cubin can be written" } else { "a processor" };
+        return Err(Failure::usage(format!(
+            "{} cannot be written for {}, which is {other}",
+            kind_name(*kind),
+            args.target
+        )));
+    }
+    let ptxas = files.iter().any(|(k, _)| *k == Kind::Cubin).then(Ptxas::find).transpose()?;
     let plan = Plan::new(&args.passes, Phase::Fused)?;
     if plan.last() < Phase::Fused && files.iter().any(|(k, _)| k.needs_kernels()) {
         return Err(Failure::usage(
@@ -242,6 +278,21 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let module = built.as_ref().map(|b| &b.module).or(module.as_ref());
     let mut sizes = Vec::new();
     let mut checked: Option<Verdict> = None;
+    let device = match module.filter(|_| files.iter().any(|(k, _)| matches!(k, Kind::Ptx | Kind::Cubin))) {
+        Some(m) => {
+            let text = codegen::ptx(m, &options)?;
+            if let Some(original) = original.as_ref().filter(|_| report.lossy.is_empty()) {
+                let v = emit::check_ptx(m, &text, original, CHECK_TIME);
+                ui.diag(&v.diag());
+                if let Verdict::Different(_) = v {
+                    return Err(Failure::new("mismatch", "nothing was written; --no-check would write it"));
+                }
+                checked = Some(v);
+            }
+            text
+        }
+        None => String::new(),
+    };
     for (kind, path) in &files {
         match (kind, module) {
             (Kind::Graph, _) => write(*kind, path, planish_ir::text::print(&model.graph).as_bytes())?,
@@ -263,6 +314,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
                 path,
                 (if *kind == Kind::Asm { emit::assembly(m) } else { emit::llvm_ir(m) })?.as_bytes(),
             )?,
+            (Kind::Ptx, _) => write(*kind, path, device.as_bytes())?,
+            (Kind::Cubin, _) => {
+                if let Some(ptxas) = &ptxas {
+                    write(*kind, path, &ptxas.assemble(&device, &options.targets[0].name)?)?;
+                }
+            }
             (Kind::Exe, _) => {
                 if let Some(b) = &built {
                     let mut verdict = None;
@@ -391,5 +448,9 @@ mod tests {
         assert_eq!(of("aarch64-unknown-linux-gnu", "portable"), Some(1));
         assert_eq!(of("aarch64-unknown-linux-gnu", "x86-64-v3"), None);
         assert_eq!(of("wasm32-unknown-unknown", "portable"), None);
+        assert_eq!(of("nvptx:sm_80", "portable"), Some(1));
+        assert_eq!(of("nvptx:sm_80", "host"), None);
+        assert_eq!(of("nvptx:sm_20", "portable"), None);
+        assert!(Kind::Ptx.suits(true) && !Kind::Ptx.suits(false) && !Kind::Exe.suits(true));
     }
 }

@@ -116,7 +116,7 @@ pub fn ops(args: &OpsArgs, ui: &Ui) -> Result<Exit> {
         ui.out(format!("  {name}\n      {}", joined(doc)));
     }
     ui.out(format!(
-        "\nruntime library: {} functions, for what is no kernel",
+        "\nruntime library: {} functions, for what is no kernel; on a GPU there are none",
         planish_rt::library::FUNCTIONS.len()
     ));
     let names: Vec<String> = planish_rt::library::FUNCTIONS.iter().map(|(_, n)| (*n).to_owned()).collect();
@@ -147,6 +147,7 @@ fn wrapped(words: &[String]) -> Vec<String> {
 pub fn targets(args: &TargetsArgs, ui: &Ui) -> Result<Exit> {
     let host = TargetSpec::host();
     let all = TargetSpec::all_cpu();
+    let gpus: Vec<String> = TargetSpec::all_gpu().iter().map(|t| format!("nvptx:{}", t.name)).collect();
     if args.format == Format::Json {
         let rows: Vec<Value> = all
             .iter()
@@ -156,7 +157,7 @@ pub fn targets(args: &TargetsArgs, ui: &Ui) -> Result<Exit> {
             engine::ENGINES.iter().map(|(n, doc)| json!({"name": n, "doc": doc})).collect();
         ui.json(&schema(
             "planish.targets",
-            json!({"cpu": rows, "host": host.map(|h| h.name), "engines": engines}),
+            json!({"cpu": rows, "host": host.map(|h| h.name), "gpu": gpus, "engines": engines}),
         ));
         return Ok(Exit::Ok);
     }
@@ -169,6 +170,7 @@ pub fn targets(args: &TargetsArgs, ui: &Ui) -> Result<Exit> {
         ));
     }
     ui.out(format!("host: {}", host.map_or_else(|| "none of them".to_owned(), |h| h.name)));
+    ui.out(format!("GPUs (--target, for --emit ptx,cubin): {}", gpus.join(", ")));
     ui.out("engines (--engine):");
     engine::ENGINES.iter().for_each(|(n, doc)| ui.out(format!("  {n:<18} {doc}")));
     Ok(Exit::Ok)

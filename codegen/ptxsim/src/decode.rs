@@ -444,18 +444,19 @@ fn arithmetic(base: &str, p: &mut Parts<'_>, a: &mut Args<'_, '_>) -> Result<Op>
         "abs" => Some(UnaryOp::Abs),
         "not" => Some(UnaryOp::Not),
         "sqrt" => Some(UnaryOp::Sqrt),
+        "rcp" => Some(UnaryOp::Rcp),
         "popc" => Some(UnaryOp::Popc),
         "clz" => Some(UnaryOp::Clz),
         _ => None,
     };
     if let Some(op) = unary {
-        if op == UnaryOp::Sqrt {
+        if matches!(op, UnaryOp::Sqrt | UnaryOp::Rcp) {
             p.need("rn")?;
         }
         let ty = p.ty()?;
         let known = ty.lanes == 1
             && match op {
-                UnaryOp::Sqrt => ty.is_float(),
+                UnaryOp::Sqrt | UnaryOp::Rcp => ty.is_float(),
                 UnaryOp::Neg | UnaryOp::Abs => ty.is_float() || ty.signed(),
                 UnaryOp::Not => ty.kind == Kind::Bits || ty.kind == Kind::Pred,
                 UnaryOp::Popc | UnaryOp::Clz => ty.kind == Kind::Bits && ty.bits >= 32,

@@ -85,6 +85,7 @@ pub(crate) enum UnaryOp {
     Abs,
     Not,
     Sqrt,
+    Rcp,
     Popc,
     Clz,
 }

@@ -139,7 +139,7 @@ fn unknown_text_is_refused_with_its_line() {
 #[test]
 fn arithmetic_follows_the_isa() {
     // Value in %r2 after the instructions, %r3 = 0x80000000, %r4 = 7, %r5 = NaN.
-    let cases: [(&str, u32); 18] = [
+    let cases: [(&str, u32); 19] = [
         ("shl.b32 %r2, %r4, 32;", 0),
         ("shr.s32 %r2, %r3, 40;", u32::MAX),
         ("bfe.u32 %r2, %r3, 28, 8;", 8),
@@ -158,6 +158,7 @@ fn arithmetic_follows_the_isa() {
         ("cvt.rn.bf16x2.f32 %r2, 0f3F800000, 0f40000000;", 0x3F80_4000),
         ("mov.b32 {%rs1, %rs2}, 0x12345678U;\nmov.b32 %r2, {%rs2, %rs1};", 0x5678_1234),
         ("clz.b32 %r2, %r4;", 29),
+        ("rcp.rn.f32 %r2, 0f40800000;", 0x3E80_0000),
     ];
     for (code, want) in cases {
         let set = "mov.b32 %r3, 0x80000000U;\nmov.b32 %r4, 7;\nmov.b32 %r5, 0f7FC00000;\n";

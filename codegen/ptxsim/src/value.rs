@@ -43,6 +43,7 @@ pub(crate) fn unary(op: UnaryOp, ty: Ty, x: u64) -> u64 {
         UnaryOp::Abs => signed(ty, x).unsigned_abs(),
         UnaryOp::Not => !x,
         UnaryOp::Sqrt => float!(ty, x => x.sqrt()),
+        UnaryOp::Rcp => float!(ty, x => 1.0 / x),
         UnaryOp::Popc => u64::from((x & ty.mask()).count_ones()),
         UnaryOp::Clz => u64::from((x & ty.mask()).leading_zeros() - (64 - ty.bits)),
     };

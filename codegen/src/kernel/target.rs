@@ -102,6 +102,11 @@ impl TargetSpec {
         }
     }
 
+    /// The GPU targets that are offered.
+    pub fn all_gpu() -> Vec<TargetSpec> {
+        [80, 86, 89, 90].map(Self::nvptx).to_vec()
+    }
+
     /// The CPU targets with the given `--cpu` style names, by [`Self::name`].
     pub fn by_name(name: &str) -> Option<TargetSpec> {
         Self::all_cpu().into_iter().find(|t| t.name == name)
