@@ -110,6 +110,10 @@ fn check_lists_problems_of_all_models() -> Outcome {
     assert_eq!(models[2]["diagnostics"][0]["id"], "onnx-empty-file");
     assert_eq!(code(&planish(dir.path(), &["check", "in"])?), 2, "a folder without models");
     assert_eq!(code(&planish(dir.path(), &["check", "m.pir"])?), 0);
+    let unranked = MODEL.replace("f32[N,3]", "f32[..]");
+    fs::write(dir.path().join("unranked.pir"), unranked)?;
+    let out = planish(dir.path(), &["check", "unranked.pir"])?;
+    assert_eq!(code(&out), 3, "what can be imported but not compiled: {out:?}");
     Ok(())
 }
 

@@ -9,4 +9,4 @@ pub mod simt;
 pub mod weights;
 
 pub use engine::KernelInterpreter;
-pub use lower::{LowerOptions, Module, Variant, lower};
+pub use lower::{LowerOptions, Module, Variant, check, lower};

@@ -65,7 +65,7 @@ def one(planish, folder, about, timeout):
                 return "failed", f"{data.name}: {wrong}"
         return "passed", None
     except subprocess.TimeoutExpired as ex:
-        return "failed", f"no answer in {ex.timeout} s"
+        return "failed", f"{pathlib.Path(ex.cmd[0]).name}: no answer in {ex.timeout} s"
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -1,12 +1,13 @@
 //! `planish check`: every problem of a model at once.
 
 use crate::cost;
+use crate::engine::codegen;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::load::{self, LoadOptions, SafetyArgs};
 use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, diag_json, schema};
-use planish_ir::{Diag, Severity};
+use planish_ir::{Diag, Graph, Severity};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -87,9 +88,24 @@ fn findings(path: &Path, options: &LoadOptions, max_memory: Option<u64>) -> Vec<
             let mut found = model.warnings;
             found.extend(planish_ir::verify::verify(&model.graph));
             found.extend(cost::too_large(&model.graph, max_memory.unwrap_or(u64::MAX)));
+            if !found.iter().any(|d| d.severity == Severity::Error) {
+                found.extend(no_kernel(&model.graph));
+            }
             found.extend(cost::floor(&model.graph));
             found
         }
+    }
+}
+
+/// What cannot be compiled. Passes may make it go away, so they have a say.
+fn no_kernel(graph: &Graph) -> Vec<Diag> {
+    if planish_codegen::check(graph).is_empty() {
+        return Vec::new();
+    }
+    let mut graph = graph.clone();
+    match codegen::optimise(&mut graph) {
+        Ok(()) => planish_codegen::check(&graph),
+        Err(failure) => failure.diags,
     }
 }
 

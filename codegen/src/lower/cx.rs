@@ -4,7 +4,7 @@ use super::launch::Kernels;
 use super::{LowerOptions, Module, dispatch};
 use crate::weights::Weights;
 use bytes::Bytes;
-use planish_ir::dim::{Atom, SymOrigin};
+use planish_ir::dim::SymOrigin;
 use planish_ir::graph::Def;
 use planish_ir::{ConstId, DType, Diag, Dim, Graph, Loc, NodeId, Op, RegionId, SymId, Type, ValueId};
 use planish_rt::plan::{
@@ -69,6 +69,10 @@ pub struct LowerCx<'g> {
     node: Option<NodeId>,
     diags: Vec<Diag>,
     errors: HashMap<String, ErrorId>,
+    /// Expressions of dims so far: a dim may hold the same part very often.
+    pub(super) exprs: HashMap<Dim, ExprId>,
+    /// Whether weights are left out: what is asked is only whether the graph can be lowered.
+    pub(super) dry: bool,
     /// Symbols whose values are bound while the plan runs.
     bound_in_run: Vec<SymId>,
 }
@@ -91,6 +95,8 @@ impl<'g> LowerCx<'g> {
             node: None,
             diags: Vec::new(),
             errors: HashMap::new(),
+            exprs: HashMap::new(),
+            dry: false,
             bound_in_run: Vec::new(),
         }
     }
@@ -108,6 +114,9 @@ impl<'g> LowerCx<'g> {
                             "unsupported-rank",
                             format!("the rank of input {name:?} is not known"),
                         ));
+                        // Something to refer to, so that other findings follow.
+                        let slot = self.object_slot();
+                        self.slots.insert(*v, slot);
                         continue;
                     };
                     let dims = dims.clone();
@@ -390,7 +399,8 @@ impl<'g> LowerCx<'g> {
             return Ok(slot);
         }
         let dims: Vec<Dim> = c.shape.iter().map(|d| Dim::from(*d)).collect();
-        let slot = self.weight(c.dtype, &dims, c.decode()?.bytes().clone()).slot;
+        let bytes = if self.dry { Bytes::new() } else { c.decode()?.bytes().clone() };
+        let slot = self.weight(c.dtype, &dims, bytes).slot;
         self.consts.insert(id, slot);
         Ok(slot)
     }
@@ -419,6 +429,16 @@ impl<'g> LowerCx<'g> {
     /// The constant that a value is, seen through nothing.
     pub fn constant(&self, v: ValueId) -> Option<&'g std::sync::Arc<planish_ir::Constant>> {
         self.graph.as_const(v).map(|(_, c)| c)
+    }
+    /// The elements of a constant of f32 that is to be packed.
+    pub fn f32_constant(&self, v: ValueId) -> Result<Option<Vec<f32>>, Diag> {
+        match self.constant(v) {
+            Some(c) if c.dtype == DType::F32 && !self.dry => {
+                let read = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                Ok(Some(c.decode()?.bytes().chunks_exact(4).map(read).collect()))
+            }
+            _ => Ok(None),
+        }
     }
     /// The integers of operand `i`, if they follow from constants and dims.
     pub fn ints(&self, i: usize) -> Option<Vec<Dim>> {
@@ -553,38 +573,12 @@ impl<'g> LowerCx<'g> {
         self.syms.insert(s, id);
         id
     }
-    /// A dim as an expression of the plan.
-    pub fn expr(&mut self, d: &Dim) -> ExprId {
-        let mut total: Option<ExprId> = None;
-        for (m, c) in d.terms() {
-            let mut t = self.pool.constant(c);
-            for (atom, e) in m {
-                let a = match &atom {
-                    Atom::Sym(s) => {
-                        let s = self.sym(*s);
-                        self.pool.sym(s)
-                    }
-                    Atom::FloorDiv(a, b) => self.expr2(BinOp::FloorDiv, a, b),
-                    Atom::Mod(a, b) => self.expr2(BinOp::Mod, a, b),
-                    Atom::Max(a, b) => self.expr2(BinOp::Max, a, b),
-                    Atom::Min(a, b) => self.expr2(BinOp::Min, a, b),
-                };
-                for _ in 0..e {
-                    t = self.pool.bin(BinOp::Mul, t, a);
-                }
-            }
-            total = Some(match total {
-                None => t,
-                Some(x) => self.pool.bin(BinOp::Add, x, t),
-            });
-        }
-        total.unwrap_or_else(|| self.pool.constant(0))
-    }
-    fn expr2(&mut self, op: BinOp, a: &Dim, b: &Dim) -> ExprId {
-        let (a, b) = (self.expr(a), self.expr(b));
-        self.pool.bin(op, a, b)
-    }
 
+    /// What cannot be lowered.
+    pub(super) fn findings(mut self) -> Vec<Diag> {
+        self.outputs();
+        self.diags
+    }
     pub(super) fn finish(mut self) -> Result<Module, Vec<Diag>> {
         self.outputs();
         if !self.diags.is_empty() {

@@ -48,6 +48,7 @@ mod dispatch;
 mod einsum;
 mod elem;
 mod elementwise;
+mod exprs;
 mod finish;
 mod fits;
 mod generate;
@@ -116,6 +117,21 @@ pub struct Module {
     pub variants: Vec<Variant>,
 }
 
+/// All operations of a graph that cannot be lowered. Builds no kernels and touches no weights.
+pub fn check(graph: &Graph) -> Vec<Diag> {
+    let options = LowerOptions { targets: Vec::new(), ..LowerOptions::default() };
+    match with_attention_expanded(graph, |graph| {
+        let mut cx = LowerCx::new(graph, &options);
+        cx.dry = true;
+        cx.signature();
+        cx.body(graph.root());
+        cx.findings()
+    }) {
+        Ok(found) => found,
+        Err(diag) => vec![diag],
+    }
+}
+
 /// Lowers a graph. All operations that cannot be lowered are reported together.
 ///
 /// With a GPU among the targets it must be the only one. Its kernels take three more parameters than the plan gives: see
@@ -126,17 +142,24 @@ pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Module, Vec<Diag>>
     if options.targets.len() > 1 && options.targets.iter().any(|t| t.arch == Arch::Nvptx) {
         return Err(vec![Diag::error("internal-lower", "a GPU is the only target or none")]);
     }
+    with_attention_expanded(graph, |graph| {
+        let mut cx = LowerCx::new(graph, options);
+        cx.signature();
+        cx.body(graph.root());
+        cx.finish()
+    })
+    .map_err(|diag| vec![diag])?
+}
+
+fn with_attention_expanded<T>(graph: &Graph, then: impl FnOnce(&Graph) -> T) -> Result<T, Diag> {
     let expanded;
     let graph = if has_attention(graph) {
         let mut copy = graph.clone();
-        expand_attention(&mut Editor::new(&mut copy)).map_err(|diag| vec![diag])?;
+        expand_attention(&mut Editor::new(&mut copy))?;
         expanded = copy;
         &expanded
     } else {
         graph
     };
-    let mut cx = LowerCx::new(graph, options);
-    cx.signature();
-    cx.body(graph.root());
-    cx.finish()
+    Ok(then(graph))
 }

@@ -3,7 +3,7 @@
 use super::epilogue::{Epilogue, Place};
 use super::panel::{self, Geometry};
 use super::tile::{Tile, balanced, max_rows, max_vectors};
-use super::{depthwise, div_up, f32_bytes, f32_elements};
+use super::{depthwise, div_up, f32_bytes};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load};
@@ -129,7 +129,7 @@ struct Weights {
 }
 
 fn weights(cx: &mut LowerCx<'_>, s: &Shape, o: &Operands) -> Result<Weights, Diag> {
-    let Some(v) = cx.constant(o.w_value).map(|c| f32_elements(c)).transpose()?.flatten() else {
+    let Some(v) = cx.f32_constant(o.w_value)? else {
         return Ok(Weights { data: cx.memory_of(o.w_value)?, packed: None });
     };
     let blocks = div_up(s.mg, PACK);

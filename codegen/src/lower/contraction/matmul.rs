@@ -2,7 +2,7 @@
 
 use super::epilogue::{Epilogue, Place};
 use super::tile::{Tile, balanced, max_rows, max_vectors};
-use super::{div_up, f32_bytes, f32_elements};
+use super::{div_up, f32_bytes};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, TargetSpec, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load};
@@ -48,7 +48,7 @@ fn pack(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands) -> Result<Option<(Opnd,
     if o.b[..rank - 2].iter().any(|d| !d.is(1)) || o.a.dtype != DType::F32 {
         return Ok(None);
     }
-    let Some(v) = cx.constant(o.b_value).map(|c| f32_elements(c)).transpose()?.flatten() else {
+    let Some(v) = cx.f32_constant(o.b_value)? else {
         return Ok(None);
     };
     let dim = |i: usize| o.b[i].as_const().unwrap_or(0);

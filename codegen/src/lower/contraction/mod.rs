@@ -26,18 +26,6 @@ pub(super) use conv::lower_conv;
 pub(super) use fused::lower_fused;
 pub(super) use matmul::lower_matmul;
 
-use planish_ir::{Constant, DType, Diag, Tensor};
-
-/// The elements of a constant as `f32`, if that is its type.
-fn f32_elements(c: &Constant) -> Result<Option<Vec<f32>>, Diag> {
-    if c.dtype != DType::F32 {
-        return Ok(None);
-    }
-    let t: Tensor = c.decode()?;
-    let read = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-    Ok(Some(t.bytes().chunks_exact(4).map(read).collect()))
-}
-
 fn f32_bytes(v: &[f32]) -> bytes::Bytes {
     v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into()
 }
