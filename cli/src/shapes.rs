@@ -208,9 +208,14 @@ fn symbols_of(inputs: &[&mut ValueInfoProto]) -> BTreeSet<String> {
 
 fn reshape(input: &mut ValueInfoProto, dims: &[Option<i64>]) -> Result<()> {
     let name = input.name().to_owned();
-    let tensor = match input.r#type.as_mut().and_then(|t| t.value.as_mut()) {
-        Some(type_proto::Value::TensorType(t)) => t,
-        _ => return Err(Failure::usage(format!("--shape: the input {name:?} is no tensor"))),
+    let mut ty = input.r#type.as_mut();
+    let tensor = loop {
+        ty = match ty.and_then(|t| t.value.as_mut()) {
+            Some(type_proto::Value::TensorType(t)) => break t,
+            Some(type_proto::Value::SequenceType(s)) => s.elem_type.as_deref_mut(),
+            Some(type_proto::Value::OptionalType(o)) => o.elem_type.as_deref_mut(),
+            _ => return Err(Failure::usage(format!("--shape: the input {name:?} holds no tensor"))),
+        };
     };
     let shape =
         tensor.shape.get_or_insert_with(|| TensorShapeProto { dim: vec![Dimension::default(); dims.len()] });

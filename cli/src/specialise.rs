@@ -1,9 +1,9 @@
 //! Preparation of a model for inputs that are known.
 //!
 //! A model is prepared as it is where that works. Where it does not because something is unsupported, it is prepared
-//! again for the dims of the inputs at hand, and then also for the values of small integer inputs, which decide shapes
-//! in many models (the shape of a Reshape, the axes of a Squeeze). What was assumed is checked in every run; a run with
-//! other values prepares once more.
+//! again for the dims of the inputs at hand (of sequences: the rank of the items), and then also for the values of small
+//! inputs, first of integers, which decide shapes in many models (the shape of a Reshape, the axes of a Squeeze), then of
+//! floats (the scales of a Resize). What was assumed is checked in every run; a run with other values prepares once more.
 
 use crate::engine;
 use crate::exit::Exit;
@@ -38,6 +38,8 @@ pub struct Adaptive<'a> {
 #[derive(Clone, PartialEq, Default)]
 struct Assumed {
     shapes: BTreeMap<usize, Vec<usize>>,
+    /// The rank of all items of a sequence.
+    items: BTreeMap<usize, usize>,
     values: BTreeMap<usize, Tensor>,
 }
 
@@ -47,9 +49,19 @@ impl Assumed {
             Some(Some(Value::Tensor(t))) => Some(t),
             _ => None,
         };
+        let rank = |i: &usize| values.get(*i)?.as_ref().and_then(item_rank);
         self.shapes.iter().all(|(i, s)| tensor(i).is_some_and(|t| t.shape() == s.as_slice()))
+            && self.items.iter().all(|(i, r)| rank(i) == Some(*r))
             && self.values.iter().all(|(i, v)| tensor(i) == Some(v))
     }
+}
+
+/// The rank that all items of a sequence of tensors have.
+fn item_rank(v: &Value) -> Option<usize> {
+    let Value::Sequence(_, items) = v else { return None };
+    let mut ranks = items.iter().map(|v| v.tensor().ok().map(Tensor::rank));
+    let first = ranks.next()??;
+    ranks.all(|r| r == Some(first)).then_some(first)
 }
 
 struct Variant {
@@ -141,25 +153,39 @@ impl<'a> Adaptive<'a> {
     }
     /// What may be assumed, least first.
     fn candidates(&self, values: &[Option<Value>]) -> Vec<Assumed> {
-        let mut shapes = BTreeMap::new();
-        let mut small = BTreeMap::new();
+        let mut all = Assumed::default();
+        let (mut integers, mut numbers) = (BTreeMap::new(), BTreeMap::new());
         for (i, v) in values.iter().enumerate() {
-            let Some(Value::Tensor(t)) = v else { continue };
             // State inputs are given once and then come from the model: nothing can be assumed of them.
             if self.states.iter().any(|(_, input)| *input == i) {
                 continue;
             }
-            shapes.insert(i, t.shape().to_vec());
-            if !t.dtype().is_float() && t.len() <= SMALL && t.dtype().size() > 0 {
-                small.insert(i, t.clone());
+            if let Some(rank) = v.as_ref().and_then(item_rank) {
+                all.items.insert(i, rank);
+            }
+            let Some(Value::Tensor(t)) = v else { continue };
+            all.shapes.insert(i, t.shape().to_vec());
+            if t.len() > SMALL || t.dtype().size() == 0 {
+                continue;
+            }
+            if !t.dtype().is_float() {
+                integers.insert(i, t.clone());
+                numbers.insert(i, t.clone());
+            } else if t.rank() < 2 {
+                numbers.insert(i, t.clone());
             }
         }
-        let mut out = vec![Assumed::default()];
-        out.push(Assumed { shapes: shapes.clone(), values: BTreeMap::new() });
-        if !small.is_empty() {
-            shapes.retain(|i, _| !small.contains_key(i));
-            out.push(Assumed { shapes: BTreeMap::new(), values: small.clone() });
-            out.push(Assumed { shapes, values: small });
+        let mut out = vec![Assumed::default(), all.clone()];
+        let mut last = 0;
+        for values in [integers, numbers] {
+            if values.len() > last {
+                last = values.len();
+                let mut rest = all.clone();
+                rest.shapes.retain(|i, _| !values.contains_key(i));
+                let (shapes, items) = (BTreeMap::new(), all.items.clone());
+                out.push(Assumed { shapes, items, values: values.clone() });
+                out.push(Assumed { values, ..rest });
+            }
         }
         out
     }
@@ -168,6 +194,9 @@ impl<'a> Adaptive<'a> {
         for (i, dims) in &assumed.shapes {
             let dims = dims.iter().map(|d| Some(*d as i64)).collect();
             load.shapes.shapes.insert(self.signature.inputs[*i].name.clone(), dims);
+        }
+        for (i, rank) in &assumed.items {
+            load.shapes.shapes.insert(self.signature.inputs[*i].name.clone(), vec![None; *rank]);
         }
         load.constants.clone_from(&assumed.values);
         let mut model = self.file.import(&load)?;

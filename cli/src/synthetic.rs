@@ -37,6 +37,9 @@ impl Random {
 /// Sizes for symbols that nobody has set, tried in this order: what one model refuses another needs.
 pub const SIZES: [i64; 4] = [16, 64, 224, 1];
 
+/// Size of the axes of items of containers.
+const ITEM_SIZE: i64 = 3;
+
 /// A value for every symbol of the inputs: 1 for those on axis 0, `size` for others, within their ranges.
 pub fn symbols(graph: &Graph, size: i64) -> BTreeMap<SymId, i64> {
     let mut out = BTreeMap::new();
@@ -90,6 +93,7 @@ fn value(
             Ok(Value::Tensor(tensor(graph, v, name, t.dtype, shape, count, symbols, random)?))
         }
         Type::Sequence(item) => {
+            let symbols = &with_items(item, symbols);
             let items = vec![
                 value(graph, v, name, item, symbols, random)?,
                 value(graph, v, name, item, symbols, random)?,
@@ -97,6 +101,7 @@ fn value(
             Ok(Value::Sequence(item.clone(), items))
         }
         Type::Optional(item) => {
+            let symbols = &with_items(item, symbols);
             let inner = value(graph, v, name, item, symbols, random)?;
             Ok(Value::Optional(item.clone(), Some(Box::new(inner))))
         }
@@ -104,6 +109,16 @@ fn value(
             Err(Failure::new("synthetic-input", format!("no synthetic value for the map {name:?}")))
         }
     }
+}
+
+/// Sizes for dims that only items of a container have.
+fn with_items(item: &Type, symbols: &BTreeMap<SymId, i64>) -> BTreeMap<SymId, i64> {
+    let mut all = symbols.clone();
+    let dims = item.as_tensor().and_then(|t| t.shape.as_ref());
+    for s in dims.into_iter().flatten().flat_map(|d| d.symbols()) {
+        all.entry(s).or_insert(ITEM_SIZE);
+    }
+    all
 }
 
 #[allow(clippy::too_many_arguments)]

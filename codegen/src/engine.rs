@@ -153,6 +153,7 @@ impl Program for ModuleProgram {
     fn session(&self) -> Result<Box<dyn Session>, Diag> {
         let options = SessionOptions {
             pool: self.pool.clone(),
+            seed: self.options.seed,
             max_steps: self.options.max_steps.unwrap_or(u64::MAX),
             max_memory: self.options.max_memory.map_or(isize::MAX as usize, |m| m as usize),
             profile: false,

@@ -2,13 +2,14 @@
 
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
 use planish_ir::graph::Use;
+use planish_ir::op::Effects;
 use planish_ir::{Diag, Editor, NodeId, RegionId};
 
 declare_pass! {
     /// Removes nodes whose results nobody uses, captures that a region does not use, and constants without users.
     ///
     /// # Preserves
-    /// All outputs bit for bit. Random operations may vanish as well.
+    /// All outputs bit for bit, and checks that may end a run. Random operations may vanish as well.
     ///
     /// # Declines
     /// Never; inputs of the graph stay even when unused, because callers pass them.
@@ -37,7 +38,8 @@ impl Pass for EliminateDead {
                     if !g.is_live(n) {
                         continue;
                     }
-                    if g.node(n).outputs.iter().all(|v| g.uses(*v).is_empty()) {
+                    let stops = g.node(n).op.effects() == Effects::Stops;
+                    if !stops && g.node(n).outputs.iter().all(|v| g.uses(*v).is_empty()) {
                         ed.erase(n)?;
                         cx.add("nodes-removed", 1.0);
                     } else if !g.node(n).regions.is_empty() {

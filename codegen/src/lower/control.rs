@@ -3,6 +3,7 @@
 use super::cx::LowerCx;
 use planish_ir::dim::SymOrigin;
 use planish_ir::op::control::Loop;
+use planish_ir::op::require::Require;
 use planish_ir::{Diag, Dim, RegionId, SymId, Type, ValueId};
 use planish_rt::plan::{self, Carried, ScanOut, SlotId, Step};
 use std::collections::BTreeSet;
@@ -91,6 +92,16 @@ pub(super) fn lower_if(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     // What both branches read must outlive the first of them.
     cx.extend_over_loop(first);
     Ok(())
+}
+
+/// The result is the operand itself.
+pub(super) fn lower_require(cx: &mut LowerCx<'_>, op: &Require) -> Result<(), Diag> {
+    let cond = cx.input(0)?;
+    let expected = Dim::Const(op.expected.into());
+    cx.bind(&expected, &cond, 0, &expected, &expected, &op.message)?;
+    let v = cx.input_value(1)?;
+    let slot = cx.slot(v)?;
+    cx.set_output(0, slot)
 }
 
 pub(super) fn lower_loop(cx: &mut LowerCx<'_>, op: &Loop) -> Result<(), Diag> {

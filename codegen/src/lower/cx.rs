@@ -1,7 +1,7 @@
 //! The state of a lowering: slots, steps, symbols, weights.
 
 use super::launch::Kernels;
-use super::{LowerOptions, Module, dispatch};
+use super::{LowerOptions, Module, dispatch, strings};
 use crate::weights::Weights;
 use bytes::Bytes;
 use planish_ir::dim::SymOrigin;
@@ -73,6 +73,8 @@ pub struct LowerCx<'g> {
     pub(super) exprs: HashMap<Dim, ExprId>,
     /// Whether weights are left out: what is asked is only whether the graph can be lowered.
     pub(super) dry: bool,
+    /// Places of elements that stand for tensors of strings, see [`strings`].
+    pub(super) places: Option<BTreeMap<ValueId, SlotId>>,
     /// Symbols whose values are bound while the plan runs.
     bound_in_run: Vec<SymId>,
 }
@@ -97,6 +99,7 @@ impl<'g> LowerCx<'g> {
             errors: HashMap::new(),
             exprs: HashMap::new(),
             dry: false,
+            places: None,
             bound_in_run: Vec::new(),
         }
     }
@@ -128,21 +131,10 @@ impl<'g> LowerCx<'g> {
             let port = self.port(self.graph.input_name(i), *v, slot);
             self.plan.inputs.push(port);
         }
-        self.string_symbols();
-        self.plan.states = self.graph.states.iter().map(|s| (s.output, s.input)).collect();
-    }
-    /// The runtime binds symbols to the dims of dense inputs only.
-    fn string_symbols(&mut self) {
-        let of = |strings: bool| -> Vec<SymId> {
-            let chosen = self.graph.inputs().iter().filter_map(|v| self.graph.ty(*v).as_tensor());
-            let chosen = chosen.filter(|t| (t.dtype == DType::Str) == strings);
-            chosen.flat_map(|t| t.shape.iter().flatten()).flat_map(Dim::symbols).collect()
-        };
-        let bound = of(false);
-        if let Some(s) = of(true).into_iter().find(|s| !bound.contains(s)) {
-            let name = &self.graph.symbols.get(s).name;
-            self.diags.push(Diag::unsupported(format!("the dim {name}, which only inputs of strings have")));
+        if let Err(d) = strings::bind_inputs(self) {
+            self.diags.push(d);
         }
+        self.plan.states = self.graph.states.iter().map(|s| (s.output, s.input)).collect();
     }
     fn port(&mut self, name: &str, v: ValueId, slot: SlotId) -> Port {
         let dims = match self.graph.ty(v) {
@@ -263,7 +255,8 @@ impl<'g> LowerCx<'g> {
     }
     /// Any value that is visible where the steps go, in memory: a constant is put into the weights.
     pub fn memory_of(&mut self, v: ValueId) -> Result<Opnd, Diag> {
-        let slot = self.slot(v)?;
+        let place = self.places.as_ref().and_then(|p| p.get(&v).copied());
+        let slot = place.map_or_else(|| self.slot(v), Ok)?;
         let (dtype, dims) = self.tensor_type(v)?;
         Ok(Opnd { slot, dtype, dims })
     }
@@ -271,6 +264,7 @@ impl<'g> LowerCx<'g> {
     pub fn tensor_type(&self, v: ValueId) -> Result<(DType, Vec<Dim>), Diag> {
         match self.graph.ty(v) {
             Type::Tensor(t) if t.dtype != DType::Str => Ok((t.dtype, t.dims()?.to_vec())),
+            Type::Tensor(t) if self.places.is_some() => Ok((DType::I64, t.dims()?.to_vec())),
             t => Err(Diag::unsupported(format!("no kernel takes {}", t.display(&self.graph.symbols)))),
         }
     }
@@ -294,7 +288,8 @@ impl<'g> LowerCx<'g> {
     pub fn output(&mut self, k: usize) -> Result<Opnd, Diag> {
         let v = self.output_value(k)?;
         let (dtype, dims) = self.tensor_type(v)?;
-        let slot = match self.direct_output(v) {
+        let string = self.graph.dtype(v) == Some(DType::Str);
+        let slot = match self.direct_output(v).filter(|_| !string) {
             Some(i) => self.new_slot(dtype, &dims, Place::Output(i)),
             None => self.temp_slot(dtype, &dims),
         };

@@ -2,12 +2,15 @@
 
 use super::cx::LowerCx;
 use super::{
-    contraction, control, einsum, elementwise, generate, indexing, lines, movement, nn, objects, quantised,
-    reduce, reshape, signal, trees,
+    contraction, control, einsum, elementwise, generate, indexing, lines, mel, movement, nn, objects,
+    quantised, reduce, reshape, signal, trees,
 };
 use planish_ir::{Diag, Op};
 
 pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
+    if let Op::Require(r) = op {
+        return control::lower_require(cx, r);
+    }
     // Shape arithmetic needs no kernel of its own.
     if !matches!(op, Op::Const(_)) && movement::lower_content(cx)? {
         return Ok(());
@@ -15,6 +18,11 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
     if let Some(made) = objects::lower_object(cx, op) {
         return made;
     }
+    lower_numbers(cx, op)
+}
+
+/// Lowers a node whose operands and results are in memory.
+pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
     match op {
         // Constants get a slot when they are used.
         Op::Const(_) => Ok(()),
@@ -70,6 +78,7 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Dft(d) => signal::lower_dft(cx, d),
         Op::Stft(s) => signal::lower_stft(cx, s),
         Op::SignalWindow(w) => signal::lower_window(cx, w),
+        Op::MelWeights(_) => mel::lower_mel_weights(cx),
         Op::Random(r) => signal::lower_random(cx, r),
         Op::Multinomial(m) => signal::lower_multinomial(cx, m.seed),
         Op::Einsum(e) => einsum::lower_einsum(cx, e),

@@ -41,6 +41,7 @@
 //! A result dim that `infer` made with `fresh` is a symbol of data. The family function computes it into a small i64
 //! slot with a kernel (or has it in a tensor already) and calls [`LowerCx::bind`] before it makes the result's slot.
 
+mod automaton;
 mod contraction;
 mod control;
 mod cx;
@@ -55,6 +56,7 @@ mod generate;
 mod indexing;
 mod launch;
 mod lines;
+mod mel;
 mod movement;
 #[cfg(test)]
 mod movement_tests;
@@ -67,6 +69,7 @@ mod reduce;
 mod region_tests;
 mod reshape;
 mod signal;
+mod strings;
 #[cfg(test)]
 mod tests;
 mod trees;

@@ -286,9 +286,15 @@ fn signals_follow_the_interpreter() -> Result<(), Diag> {
             }
         }
     }
+    let mel = planish_ir::op::signal::MelWeights { dtype: DType::F32 };
+    let edges = [Tensor::f32s(&[], &[20.0])?, Tensor::f32s(&[], &[3800.0])?];
+    let [low, high] = edges;
+    agree(mel, &[i(&[], &[8]), i(&[], &[64]), i(&[], &[8192]), low, high])?;
     for normal in [false, true] {
-        // With a seed both draw the same numbers.
-        agree(Random { dtype: DType::F32, normal, a: -1.0, b: 2.0, seed: Some(5) }, &[i(&[2], &[3, 40])])?;
+        // With a seed, and with the first number of the stream of a session, both draw the same numbers.
+        for seed in [Some(5), None] {
+            agree(Random { dtype: DType::F32, normal, a: -1.0, b: 2.0, seed }, &[i(&[2], &[3, 40])])?;
+        }
     }
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! Sequences, optionals, maps and strings: calls of the runtime library.
 
 use super::cx::LowerCx;
+use super::{automaton, strings};
 use planish_ir::dim::SymOrigin;
 use planish_ir::op::binary::BinaryKind;
-use planish_ir::op::strings::{CaseChange, TfIdfMode};
+use planish_ir::op::select::Unique;
+use planish_ir::op::strings::{CaseChange, RegexMatch, TfIdfMode};
 use planish_ir::{DType, Diag, Dim, Op, Type};
 use planish_rt::library;
-use planish_rt::plan::{Arg, Call, Step};
+use planish_rt::plan::{Arg, Call, SlotId, Step};
 
 /// Attributes of a call.
 #[derive(Default)]
@@ -82,6 +84,11 @@ fn call_with(
         error,
     };
     cx.step(Step::Call(Box::new(call)));
+    for k in 0..cx.node().outputs.len() {
+        if cx.graph.dtype(cx.output_value(k)?) == Some(DType::Str) {
+            strings::bind_result(cx, k)?;
+        }
+    }
     Ok(())
 }
 
@@ -133,6 +140,8 @@ pub(super) fn lower_object(cx: &mut LowerCx<'_>, op: &Op) -> Option<Result<(), D
             }
             _ => Err(Diag::unsupported("a map whose values change their type")),
         },
+        Op::RegexMatch(o) => lower_regex(cx, o),
+        Op::Unique(o) => lower_unique(cx, o),
         _ if touches_strings(cx) => lower_strings(cx, op),
         _ => return None,
     })
@@ -154,15 +163,37 @@ fn lower_strings(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Where(_) => call(cx, library::STR_WHERE, Attrs::default()),
         Op::Cast(o) => call(cx, library::STR_CAST, ints(&[o.to.onnx().into()])),
         Op::Concat(o) => call(cx, library::CONCAT, ints(&[o.axis as i64])),
-        // Positions in a vector are those counted row-major.
-        Op::Gather(_) if cx.graph.dims(cx.input_value(0)?).is_some_and(|d| d.len() == 1) => {
-            call(cx, library::TAKE, Attrs::default())
-        }
+        op if strings::moves(cx, op) => strings::lower_moves(cx, op),
         Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_) if dims.is_some() => {
             call_with(cx, library::RESHAPE, 0..1, &dims.unwrap_or_default(), Attrs::default())
         }
         other => Err(Diag::error("unsupported-op", format!("`{}` of strings has no kernel", other.name()))),
     }
+}
+
+/// Draws a number of the random stream of the session into a slot of one i64.
+pub(super) fn draw(cx: &mut LowerCx<'_>, out: SlotId) {
+    let error = cx.error("no random number can be drawn");
+    cx.step(Step::Call(Box::new(Call {
+        func: library::RANDOM,
+        args: Vec::new(),
+        outs: vec![out],
+        out_syms: Vec::new(),
+        attrs: Vec::new(),
+        fattrs: Vec::new(),
+        sattrs: Vec::new(),
+        error,
+    })));
+}
+
+/// The pattern becomes a table, so that programs need no regular expressions.
+fn lower_regex(cx: &mut LowerCx<'_>, op: &RegexMatch) -> Result<(), Diag> {
+    call(cx, library::STR_MATCH, ints(&automaton::table(op)?))
+}
+
+fn lower_unique(cx: &mut LowerCx<'_>, op: &Unique) -> Result<(), Diag> {
+    let axis = op.axis.map_or(-1, |a| a as i64);
+    call(cx, library::UNIQUE, ints(&[axis, op.sorted.into()]))
 }
 
 /// Operands that are omitted before given ones have no place in the call.

@@ -303,3 +303,54 @@ fn slices_of_vectors_by_loop_counters_stay_inside() -> Result<(), Diag> {
     }";
     same(body, vec![Tensor::scalar_i64(5).into(), ramp(&[5])?, ramp(&[1])?], 1e-5)
 }
+
+#[test]
+fn strings_are_moved_like_numbers() -> Result<(), Diag> {
+    let body = "sym N 0..
+    sym A 0.. data
+    graph @\"g\"(v0: str[N,2], v1: i64[2], v2: i64[2,1], v3: str[2,1]) {
+      v4 = transpose{perm=[1, 0]} v0 : str[2,N]
+      v5 = gather{axis=1} v4, v1 : str[2,2]
+      v6 = scatter-elements{axis=1, reduction=none} v4, v2, v3 : str[2,N]
+      v7 = const i64[2] [1, 0]
+      v8 = const i64[2] [2, 2]
+      v9 = slice v5, v7, v8 : str[1,2]
+      v10 = const i64[2] [3, 1]
+      v11 = tile v9, v10 : str[3,2]
+      v12, v13 = split{axis=0, parts=2} v5 : str[1,2], str[1,2]
+      v14, v15 = string-split{delimiter=\"a\", maxsplit=none} v12 : str[1,2,A], i64[1,2]
+      v16 = transpose{perm=[2, 0, 1]} v14 : str[A,1,2]
+      v17 = const bool[2] [0, 1]
+      v18 = compress{axis=0} v0, v17 : str[1,2]
+      return v6, v11, v13, v16, v18
+    }";
+    let table =
+        Tensor::from_strings(vec![3, 2], ["a", "bab", "c", "d", "xaya", ""].map(String::from).to_vec())?;
+    let new = Tensor::from_strings(vec![2, 1], vec!["p".into(), "q".into()])?;
+    let inputs = vec![
+        table.into(),
+        ints(DType::I64, &[2], |i| -1 - i)?,
+        ints(DType::I64, &[2, 1], |i| 2 * i)?,
+        new.into(),
+    ];
+    same(body, inputs, 0.0)
+}
+
+#[test]
+fn what_is_not_as_required_ends_the_run() -> Result<(), Diag> {
+    let body = "graph @\"g\"(v0: bool[], v1: f32[2]) {
+      v2 = require{expected=true, message=\"no\"} v0, v1 : f32[2]
+      v3 = unary{kind=neg} v2 : f32[2]
+      return v3
+    }";
+    let x = Tensor::f32s(&[2], &[1.0, 2.0])?;
+    same(body, vec![flag(true)?, x.clone().into()], 0.0)?;
+    let text = format!("planish-ir 1\n{body}");
+    let graph = planish_ir::text::parse(&text).map_err(|e| Diag::error("test", e.to_string()))?;
+    let engine = crate::engine::KernelInterpreter { target: crate::kernel::TargetSpec::generic128() };
+    let program = planish_ir::Engine::prepare(&engine, &graph, &Default::default())
+        .map_err(|mut d| d.swap_remove(0))?;
+    let failed = program.session()?.run(&[Some(flag(false)?), Some(x.into())]);
+    assert!(failed.is_err_and(|d| d.message.contains("no")), "the run goes on");
+    Ok(())
+}

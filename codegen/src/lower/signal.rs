@@ -1,8 +1,9 @@
 //! Determinants, Fourier transforms and random numbers.
 
-use super::cx::LowerCx;
+use super::cx::{LowerCx, Opnd};
 use super::elem::{convert, load, store};
-use super::launch::{CHUNK, Launch};
+use super::launch::{CHUNK, KernelCx, Launch};
+use super::objects;
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::math;
 use planish_ir::op::normalize_axis;
@@ -355,11 +356,42 @@ fn unit_val(b: &mut Builder, base: Val, i: Val) -> Val {
     b.fmul(v, 1.0 / 9_007_199_254_740_992.0)
 }
 
-/// Where the stream of a node begins. Without a seed it follows from the node's place in the model, so that a compiled
-/// program draws the same numbers in every run.
-fn stream_base(cx: &LowerCx<'_>, seed: Option<i64>) -> i64 {
-    let own = cx.node_id().map_or(0, |n| planish_ir::entity::Entity::index(n) as u64);
-    stream(seed.map_or(own ^ 0x706c_616e_6973_6800, i64::cast_unsigned), 0).cast_signed()
+/// The number that the stream of a node begins with: that of its seed, or one that the session draws when it runs.
+enum Stream {
+    Known(i64),
+    Drawn(Opnd),
+}
+
+impl Stream {
+    fn of(cx: &mut LowerCx<'_>, seed: Option<i64>) -> Stream {
+        if let Some(seed) = seed {
+            return Stream::Known(stream(seed.cast_unsigned(), 0).cast_signed());
+        }
+        let drawn = cx.temp(DType::I64, &[]);
+        objects::draw(cx, drawn.slot);
+        Stream::Drawn(drawn)
+    }
+    /// Makes the number the next buffer of a launch, if it has to be read.
+    fn pass(&self, l: Launch) -> Launch {
+        match self {
+            Stream::Known(_) => l,
+            Stream::Drawn(at) => l.read(at),
+        }
+    }
+    /// The number in a kernel, where it is buffer `buf` if it has to be read.
+    fn reader(&self, buf: usize) -> impl Fn(&mut KernelCx<'_>) -> Val + use<> {
+        let known = match self {
+            Stream::Known(v) => Some(*v),
+            Stream::Drawn(_) => None,
+        };
+        move |k| match known {
+            Some(v) => k.b.i64(v),
+            None => {
+                let at = k.buf(buf);
+                k.b.load(at, 0, 1)
+            }
+        }
+    }
 }
 
 pub(super) fn lower_random(cx: &mut LowerCx<'_>, op: &Random) -> Result<(), Diag> {
@@ -373,13 +405,14 @@ pub(super) fn lower_random(cx: &mut LowerCx<'_>, op: &Random) -> Result<(), Diag
     }
     let y = cx.output(0)?;
     let n = y.elems();
-    let base = stream_base(cx, op.seed);
+    let base = Stream::of(cx, op.seed);
     let (normal, low, high) = (op.normal, op.a, op.b);
-    let l = Launch::new("random").write(&y).dim(&n).extent(n.ceil_div(&CHUNK.into())).cost(40 * CHUNK);
+    let read = base.reader(1);
+    let l =
+        base.pass(Launch::new("random").write(&y)).dim(&n).extent(n.ceil_div(&CHUNK.into())).cost(40 * CHUNK);
     cx.launch(l, move |k| {
-        let (y, n) = (k.buf(0), k.dim(0));
+        let (y, n, base) = (k.buf(0), k.dim(0), read(k));
         k.b.parallel_for(|b, chunk| {
-            let base = b.i64(base);
             let lo = b.mul(chunk, CHUNK);
             let hi = b.add(lo, CHUNK);
             let hi = b.smin(hi, n);
@@ -413,13 +446,16 @@ pub(super) fn lower_multinomial(cx: &mut LowerCx<'_>, seed: Option<i64>) -> Resu
     let x = cx.input(0)?;
     let y = cx.output(0)?;
     let (classes, samples) = (x.dims[1].clone(), y.dims[1].clone());
-    let base = stream_base(cx, seed);
+    let base = Stream::of(cx, seed);
     let (d, out) = (x.dtype, y.dtype);
     let error = cx.error("there must be a class");
-    let l = Launch::new("multinomial").read(&x).write(&y).dim(&classes).dim(&samples).raises(error);
+    let read = base.reader(2);
+    let l =
+        base.pass(Launch::new("multinomial").read(&x).write(&y)).dim(&classes).dim(&samples).raises(error);
     let l = l.extent(y.elems()).cost(classes.mul(&Dim::Const(60)));
     cx.launch(l, move |k| {
         let (x, y, classes, samples, error) = (k.buf(0), k.buf(1), k.dim(0), k.dim(1), k.error(0));
+        let start = read(k);
         k.b.parallel_for(|b, unit| {
             let none = b.cmp(CmpOp::Sle, classes, 0);
             b.error_if(none, error);
@@ -445,7 +481,6 @@ pub(super) fn lower_multinomial(cx: &mut LowerCx<'_>, seed: Option<i64>) -> Resu
                 let w = weight(b, c);
                 vec![b.fadd(now[0], w)]
             })[0];
-            let start = b.i64(base);
             let u = unit_val(b, start, unit);
             let left = b.fmul(u, sum);
             let (zero_class, last) = (b.i64(0), b.sub(classes, 1));

@@ -32,6 +32,7 @@ pub mod quant;
 pub mod random;
 pub mod recurrent;
 pub mod reduce;
+pub mod require;
 pub mod reshape;
 pub mod resize;
 pub mod scatter;
@@ -65,6 +66,8 @@ pub enum Effects {
     None,
     /// Draws random numbers: may vanish, must not be merged.
     Random,
+    /// May end the run: must not vanish.
+    Stops,
 }
 
 /// An operation: its fields with everything that follows from them.
@@ -214,6 +217,7 @@ op_table! {
     If => control::If,
     Loop => control::Loop,
     Gate => control::Gate,
+    Require => require::Require,
     Fused => fused::Fused,
     Dequantize => quant::Dequantize,
     Quantize => quant::Quantize,

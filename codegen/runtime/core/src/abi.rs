@@ -262,7 +262,7 @@ unsafe fn open(m: *const Model, options: *const Options, out: *mut *mut Handle) 
     if m.is_null() || out.is_null() {
         fail!(Input, "no model or no place for the session");
     }
-    let mut settings = SessionOptions::default();
+    let mut settings = SessionOptions { seed: SessionOptions::any_seed(), ..SessionOptions::default() };
     if !options.is_null() {
         // SAFETY: the caller passes options of at least this version.
         let o = unsafe { *options };

@@ -60,7 +60,8 @@ impl App {
         let program = Arc::new(program);
         let threads = options.threads.unwrap_or_else(|| cpu::cores().threads());
         let pool = (threads > 1).then(|| Arc::new(Pool::new(threads)));
-        let mut settings = SessionOptions { pool, profile: options.profile, ..Default::default() };
+        let seed = SessionOptions::any_seed();
+        let mut settings = SessionOptions { pool, seed, profile: options.profile, ..Default::default() };
         if let Some(n) = options.max_steps {
             settings.max_steps = n;
         }

@@ -290,6 +290,9 @@ fn a_branch_is_assumed_only_where_the_other_could_not_run() {
         run(&matrix, &[(&[2, 3], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])])[0].1,
         [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]
     );
+    // With one row the other branch would be taken.
+    let row = Value::Tensor(Tensor::f32s(&[1, 3], &[0.0, 1.0, 2.0]).unwrap());
+    assert_eq!(interp::run(&imported.graph, vec![row]).err().map(|d| d.id), Some("condition-failed"));
     // Both ranks make sense here, so nothing is assumed, and the rank is unknown.
     let either = squeezed(vec![node("Relu", &["r"], &["y"], vec![])]);
     let g = import(&either).unwrap().graph;

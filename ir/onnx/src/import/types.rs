@@ -31,8 +31,13 @@ pub(crate) fn declared(ty: &TypeProto, name: &str, symbols: &mut Symbols) -> Res
             let shape = t.shape.as_ref().map(|s| dims(s, name, symbols)).transpose()?;
             Ok(Type::Tensor(TensorType { dtype, shape, quant: None }))
         }
-        _ => nested(ty),
+        _ => nested(ty, &mut |axis| Some(symbols.add(item_dim(name, axis)).into())),
     }
+}
+
+/// A dim of the items of a container: items may differ, so that it says nothing but that the axis exists.
+fn item_dim(name: &str, axis: usize) -> Symbol {
+    Symbol { name: Arc::from(format!("{name}.item.{axis}")), min: 0, max: None, origin: SymOrigin::Data }
 }
 
 fn dims(shape: &TensorShapeProto, name: &str, symbols: &mut Symbols) -> Result<Vec<Dim>, OnnxError> {
@@ -57,31 +62,31 @@ fn dims(shape: &TensorShapeProto, name: &str, symbols: &mut Symbols) -> Result<V
 
 /// A type without symbols: its tensors have dims only where all are numbers.
 pub(crate) fn closed(ty: &TypeProto) -> Result<Type, OnnxError> {
-    nested(ty)
+    nested(ty, &mut |_| None)
 }
 
-/// A type inside a container, or a container. Its tensors have dims only where all are numbers: elements may differ.
-fn nested(ty: &TypeProto) -> Result<Type, OnnxError> {
+/// A type inside a container, or a container. Its tensors have dims only where all are numbers or made by `unknown`.
+fn nested(ty: &TypeProto, unknown: &mut dyn FnMut(usize) -> Option<Dim>) -> Result<Type, OnnxError> {
     let missing = || OnnxError::new("onnx-bad-type", "a type is incomplete");
     let unsupported = |what: &str| OnnxError::new("unsupported-type", format!("{what} are not supported"));
     match ty.value.as_ref().ok_or_else(missing)? {
         type_proto::Value::TensorType(t) => {
             let dtype = dtype(t.elem_type())?;
-            let fixed = |d: &crate::proto::tensor_shape_proto::Dimension| match d.value {
+            let mut one = |(axis, d): (usize, &crate::proto::tensor_shape_proto::Dimension)| match d.value {
                 Some(DimValue::DimValue(n)) if n >= 0 => Some(Dim::from(n)),
-                _ => None,
+                _ => unknown(axis),
             };
-            let shape = t.shape.as_ref().and_then(|s| s.dim.iter().map(fixed).collect());
+            let shape = t.shape.as_ref().and_then(|s| s.dim.iter().enumerate().map(&mut one).collect());
             Ok(Type::Tensor(TensorType { dtype, shape, quant: None }))
         }
         type_proto::Value::SequenceType(s) => {
-            Ok(Type::Sequence(Arc::new(nested(s.elem_type.as_deref().ok_or_else(missing)?)?)))
+            Ok(Type::Sequence(Arc::new(nested(s.elem_type.as_deref().ok_or_else(missing)?, unknown)?)))
         }
         type_proto::Value::OptionalType(o) => {
-            Ok(Type::Optional(Arc::new(nested(o.elem_type.as_deref().ok_or_else(missing)?)?)))
+            Ok(Type::Optional(Arc::new(nested(o.elem_type.as_deref().ok_or_else(missing)?, unknown)?)))
         }
         type_proto::Value::MapType(m) => {
-            let value = nested(m.value_type.as_deref().ok_or_else(missing)?)?;
+            let value = nested(m.value_type.as_deref().ok_or_else(missing)?, unknown)?;
             Ok(Type::Map(dtype(m.key_type())?, Arc::new(value)))
         }
         type_proto::Value::SparseTensorType(_) => Err(unsupported("sparse tensors as inputs or outputs")),

@@ -52,7 +52,7 @@ crate::op_struct! {
 }
 
 crate::op_struct! {
-    /// Whether each string matches a regular expression as a whole (ONNX RegexFullMatch).
+    /// Whether each string matches a regular expression as a whole (ONNX RegexFullMatch). As in RE2, `\w`, `\d`, `\s` and `\b` know ASCII only.
     RegexMatch {
         /// The expression.
         pattern: String,
@@ -173,8 +173,36 @@ impl OpDef for StringNormalize {
 }
 
 impl RegexMatch {
+    /// The expression for the whole string, in the syntax of the `regex` crate.
+    pub fn anchored(&self) -> String {
+        let mut out = String::from(r"\A(?:");
+        let (mut chars, mut in_class) = (self.pattern.chars(), false);
+        while let Some(c) = chars.next() {
+            match c {
+                '[' => in_class = true,
+                ']' => in_class = false,
+                _ => {}
+            }
+            if c != '\\' {
+                out.push(c);
+                continue;
+            }
+            match chars.next() {
+                Some('w') => out.push_str("[0-9A-Za-z_]"),
+                Some('W') => out.push_str("[^0-9A-Za-z_]"),
+                Some('d') => out.push_str("[0-9]"),
+                Some('D') => out.push_str("[^0-9]"),
+                Some('s') => out.push_str(r"[\t\n\f\r ]"),
+                Some('S') => out.push_str(r"[^\t\n\f\r ]"),
+                Some('b') if !in_class => out.push_str(r"(?-u:\b)"),
+                other => out.extend(std::iter::once('\\').chain(other)),
+            }
+        }
+        out.push_str(r")\z");
+        out
+    }
     fn compile(&self) -> Result<regex::Regex, Diag> {
-        regex::RegexBuilder::new(&format!(r"\A(?:{})\z", self.pattern))
+        regex::RegexBuilder::new(&self.anchored())
             .size_limit(1 << 24)
             .build()
             .map_err(|e| Diag::error("regex-malformed", format!("the pattern {:?}: {e}", self.pattern)))

@@ -44,6 +44,9 @@ fn a_pattern_must_match_everything() -> Result<(), Diag> {
     let line = r#"v1 = regex-match{pattern="a|ab"} v0 : bool[3]"#;
     let out = run(line, "v0 \"x\": str[3]", "v1 \"a\"", vec![strings(&["ab", "abc", "a"])?])?;
     assert_eq!(out[0].tensor()?.to_f64(), [1.0, 0.0, 1.0]);
+    let words = line.replace("a|ab", r"[\\w.]+\\W\\bc\\]?");
+    let out = run(&words, "v0 \"x\": str[3]", "v1 \"a\"", vec![strings(&["a.b c", "é c", "x-c]"])?])?;
+    assert_eq!(out[0].tensor()?.to_f64(), [1.0, 0.0, 1.0]);
     let d = run(&line.replace("a|ab", "("), "v0 \"x\": str[3]", "v1 \"a\"", vec![]).err();
     assert_eq!(d.map(|d| d.id), Some("regex-malformed"));
     Ok(())

@@ -29,11 +29,29 @@ pub struct SessionOptions {
     pub max_memory: usize,
     /// Whether time per kernel is measured.
     pub profile: bool,
+    /// Where the stream of random numbers begins.
+    pub seed: u64,
+}
+
+impl SessionOptions {
+    /// A seed that is another one in each session and process.
+    pub fn any_seed() -> u64 {
+        static SESSIONS: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
+        let n = SESSIONS.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+        let place = core::ptr::from_ref(&n).addr() as u64;
+        crate::sys::now_ns() ^ place.rotate_left(32) ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        SessionOptions { pool: None, max_steps: 100_000_000, max_memory: isize::MAX as usize, profile: false }
+        SessionOptions {
+            pool: None,
+            max_steps: 100_000_000,
+            max_memory: isize::MAX as usize,
+            profile: false,
+            seed: 0,
+        }
     }
 }
 
@@ -122,6 +140,8 @@ pub struct Session {
     pub(super) states: Vec<State>,
     pub(super) counters: Vec<u64>,
     pub(super) steps_left: u64,
+    /// The state of the random stream.
+    pub(super) random: u64,
     pub(super) ctx: Ctx,
     times: Vec<KernelTime>,
 }
@@ -174,6 +194,7 @@ impl Session {
             states: Vec::new(),
             counters: vec![0; plan.counters.len()],
             steps_left: 0,
+            random: options.seed,
             ctx: Ctx::default(),
             times: vec![KernelTime::default(); if options.profile { plan.kernels.len() } else { 0 }],
             options,
@@ -219,6 +240,7 @@ impl Session {
         for s in &mut self.states {
             (s.dims, s.object) = (None, None);
         }
+        self.random = self.options.seed;
     }
 
     /// Binds the types and shapes of inputs, one for each input of the model: `None` for an object, and for a state

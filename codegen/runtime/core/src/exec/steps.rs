@@ -189,6 +189,15 @@ impl Session {
         Ok(())
     }
 
+    /// The next number of the random stream (SplitMix64).
+    fn random(&mut self) -> i64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = self.random;
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)).cast_signed()
+    }
+
     fn call(&mut self, p: &Program, c: &Call) -> Result<()> {
         let mut args = Vec::with_capacity(c.args.len());
         for a in &c.args {
@@ -205,6 +214,9 @@ impl Session {
                     }
                 },
             });
+        }
+        if c.func == library::RANDOM {
+            args.push(Input::Scalar(self.random()));
         }
         // An object that the call replaces is taken out, so that the function may change it in place.
         for s in &c.outs {

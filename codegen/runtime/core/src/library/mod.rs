@@ -114,6 +114,12 @@ functions! {
     /// `(map from i64) -> tensor [1, n]`: the values in the order of the keys, or, if the attribute is not negative,
     /// each in the column its key says of so many columns.
     MAP_VALUES = 33, "map_values", maps::values;
+    /// `() -> i64 scalar`: the next number of the random stream of the session.
+    RANDOM = 34, "random", select::random;
+    /// `(strings) -> bools`: whether an automaton that reads all bytes of a string and then its end accepts it.
+    /// Attributes: number of states, start, number of classes of bytes, the class of each of the 256 bytes, for each
+    /// state the next one for each class (negative: none), for each state whether the end is accepted there.
+    STR_MATCH = 35, "str_match", strings::matches;
 }
 
 /// The name of a function; `unknown` for a number that is none.

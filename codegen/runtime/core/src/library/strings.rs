@@ -36,6 +36,32 @@ pub(super) fn concat(_: &Call, mut args: Vec<Input>) -> Values {
     one(Object::Strings { dims: shape, data })
 }
 
+pub(super) fn matches(c: &Call, mut args: Vec<Input>) -> Values {
+    let o = object(&mut args, 0)?;
+    let malformed =
+        || crate::error::Error::new(crate::error::ErrorKind::Program, "the automaton is malformed");
+    let (&[states, start, classes], rest) = c.attrs.split_first_chunk::<3>().ok_or_else(malformed)?;
+    let (class_of, rest) = rest.split_first_chunk::<256>().ok_or_else(malformed)?;
+    let table_len = usize::try_from(states.checked_mul(classes).ok_or_else(malformed)?);
+    let (next, accepts) = rest.split_at_checked(table_len.map_err(|_| malformed())?).ok_or_else(malformed)?;
+    let accepted = |s: &str| -> Option<bool> {
+        let mut state = start;
+        for byte in s.bytes() {
+            let class = class_of[usize::from(byte)];
+            if !(0..classes).contains(&class) {
+                return None;
+            }
+            state = *next.get(usize::try_from(state.checked_mul(classes)?.checked_add(class)?).ok()?)?;
+            if state < 0 {
+                return Some(false);
+            }
+        }
+        Some(*accepts.get(usize::try_from(state).ok()?)? != 0)
+    };
+    let found = strings(&o)?.iter().map(|s| accepted(s).ok_or_else(malformed)).collect::<Result<Vec<_>>>()?;
+    one(flag_tensor(dims(&o)?.to_vec(), found.into_iter()))
+}
+
 /// At most `cuts` cuts; without a delimiter at runs of white space, of which those at the ends make no pieces.
 fn cut<'a>(s: &'a str, delimiter: &str, cuts: usize) -> Vec<&'a str> {
     if s.is_empty() {

@@ -4,7 +4,8 @@ use crate::export::attr;
 use crate::export::cx::{ExportCx, Head};
 use planish_ir::graph::Node;
 use planish_ir::op::control::{Fallback, Gate, Granularity, Loop};
-use planish_ir::{Diag, ValueId};
+use planish_ir::op::require::Require;
+use planish_ir::{DType, Diag, ValueId};
 
 pub(super) fn branch(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
     let captured = given(node, 1)?;
@@ -38,6 +39,25 @@ pub(super) fn gate(cx: &mut ExportCx<'_>, node: &Node, op: &Gate) -> Result<(), 
     let captured = given(node, 1)?;
     let condition = cx.inputs(node).into_iter().take(1).collect();
     branches(cx, node, condition, 0, &captured)
+}
+
+/// The operand as the only element of a new axis: what is picked there is outside where the condition does not hold.
+pub(super) fn require(cx: &mut ExportCx<'_>, node: &Node, op: &Require) -> Result<(), Diag> {
+    let given = given(node, 0)?;
+    let [condition, x] = given[..] else { return Err(Diag::error("arity", "two operands are needed")) };
+    if cx.graph.dtype(x).is_none() {
+        return Err(Diag::unsupported("conditions on what is no tensor cannot be written as ONNX"));
+    }
+    let (mut failed, x) = (cx.value(condition), cx.value(x));
+    if op.expected {
+        failed = cx.temp("Not", vec![failed], Vec::new());
+    }
+    let at = cx.temp("Cast", vec![failed], vec![attr::int("to", DType::I64.onnx().into())]);
+    let axes = cx.ints(&[0]);
+    let held = cx.temp("Unsqueeze", vec![x, axes], Vec::new());
+    let outputs = cx.outputs(node);
+    cx.push("Gather", vec![held, at], outputs, vec![attr::int("axis", 0)]);
+    Ok(())
 }
 
 pub(super) fn iterate(cx: &mut ExportCx<'_>, node: &Node, op: &Loop) -> Result<(), Diag> {

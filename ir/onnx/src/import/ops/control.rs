@@ -7,6 +7,7 @@ use crate::proto::GraphProto;
 use planish_ir::Dim;
 use planish_ir::graph::Fact;
 use planish_ir::op::control::{If, Loop};
+use planish_ir::op::require::Require;
 use planish_ir::op::sequence::{Optional, OptionalGet};
 use planish_ir::{DType, Diag, SymId, Tensor, TensorType, Type, ValueId};
 use std::collections::BTreeSet;
@@ -41,7 +42,12 @@ fn branch<'m>(cx: &mut ImportCx<'_, 'm>, node: &OnnxNode<'m>) -> Made {
         let which = if taken { "then" } else { "else" };
         let text = format!("If: what follows fits the {which} branch only, which is assumed to be taken");
         cx.report(Diag::warning("assumed-branch", text).at(node.loc.clone()));
-        return cx.inline(node, if taken { yes } else { no }, &[]);
+        let made = cx.inline(node, if taken { yes } else { no }, &[])?;
+        let condition = flag(cx, condition)?;
+        let other = if taken { "else" } else { "then" };
+        let message = format!("the {other} branch would be taken, which does not fit what follows");
+        let mut guard = |v| cx.op(Require { expected: taken, message: message.clone() }, &[condition, v]);
+        return made.into_iter().map(&mut guard).collect();
     }
     let condition = flag(cx, condition)?;
     let (made, captured) = cx.subgraphs(node, &[(yes, Vec::new()), (no, Vec::new())])?;
