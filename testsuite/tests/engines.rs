@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout, reason = "shown with --nocapture")]
 
 use planish_codegen::KernelInterpreter;
-use planish_ir::Engine;
+use planish_ir::{DType, Engine, PrepareOptions, Value};
 use planish_testsuite::differential::{Outcome, kinds, report, run, supported};
 use planish_testsuite::native::{Maker, Native, targets};
 use planish_testsuite::smith::{RECIPES, Sketch, sketches};
@@ -67,6 +67,43 @@ fn apart(test: &str, engines: &[&dyn Engine]) {
     println!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
     let seed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(child.status.success(), "{}, at seed {seed}", child.status);
+}
+
+/// Outputs are the same to the bit, however many threads a session has.
+#[test]
+fn threads_do_not_change_a_bit() {
+    let Some(target) = targets().pop() else { return };
+    let engine = Native::new(Maker::Cranelift, target);
+    let mut compared = 0;
+    for sketch in sketches().step_by(4) {
+        let built = sketch.build();
+        let inputs: Vec<Option<Value>> =
+            built.inputs.iter().map(|tensor| Some(Value::from(tensor.clone()))).collect();
+        let outputs = |threads| {
+            let options = PrepareOptions { threads, ..PrepareOptions::default() };
+            let mut session = engine.prepare(&built.graph, &options).ok()?.session().ok()?;
+            session.run(&inputs).ok().map(|result| result.values)
+        };
+        let Some(one) = outputs(1) else { continue };
+        for threads in [2, 4] {
+            let many = outputs(threads).unwrap_or_default();
+            assert!(identical(&one, &many), "seed {}, {threads} threads", sketch.seed);
+        }
+        compared += 1;
+    }
+    assert!(compared > 0, "no graph ran");
+}
+
+/// Whether values have the same bits.
+fn identical(a: &[Value], b: &[Value]) -> bool {
+    let alike = |(a, b): (&Value, &Value)| match (a, b) {
+        (Value::Tensor(a), Value::Tensor(b)) if a.dtype() != DType::Str => {
+            a.shape() == b.shape() && a.bytes() == b.bytes()
+        }
+        (Value::Sequence(_, a), Value::Sequence(_, b)) => identical(a, b),
+        (a, b) => a == b,
+    };
+    a.len() == b.len() && a.iter().zip(b).all(alike)
 }
 
 #[test]

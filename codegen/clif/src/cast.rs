@@ -112,17 +112,21 @@ impl Emitter<'_, '_> {
         self.b.ins().ireduce(types::I16, r)
     }
 
-    /// Exponent moved by a multiplication with 2^112, which is exact and also normalises subnormals.
+    /// Exponent moved by 112; subnormals as whole multiples of 2^-24. No step takes or makes a subnormal f32, which a session
+    /// would flush to zero.
     fn f16_to_f32(&mut self, x: Value) -> Value {
         let w = self.b.ins().uextend(types::I32, x);
         let sign = self.b.ins().band_imm_s(w, 0x8000);
         let sign = self.b.ins().ishl_imm_u(sign, 16);
         let mag = self.b.ins().band_imm_s(w, 0x7FFF);
         let shifted = self.b.ins().ishl_imm_u(mag, 13);
-        let f = self.float_of(shifted);
-        let scale = self.b.ins().f32const(f32::from_bits((127 + 112) << 23));
-        let f = self.b.ins().fmul(f, scale);
-        let finite = self.bits_of(f);
+        let normal = self.b.ins().iadd_imm_s(shifted, 112 << 23);
+        let count = self.b.ins().fcvt_from_sint(types::F32, mag);
+        let scale = self.b.ins().f32const(f32::from_bits((127 - 24) << 23));
+        let small = self.b.ins().fmul(count, scale);
+        let small = self.bits_of(small);
+        let is_small = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThan, mag, 0x400);
+        let finite = self.b.ins().select(is_small, small, normal);
         let special = self.b.ins().bor_imm_s(shifted, 0x7F80_0000);
         let is_special = self.b.ins().icmp_imm_s(IntCC::UnsignedGreaterThanOrEqual, mag, 0x7C00);
         let r = self.b.ins().select(is_special, special, finite);

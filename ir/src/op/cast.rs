@@ -8,7 +8,7 @@ use crate::tensor::{Elems, Tensor, Value, float_to_bits};
 use crate::types::{TensorType, Type};
 
 crate::op_struct! {
-    /// Conversion to another dtype. Float to float rounds to nearest even. Float to float8e8m0 rounds up. Float to integer rounds towards 0, saturates (wraps in types narrower than 8 bits), and takes NaN to 0. Integers wrap. Anything but 0 becomes true. Strings are parsed and printed.
+    /// Conversion to another dtype. Float to float rounds to nearest even. Float to float8e8m0 rounds up, f64 after rounding to f32. Float to integer rounds towards 0, saturates (wraps in types narrower than 8 bits), and takes NaN to 0. Integers wrap. Anything but 0 becomes true. Strings are parsed and printed.
     Cast {
         /// The dtype of the result.
         to: DType,

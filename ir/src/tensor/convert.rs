@@ -76,7 +76,8 @@ pub fn float_to_bits(d: DType, v: f64, saturate: bool) -> u64 {
     match d {
         DType::F64 => return v.to_bits(),
         DType::F32 => return (v as f32).to_bits().into(),
-        DType::F8E8M0 => return e8m0_bits(v),
+        // Its exponents are those of f32, which f64 is rounded to first.
+        DType::F8E8M0 => return e8m0_bits(f64::from(v as f32)),
         _ => {}
     }
     let Some(f) = format(d) else { return 0 };

@@ -59,7 +59,9 @@ fn compare_tensors(a: &Tensor, b: &Tensor, exact: bool) -> Result<(), String> {
             let top = y.iter().filter(|v| v.is_finite()).fold(1f64, |m, v| m.max(v.abs()));
             for (i, (p, q)) in x.iter().zip(&y).enumerate() {
                 let same = p == q || (p.is_nan() && q.is_nan());
-                let near = !exact && (p - q).abs() <= limit.relative * q.abs() + limit.absolute * top;
+                let near = !exact
+                    && q.is_finite()
+                    && (p - q).abs() <= limit.relative * q.abs() + limit.absolute * top;
                 if !same && !near {
                     return Err(at(i, format!("{p:?}"), format!("{q:?}")));
                 }

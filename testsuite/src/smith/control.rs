@@ -5,7 +5,7 @@ use super::values::{any_shape, shape};
 use super::{Domain, Item, Quality, Smith};
 use planish_ir::graph::Fact;
 use planish_ir::op::Op;
-use planish_ir::{DType, Dim, RegionId, Type, ValueId};
+use planish_ir::{DType, RegionId, Tensor, Type, ValueId};
 
 /// A region whose parameters have the types of these values.
 fn region(s: &mut Smith, params: &[&Item]) -> (RegionId, Vec<Item>) {
@@ -25,9 +25,9 @@ fn text(kind: &str) -> Vec<(&'static str, String)> {
 }
 
 /// Adds one to three operations on `x` to the region, which may use the captures that have its type. The result has
-/// the type of `x`.
-fn body(s: &mut Smith, r: RegionId, x: &Item, captures: &[Item]) -> Option<Item> {
-    s.ed.at_end(r);
+/// the type of `x`. `depth`: how many regions this one is within, itself included.
+fn body(s: &mut Smith, r: RegionId, x: &Item, captures: &[Item], depth: usize) -> Option<Item> {
+    s.enter(r, depth);
     let mut last = x.clone();
     for _ in 0..1 + s.rng.below(3) {
         let alike: Vec<&Item> =
@@ -39,6 +39,7 @@ fn body(s: &mut Smith, r: RegionId, x: &Item, captures: &[Item]) -> Option<Item>
                 let exact = last.exact && c.exact && holds_exactly(x.dtype, size);
                 inner(s, "binary", &text(kind), &[&last, c], Quality { exact, size })?
             }
+            _ if depth < 3 && last.exact && last.len() > 0 && s.rng.one_in(6) => nested(s, r, &last, depth)?,
             _ if x.dtype.is_float() && s.rng.one_in(3) => {
                 let kind = s.rng.choose(&["tanh", "sigmoid", "softsign"]);
                 inner(s, "unary", &text(kind), &[&last], Quality { exact: false, size: 1.0 })?
@@ -51,6 +52,32 @@ fn body(s: &mut Smith, r: RegionId, x: &Item, captures: &[Item]) -> Option<Item>
         };
     }
     Some(last)
+}
+
+/// A branch on the sign of the largest element, inside another region.
+fn nested(s: &mut Smith, r: RegionId, x: &Item, depth: usize) -> Option<Item> {
+    let fields = [
+        ("kind", "max".to_owned()),
+        ("axes", "none".to_owned()),
+        ("keepdims", "false".to_owned()),
+        ("noop_empty", "false".to_owned()),
+    ];
+    let top = inner(s, "reduce", &fields, &[x], Quality { exact: true, size: x.size })?;
+    let v = s.constant(Tensor::scalar(x.dtype, 1.0).ok()?);
+    let zero = Item { v, dtype: x.dtype, shape: Vec::new(), exact: true, size: 1.0 };
+    let condition = inner(s, "binary", &text("less"), &[&top, &zero], Quality { exact: true, size: 1.0 })?;
+    let mut regions = Vec::new();
+    let mut quality = Quality { exact: true, size: 0.0 };
+    for _ in 0..2 {
+        let (sub, params) = region(s, &[x]);
+        let end = body(s, sub, &params[0], &[], depth + 1)?;
+        s.ed.result(sub, end.v);
+        quality = Quality { exact: quality.exact && end.exact, size: quality.size.max(end.size) };
+        regions.push(sub);
+    }
+    s.enter(r, depth);
+    let results = s.ed.node_with_regions(op("if", &[]), &[Some(condition.v), Some(x.v)], regions).ok()?;
+    Some(Item { v: *results.first()?, exact: quality.exact, size: quality.size, ..x.clone() })
 }
 
 /// An operation of a body: its result stays out of the pool.
@@ -74,16 +101,14 @@ fn finish(
     regions: Vec<RegionId>,
     quality: Quality,
 ) -> Option<Item> {
-    let root = s.ed.graph().root();
-    s.ed.at_end(root);
+    s.leave();
     let Ok(results) = s.ed.node_with_regions(op, operands, regions) else { return abandon(s) };
     s.join(&results, quality).into_iter().next()
 }
 
 /// Ends the work on a body that came to nothing.
 fn abandon<T>(s: &mut Smith) -> Option<T> {
-    let root = s.ed.graph().root();
-    s.ed.at_end(root);
+    s.leave();
     s.abandoned = true;
     None
 }
@@ -102,7 +127,7 @@ pub(crate) fn branch(s: &mut Smith) -> Option<Item> {
     let mut quality = Quality { exact: true, size: 0.0 };
     for _ in 0..2 {
         let (r, params) = region(s, &[&a, &b]);
-        let Some(end) = body(s, r, &params[0], &params) else { return abandon(s) };
+        let Some(end) = body(s, r, &params[0], &params, 1) else { return abandon(s) };
         s.ed.result(r, end.v);
         quality = Quality { exact: quality.exact && end.exact, size: quality.size.max(end.size) };
         regions.push(r);
@@ -120,7 +145,7 @@ pub(crate) fn repeat(s: &mut Smith) -> Option<Item> {
     let trip = s.get(DType::I64, &[], Domain::Between(trips, trips));
     let counter = Item { exact: true, size: 4.0, ..s.int(0) };
     let (r, params) = region(s, &[&counter, &start, &capture]);
-    let Some(end) = body(s, r, &params[1], &params[2..]) else { return abandon(s) };
+    let Some(end) = body(s, r, &params[1], &params[2..], 1) else { return abandon(s) };
     // Errors and sizes grow with every iteration.
     let size = 4.0 * (end.size + start.size + capture.size);
     if conditional {
@@ -148,6 +173,60 @@ pub(crate) fn repeat(s: &mut Smith) -> Option<Item> {
     )
 }
 
+/// A loop over the rows of a tensor, with a state and a result for every row.
+pub(crate) fn scan(s: &mut Smith) -> Option<Item> {
+    let dtype = number_type(s);
+    let (rows, rank) = (s.rng.below(6), s.rng.below(3));
+    let dims = shape(&mut s.rng, rank);
+    let first = s.get(dtype, &dims, Domain::Any);
+    let xs = s.get(dtype, &[&[rows], &dims[..]].concat(), Domain::Any);
+    let counter = Item { exact: true, size: 4.0, ..s.int(0) };
+    let trip = s.int(rows as i64);
+    let (r, params) = region(s, &[&counter, &first, &xs]);
+    s.enter(r, 1);
+    let row = [("axis", "0".to_owned())];
+    let quality = Quality { exact: xs.exact, size: xs.size };
+    let Some(row) = inner(s, "gather", &row, &[&params[2], &params[0]], quality) else { return abandon(s) };
+    let kind = s.rng.choose(&["add", "max", "sub"]);
+    let size = first.size + 6.0 * xs.size;
+    let exact = first.exact && xs.exact && (kind == "max" || holds_exactly(dtype, size));
+    let quality = Quality { exact, size };
+    let state = Item { exact, size, ..params[1].clone() };
+    let Some(next) = inner(s, "binary", &text(kind), &[&state, &row], quality) else { return abandon(s) };
+    s.ed.result(r, next.v);
+    s.ed.result(r, next.v);
+    let fields = [("carried", "1".into()), ("scans", "1".into()), ("conditional", "false".into())];
+    let operands = [Some(trip.v), None, Some(first.v), Some(xs.v)];
+    finish(s, op("loop", &fields), &operands, vec![r], quality)
+}
+
+/// A loop whose state is longer after every iteration.
+pub(crate) fn grow(s: &mut Smith) -> Option<Item> {
+    let dtype = number_type(s);
+    let (n, piece, trips) = (s.rng.below(5), s.rng.below(4), s.rng.range(0, 4));
+    let (start, piece) = (s.get(dtype, &[n], Domain::Any), s.get(dtype, &[piece], Domain::Any));
+    let counter = Item { exact: true, size: 4.0, ..s.int(0) };
+    let trip = s.int(trips);
+    let length = s.unknown(n);
+    let r = s.ed.new_region();
+    let counter_ty = s.ed.graph().ty(counter.v).clone();
+    s.ed.param(r, counter_ty.into());
+    let v = s.ed.param(r, Type::tensor(dtype, vec![length]).into());
+    let state = Item { v, ..start.clone() };
+    let piece_ty = s.ed.graph().ty(piece.v).clone();
+    let v = s.ed.param(r, piece_ty.into());
+    let part = Item { v, ..piece.clone() };
+    s.enter(r, 1);
+    let quality = Quality { exact: start.exact && piece.exact, size: start.size.max(piece.size) };
+    let axis = [("axis", "0".to_owned())];
+    let parts = if s.rng.one_in(2) { [&state, &part] } else { [&part, &state] };
+    let Some(next) = inner(s, "concat", &axis, &parts, quality) else { return abandon(s) };
+    s.ed.result(r, next.v);
+    let fields = [("carried", "1".into()), ("scans", "0".into()), ("conditional", "false".into())];
+    let operands = [Some(trip.v), None, Some(start.v), Some(piece.v)];
+    finish(s, op("loop", &fields), &operands, vec![r], quality)
+}
+
 pub(crate) fn gate(s: &mut Smith) -> Option<Item> {
     let granularity = s.rng.choose(&["whole", "rows", "blocks", "routed"]);
     let fallback =
@@ -171,7 +250,7 @@ pub(crate) fn gate(s: &mut Smith) -> Option<Item> {
         && let Some(dims) = &mut t.shape
         && granularity != "whole"
     {
-        dims[axis] = Dim::from(s.ed.graph_mut().symbols.fresh(0, None));
+        dims[axis] = s.unknown(rows);
     }
     let mut regions = Vec::new();
     let mut quality = Quality { exact: x.exact, size: x.size };
@@ -185,7 +264,7 @@ pub(crate) fn gate(s: &mut Smith) -> Option<Item> {
             s.ed.param(r, Type::tensor(DType::I64, Vec::new()).into());
         }
         let v = s.ed.param(r, ty.clone().into());
-        let Some(end) = body(s, r, &Item { v, ..x.clone() }, &[]) else { return abandon(s) };
+        let Some(end) = body(s, r, &Item { v, ..x.clone() }, &[], 1) else { return abandon(s) };
         s.ed.result(r, end.v);
         quality = Quality { exact: quality.exact && end.exact, size: quality.size.max(end.size) };
     }

@@ -89,7 +89,8 @@ pub(crate) fn binary(s: &mut Smith) -> Option<Item> {
     let a = s.some(&[dtype], |item| !jumps || item.exact, any_shape);
     let shape = broadcastable(&mut s.rng, &a.shape);
     let domain = match kind {
-        Div | Mod | Fmod => Domain::Positive,
+        Div | Mod | Fmod if dtype.is_unsigned_int() => Domain::Positive,
+        Div | Mod | Fmod => Domain::NonZero,
         Pow => Domain::Between(0, 3),
         ShiftLeft | ShiftRight => Domain::Between(0, 5),
         _ if jumps => Domain::Exact,

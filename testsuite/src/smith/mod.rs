@@ -8,7 +8,7 @@
 
 use crate::rng::Rng;
 use planish_ir::text;
-use planish_ir::{DType, Dim, Editor, Graph, Op, SymId, Tensor, Type, Value, ValueId};
+use planish_ir::{DType, Dim, Editor, Graph, Op, RegionId, SymId, Tensor, Type, Value, ValueId};
 use std::collections::BTreeMap;
 
 mod arrays;
@@ -17,13 +17,15 @@ mod compare;
 mod control;
 mod dense;
 mod elementwise;
+mod extremes;
+mod patterns;
 mod quantised;
 mod recipes;
 mod special;
 mod values;
 
 pub use compare::{Tolerance, compare, tolerance};
-pub use recipes::{RECIPES, Recipe, usable};
+pub use recipes::{RECIPES, Recipe};
 pub use values::Domain;
 
 /// What a random graph is made from.
@@ -91,6 +93,8 @@ pub(crate) struct Smith<'g> {
     symbols: Vec<(SymId, usize)>,
     /// Whether a region was made that no node holds.
     pub(crate) abandoned: bool,
+    /// How many regions surround the operations that are being added.
+    depth: usize,
 }
 
 /// The sketches of a test run, short ones among them: `PLANISH_TEST_GRAPHS` many (300 when it is not set), from seed
@@ -122,8 +126,7 @@ impl Sketch {
     /// A sketch of `len` steps.
     pub fn random(seed: u64, len: usize) -> Sketch {
         let mut rng = Rng::new(seed);
-        let known: Vec<usize> = usable();
-        Sketch { seed, steps: (0..len).map(|_| (rng.choose(&known), rng.bits())).collect() }
+        Sketch { seed, steps: (0..len).map(|_| (rng.below(RECIPES.len()), rng.bits())).collect() }
     }
 
     /// The graph. Steps whose recipe finds nothing to do add nothing.
@@ -186,6 +189,7 @@ impl<'g> Smith<'g> {
             bound,
             symbols,
             abandoned: false,
+            depth: 0,
         }
     }
 
@@ -193,6 +197,7 @@ impl<'g> Smith<'g> {
     fn run(mut self, steps: &[(usize, u64)]) -> (Vec<Tensor>, Vec<bool>, bool) {
         for (recipe, seed) in steps {
             self.rng = Rng::new(*seed);
+            self.depth = 0;
             let _ = (RECIPES[recipe % RECIPES.len()].make)(&mut self);
         }
         let unused =
@@ -249,14 +254,37 @@ impl<'g> Smith<'g> {
         self.ends.push((item.v, item.exact));
     }
 
-    /// Puts tensors into the pool, or among the outputs when only the data decide their dims.
+    /// Makes values outputs.
+    pub(crate) fn only_outputs(&mut self, results: &[ValueId], exact: bool) {
+        self.ends.extend(results.iter().map(|v| (*v, exact)));
+    }
+
+    /// Puts tensors into the pool, or among the outputs when they are large or no tensors.
     pub(crate) fn keep(&mut self, results: &[ValueId], quality: Quality) {
-        for v in results {
-            match self.item(*v, quality) {
-                Some(item) if item.len() <= MAX_LEN => self.pool.push(item),
-                _ => self.ends.push((*v, quality.exact)),
-            }
-        }
+        self.join(results, quality);
+    }
+
+    /// From now on, operations are added to a region inside `depth` - 1 others.
+    pub(crate) fn enter(&mut self, region: RegionId, depth: usize) {
+        self.ed.at_end(region);
+        self.depth = depth;
+    }
+
+    /// From now on, operations are added to the graph itself.
+    pub(crate) fn leave(&mut self) {
+        let root = self.ed.graph().root();
+        self.enter(root, 0);
+    }
+
+    /// A symbol that stands for this size while the graph is made.
+    pub(crate) fn unknown(&mut self, size: usize) -> Dim {
+        let symbol = self.ed.graph_mut().symbols.fresh(0, None);
+        self.bound.insert(symbol, size as i64);
+        Dim::from(symbol)
+    }
+
+    fn in_root(&self) -> bool {
+        self.depth == 0
     }
 
     /// [`Smith::emit`] with one result and no omitted operands.
@@ -271,21 +299,60 @@ impl<'g> Smith<'g> {
         self.emit(name, fields, &operands, quality)?.into_iter().next()
     }
 
-    /// Puts the tensors among `results` whose dims the inputs decide into the pool.
+    /// Puts the tensors among `results` into the pool, and what cannot be there among the outputs.
     pub(crate) fn join(&mut self, results: &[ValueId], quality: Quality) -> Vec<Item> {
-        let items: Vec<Item> = results.iter().filter_map(|v| self.item(*v, quality)).collect();
-        self.pool.extend(items.iter().filter(|item| item.len() <= MAX_LEN).cloned());
+        let mut items = Vec::new();
+        for v in results {
+            match self.item(*v, quality) {
+                Some(item) => {
+                    if item.len() <= MAX_LEN {
+                        self.pool.push(item.clone());
+                    } else if self.in_root() {
+                        self.ends.push((*v, quality.exact));
+                    }
+                    items.push(item);
+                }
+                None if self.in_root() => self.ends.push((*v, quality.exact)),
+                None => {}
+            }
+        }
         items
     }
 
-    pub(crate) fn item(&self, v: ValueId, quality: Quality) -> Option<Item> {
-        let graph = self.ed.graph();
-        let ty = graph.ty(v).as_tensor()?;
-        let dims = ty.shape.as_ref()?.iter();
-        let shape: Option<Vec<usize>> = dims
-            .map(|dim| dim.eval(&|s| self.bound.get(&s).copied()).and_then(|d| usize::try_from(d).ok()))
-            .collect();
-        Some(Item { v, dtype: ty.dtype, shape: shape?, exact: quality.exact, size: quality.size })
+    pub(crate) fn item(&mut self, v: ValueId, quality: Quality) -> Option<Item> {
+        let ty = self.ed.graph().ty(v).as_tensor()?.clone();
+        let shape = match self.shape(v) {
+            Some(shape) => shape,
+            None if self.in_root() => {
+                self.learn(v)?;
+                self.shape(v)?
+            }
+            None => return None,
+        };
+        Some(Item { v, dtype: ty.dtype, shape, exact: quality.exact, size: quality.size })
+    }
+
+    fn shape(&self, v: ValueId) -> Option<Vec<usize>> {
+        let dims = self.ed.graph().ty(v).as_tensor()?.shape.as_ref()?.iter();
+        dims.map(|dim| dim.eval(&|s| self.bound.get(&s).copied()).and_then(|d| usize::try_from(d).ok()))
+            .collect()
+    }
+
+    /// Runs the graph as far as this value to learn the dims that only the data decide.
+    fn learn(&mut self, v: ValueId) -> Option<()> {
+        let mut graph = self.ed.graph().clone();
+        let root = graph.root();
+        Editor::new(&mut graph).result(root, v);
+        let inputs = self.inputs.iter().map(|tensor| Value::from(tensor.clone())).collect();
+        let result = planish_ir::interp::run(&graph, inputs).ok()?;
+        let Value::Tensor(tensor) = result.values.last()? else { return None };
+        let dims = self.ed.graph().ty(v).as_tensor()?.shape.clone()?;
+        for (dim, size) in dims.iter().zip(tensor.shape()) {
+            if let Some(symbol) = dim.as_symbol() {
+                self.bound.insert(symbol, *size as i64);
+            }
+        }
+        Some(())
     }
 
     /// A tensor of the pool that fits, or a fresh one of this type.
@@ -340,16 +407,45 @@ impl<'g> Smith<'g> {
         }
     }
 
-    /// A vector of i64 as a constant operand.
-    pub(crate) fn ints(&mut self, values: &[i64]) -> Item {
-        let v = self.constant(Tensor::vec_i64(values));
-        Item { v, dtype: DType::I64, shape: vec![values.len()], exact: true, size: 0.0 }
+    /// A constant of the pool's kind, for weights.
+    pub(crate) fn fresh_constant(&mut self, dtype: DType, shape: &[usize], domain: Domain) -> Item {
+        let tensor = values::random_tensor(&mut self.rng, dtype, shape, domain);
+        let v = self.constant(tensor);
+        Item { v, dtype, shape: shape.to_vec(), exact: true, size: domain.size() }
     }
 
-    /// A scalar i64 as a constant operand.
+    /// A tensor outside the pool, as an input or a constant.
+    pub(crate) fn outside(&mut self, tensor: Tensor) -> Item {
+        let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
+        let v = if self.rng.one_in(2) { self.add_input(&tensor) } else { self.constant(tensor) };
+        Item { v, dtype, shape, exact: true, size: 0.0 }
+    }
+
+    /// A vector of i64 as an operand such as axes and dims: a constant, but now and then known only at run time.
+    pub(crate) fn ints(&mut self, values: &[i64]) -> Item {
+        self.whole(Tensor::vec_i64(values))
+    }
+
+    /// A scalar i64 as an operand, as in [`Smith::ints`].
     pub(crate) fn int(&mut self, value: i64) -> Item {
-        let v = self.constant(Tensor::scalar_i64(value));
-        Item { v, dtype: DType::I64, shape: Vec::new(), exact: true, size: 0.0 }
+        self.whole(Tensor::scalar_i64(value))
+    }
+
+    fn whole(&mut self, tensor: Tensor) -> Item {
+        let shape = tensor.shape().to_vec();
+        let v = if self.in_root() && self.rng.one_in(8) {
+            let ty = Type::tensor(DType::I64, shape.iter().map(|d| Dim::from(*d)).collect::<Vec<_>>());
+            self.input(tensor, ty)
+        } else {
+            self.constant(tensor)
+        };
+        Item { v, dtype: DType::I64, shape, exact: true, size: 0.0 }
+    }
+
+    fn input(&mut self, tensor: Tensor, ty: Type) -> ValueId {
+        let v = self.ed.input(&format!("x{}", self.inputs.len()), ty);
+        self.inputs.push(tensor);
+        v
     }
 
     /// An input, some of whose dims are symbols that are bound to the dim.
@@ -362,8 +458,6 @@ impl<'g> Smith<'g> {
                 _ => Dim::from(*size),
             });
         }
-        let v = self.ed.input(&format!("x{}", self.inputs.len()), Type::tensor(tensor.dtype(), dims));
-        self.inputs.push(tensor.clone());
-        v
+        self.input(tensor.clone(), Type::tensor(tensor.dtype(), dims))
     }
 }

@@ -3,7 +3,7 @@
 use super::elementwise::float_type;
 use super::values::{any_shape, shape};
 use super::{Domain, Item, Quality, Smith};
-use planish_ir::DType;
+use planish_ir::{DType, Elems, Tensor};
 
 /// One scale, or one along an axis, with its zero point; the axis and the block size for the fields.
 fn scales(s: &mut Smith, x: &[usize], dtype: DType, storage: DType) -> (Item, Option<Item>, usize, usize) {
@@ -18,7 +18,10 @@ fn scales(s: &mut Smith, x: &[usize], dtype: DType, storage: DType) -> (Item, Op
         }
         _ => (Vec::new(), 0),
     };
-    let scale = s.fresh(dtype, &dims, Domain::Between(1, 1));
+    let count = dims.iter().product();
+    let values = (0..count).map(|_| s.rng.choose(&[0.5, 1.0, 2.0])).collect();
+    let tensor = Tensor::from_elems(dtype, dims.clone(), Elems::F(values));
+    let scale = s.outside(tensor.unwrap_or_else(|why| panic!("scales: {why}")));
     let with_zero = !storage.is_float() && s.rng.one_in(2);
     let zero = with_zero.then(|| s.fresh(storage, &dims, Domain::Between(0, 1)));
     (scale, zero, axis, block)
@@ -50,7 +53,7 @@ pub(crate) fn quantize(s: &mut Smith) -> Option<Item> {
         ("saturate", "true".to_owned()),
         ("precision", precision.name().to_owned()),
     ];
-    let quality = Quality { exact: true, size: x.size + 1.0 };
+    let quality = Quality { exact: true, size: 2.0 * x.size + 1.0 };
     s.emit("quantize", &fields, &[Some(&x), Some(&scale), zero.as_ref()], quality)?.into_iter().next()
 }
 
@@ -60,14 +63,21 @@ pub(crate) fn dequantize(s: &mut Smith) -> Option<Item> {
     let dtype = float_type(s);
     let (scale, zero, axis, block) = scales(s, &x.shape, dtype, from);
     let fields = [("axis", axis.to_string()), ("block", block.to_string()), ("to", dtype.name().to_owned())];
-    let quality = Quality { exact: x.exact, size: x.size + 1.0 };
+    let quality = Quality { exact: x.exact, size: 2.0 * (x.size + 1.0) };
     s.emit("dequantize", &fields, &[Some(&x), Some(&scale), zero.as_ref()], quality)?.into_iter().next()
 }
 
 /// The dims of two operands of a matrix product, leading axes broadcast.
 pub(crate) fn product_dims(s: &mut Smith) -> (Vec<usize>, Vec<usize>) {
-    let dims = shape(&mut s.rng, 3);
-    let batch_rank = s.rng.below(3);
+    let mut dims = shape(&mut s.rng, 3);
+    let large = s.rng.one_in(6);
+    if large {
+        // More than a tile of the micro-kernels of all targets along some axes.
+        for d in &mut dims {
+            *d = if s.rng.one_in(2) { 1 + s.rng.below(110) } else { *d };
+        }
+    }
+    let batch_rank = if large { 0 } else { s.rng.below(3) };
     let batch = shape(&mut s.rng, batch_rank);
     let mut a = super::values::broadcastable(&mut s.rng, &batch);
     let mut b = super::values::broadcastable(&mut s.rng, &batch);

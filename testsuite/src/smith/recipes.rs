@@ -1,7 +1,8 @@
 //! The table of recipes: at least one for every operation.
 
-use super::{Item, Smith, arrays, choose, control, dense, elementwise, quantised, special};
-use planish_ir::Op;
+use super::{
+    Item, Smith, arrays, choose, control, dense, elementwise, extremes, patterns, quantised, special,
+};
 
 /// How operations of one kind come into a random graph.
 pub struct Recipe {
@@ -25,6 +26,25 @@ recipes! {
     "binary": elementwise::binary,
     "where": elementwise::select,
     "cast": elementwise::cast,
+    "unary": extremes::unary,
+    "binary": extremes::binary,
+    "where": extremes::select,
+    "cast": extremes::cast,
+    "reduce": extremes::reduce,
+    "softmax": extremes::softmax,
+    "arg-reduce": extremes::arg_reduce,
+    "gather": extremes::movement,
+    "matmul": extremes::matmul,
+    "pool": extremes::pool,
+    "attention": patterns::attention,
+    "softmax": patterns::attention_in_parts,
+    "unary": patterns::activation,
+    "reduce": patterns::norm,
+    "conv": patterns::layer,
+    "matmul": patterns::layer,
+    "reshape": patterns::reshape_by_shape,
+    "quantize": patterns::quantised_layer,
+    "col2im": patterns::col2im,
     "reshape": arrays::reshape,
     "shape": arrays::dims,
     "squeeze": arrays::squeeze,
@@ -103,14 +123,9 @@ recipes! {
     "non-max-suppression": special::non_max_suppression,
     "if": control::branch,
     "loop": control::repeat,
+    "loop": control::scan,
+    "loop": control::grow,
     "gate": control::gate,
-}
-
-/// The numbers of the recipes whose operation exists.
-pub fn usable() -> Vec<usize> {
-    let table = Op::table();
-    let exists = |recipe: &Recipe| table.iter().any(|(name, _)| *name == recipe.op);
-    (0..RECIPES.len()).filter(|i| exists(&RECIPES[*i])).collect()
 }
 
 /// A tensor of any type that later steps may use.

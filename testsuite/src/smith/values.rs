@@ -13,6 +13,8 @@ pub enum Domain {
     Exact,
     /// From 0.25 to 3.25; integers from 1 to 6.
     Positive,
+    /// `Positive` with any sign.
+    NonZero,
     /// Integers from `.0` to `.1`, both included.
     Between(i64, i64),
 }
@@ -21,7 +23,7 @@ impl Domain {
     /// A bound on the absolute value.
     pub fn size(self) -> f64 {
         match self {
-            Domain::Any | Domain::Exact | Domain::Positive => 6.0,
+            Domain::Any | Domain::Exact | Domain::Positive | Domain::NonZero => 6.0,
             Domain::Between(lo, hi) => lo.abs().max(hi.abs()) as f64,
         }
     }
@@ -30,7 +32,7 @@ impl Domain {
         match self {
             Domain::Any => true,
             Domain::Exact => item.exact,
-            Domain::Positive | Domain::Between(..) => false,
+            Domain::Positive | Domain::NonZero | Domain::Between(..) => false,
         }
     }
 }
@@ -76,6 +78,10 @@ pub(crate) fn broadcastable(rng: &mut Rng, to: &[usize]) -> Vec<usize> {
 
 fn float(rng: &mut Rng, dtype: DType, domain: Domain) -> f64 {
     match domain {
+        Domain::NonZero => {
+            let size = float(rng, dtype, Domain::Positive);
+            if rng.one_in(2) && dtype != DType::F8E8M0 { -size } else { size }
+        }
         Domain::Between(lo, hi) => rng.range(lo, hi) as f64,
         // The narrow types hold few values: powers of two in all of them, small integers in most.
         _ if dtype == DType::F8E8M0 => rng.choose(&[0.25, 0.5, 1.0, 2.0, 4.0]),
@@ -94,6 +100,10 @@ fn int(rng: &mut Rng, dtype: DType, domain: Domain) -> i128 {
         _ => (0, 6),
     };
     let (least, most) = dtype.int_range().unwrap_or((0, 0));
+    if domain == Domain::NonZero {
+        let size = i128::from(rng.range(1, 6));
+        return if rng.one_in(2) && dtype.is_signed_int() { -size } else { size }.clamp(least, most);
+    }
     i128::from(rng.range(lo, hi)).clamp(least, most)
 }
 
