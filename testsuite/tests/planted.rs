@@ -77,7 +77,7 @@ fn random_graphs_catch_nine_of_ten_kinds() {
     nine_of_ten("interpreted", &supported(&engine), &|sketch, bug| {
         let mutant = Mutant::new(&engine, bug, sketch.seed);
         let outcome = run(sketch, &mutant);
-        mutant.planted.get().then(|| matches!(outcome, Outcome::Differs(_)))
+        mutant.planted.get().then_some(matches!(outcome, Outcome::Differs(_)))
     });
 }
 

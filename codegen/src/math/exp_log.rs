@@ -202,10 +202,11 @@ pub fn pow(b: &mut Builder, x: Val, y: Val) -> Val {
     let half_whole = b.ftrunc(half);
     let is_even = b.cmp(CmpOp::FEq, half_whole, half);
     let minus = b.fneg(r);
-    let signed = b.select(is_even, r, minus);
+    let not_whole = b.not(is_whole);
+    let not_odd = b.or(is_even, not_whole);
+    let signed = b.select(not_odd, r, minus);
     let nan = b.float(ty, f64::NAN);
     let finite = b.cmp(CmpOp::FLt, a, f64::INFINITY);
-    let not_whole = b.not(is_whole);
     let bad = b.and(not_whole, finite);
     let signed = b.select(bad, nan, signed);
     let bits = b.bitcast(x, ty.with_elem(Elem::I64));

@@ -275,7 +275,7 @@ impl Builder {
     }
 
     /// `F64` to `F32`, inexact results to the neighbour with an odd last bit.
-    fn round_to_odd(&mut self, a: Val) -> Val {
+    pub fn round_to_odd(&mut self, a: Val) -> Val {
         let near = self.fptrunc(a, Elem::F32);
         let back = self.fpext(near, Elem::F64);
         let inexact = self.cmp(CmpOp::FNe, back, a);
