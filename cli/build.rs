@@ -17,11 +17,18 @@ fn main() {
     println!("cargo::rerun-if-env-changed=RUSTC");
     let target = env::var("TARGET").expect("cargo sets TARGET");
     let (launcher, object) = (out.join("launcher"), out.join("runtime.o"));
+    let aarch64 = out.join("launcher-aarch64");
+    std::fs::write(&aarch64, b"").expect("OUT_DIR is writable");
     if target.contains("linux") {
         // The two are independent; each takes some seconds on one processor.
         std::thread::scope(|s| {
             s.spawn(|| build_launcher(&root, &runtime, &out, &target, &launcher));
             s.spawn(|| build_object(&root, &runtime, &out, &target, &object));
+            if !target.starts_with("aarch64") && installed(CROSS) {
+                let cross = out.join("aarch64");
+                std::fs::create_dir_all(&cross).expect("OUT_DIR is writable");
+                s.spawn(|| build_launcher(&root, &runtime, &out.join("aarch64"), CROSS, &aarch64));
+            }
         });
     } else {
         // Artifacts are made for Linux only; their writers say so when they find nothing here.
@@ -30,10 +37,31 @@ fn main() {
     }
 }
 
+/// What the launcher of executables for aarch64 is built for: this target links with nothing but what comes with `rustc`.
+const CROSS: &str = "aarch64-unknown-linux-musl";
+
+fn rustc() -> Command {
+    Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+}
+
+/// Whether the standard library for a target is there. Without it, executables for that target cannot be made.
+fn installed(target: &str) -> bool {
+    let found = rustc().args(["--print", "target-libdir", "--target", target]).output();
+    found.is_ok_and(|out| {
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let folder = Path::new(text.trim());
+        // rustlib/<target>/lib: the folder of all targets changes when one is added.
+        if let Some(all) = folder.ancestors().nth(2) {
+            println!("cargo::rerun-if-changed={}", all.display());
+        }
+        out.status.success() && folder.is_dir()
+    })
+}
+
 /// The runtime core as one relocatable object that needs nothing but the C library.
 fn build_object(root: &Path, runtime: &Path, out: &Path, target: &str, object: &Path) {
     let archive = out.join("libplanish_rt_core.a");
-    let mut c = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let mut c = rustc();
     c.args([
         "--edition",
         "2024",
@@ -97,7 +125,7 @@ fn rename(object: &mut [u8], from: &[u8], to: &[u8]) {
 fn build_launcher(root: &Path, runtime: &Path, out: &Path, target: &str, launcher: &Path) {
     let rlib = |name: &str| out.join(format!("lib{name}.rlib"));
     let common = |crate_type: &str, name: &str| {
-        let mut c = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+        let mut c = rustc();
         c.args(["--edition", "2024", "--crate-type", crate_type, "--crate-name", name, "--target", target]);
         c.args(["-C", "opt-level=3", "-C", "panic=abort", "-C", "codegen-units=1", "-C", "embed-bitcode=no"]);
         c.args(["-C", "target-feature=+crt-static", "-C", "relocation-model=pie", "--cap-lints", "allow"]);
@@ -113,10 +141,18 @@ fn build_launcher(root: &Path, runtime: &Path, out: &Path, target: &str, launche
         .arg(runtime.join("main/src/lib.rs"))
         .args(["--extern", &rt, "-o"])
         .arg(rlib("planish_main")));
-    run(common("bin", "launcher")
-        .arg(runtime.join("main/launcher.rs"))
-        .args(["--extern", &rt, "--extern", &main, "-C", "strip=symbols", "-o"])
-        .arg(launcher));
+    let mut bin = common("bin", "launcher");
+    bin.arg(runtime.join("main/launcher.rs"));
+    bin.args(["--extern", &rt, "--extern", &main, "-C", "strip=symbols", "-o"]).arg(launcher);
+    if target == CROSS {
+        bin.args(["-C", "linker=rust-lld", "-C", "linker-flavor=ld.lld", "-C", "link-self-contained=yes"]);
+        // The note is a segment that the composer may give up for one of the model's; kernels of this family may have
+        // pages of 64 KiB.
+        for arg in ["--build-id=sha1", "-z", "max-page-size=65536"] {
+            bin.arg(format!("-Clink-arg={arg}"));
+        }
+    }
+    run(&mut bin);
 }
 
 fn run(command: &mut Command) {

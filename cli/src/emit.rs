@@ -22,12 +22,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Plan and code of a model in the form that programs hold them.
-pub fn parts(built: &Built) -> Result<Parts> {
-    let arch = match built.variants.first().map(|v| v.target.arch) {
+/// The processor family that a model was compiled for.
+fn arch(built: &Built) -> image::Arch {
+    match built.variants.first().map(|v| v.target.arch) {
         Some(Arch::Aarch64) => image::Arch::Aarch64,
         _ => image::Arch::X86_64,
-    };
+    }
+}
+
+/// Plan and code of a model in the form that programs hold them.
+pub fn parts(built: &Built) -> Result<Parts> {
     let variants: Vec<image::Variant<'_>> = built
         .variants
         .iter()
@@ -38,7 +42,7 @@ pub fn parts(built: &Built) -> Result<Parts> {
             entries: v.entries.clone(),
         })
         .collect();
-    image::build(&built.module.plan, built.module.weights.len(), arch, &variants)
+    image::build(&built.module.plan, built.module.weights.len(), arch(built), &variants)
         .map_err(|e| Failure::new("internal-image", e.to_string()))
 }
 
@@ -70,8 +74,9 @@ pub fn executable(
     let mut size = 0;
     let fill = |file: &mut std::fs::File| {
         let mut out = std::io::BufWriter::with_capacity(1 << 20, &mut *file);
-        let composed =
-            exe::compose(&mut out, exe::LAUNCHER, &parts, weights.len(), |w| write_weights(weights, w));
+        let composed = exe::compose(&mut out, exe::launcher(arch(built)), &parts, weights.len(), |w| {
+            write_weights(weights, w)
+        });
         drop(out);
         if let Err(e) = composed {
             failed = Some(e);

@@ -66,14 +66,14 @@ pub(crate) fn real_models(tools: &Tools, planish: &Path, names: &[&str]) -> Resu
     counted(script(tools, "python/compare_models.py").arg("--planish").arg(planish).args(names))
 }
 
-/// Properties of executables; fetches the models that they are shown on. The limits on compile time and memory are
-/// held in the long run only.
+/// Properties of executables; fetches the models that they are shown on. Figures of
+/// time, and the limit on the compiler's memory, belong to the long run.
 pub(crate) fn artifacts(tools: &Tools, planish: &Path, long: bool) -> Result<Counts> {
     fetch(tools, &["mnist-cnn", "silero-vad", "ppocr2-cls", "resnet50-thin", "rxnmap-graph-transformer"])?;
     let mut command = script(tools, "python/artifacts.py");
     command.arg("--planish").arg(planish);
     if !long {
-        command.args(["--only", "reproducible", "threads", "first-output", "describe", "glibc", "alone"]);
+        command.args(["--only", "reproducible", "threads", "glibc", "alone", "aarch64"]);
         command.args(["c-program", "python-modules", "streaming"]);
     }
     counted(&mut command)

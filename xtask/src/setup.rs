@@ -59,7 +59,26 @@ pub(crate) fn setup() -> Result<Tools> {
     system_packages()?;
     let python = python_packages(true)?;
     let ptxas = Some(ptxas_package(&python)?);
+    cross_target();
     Ok(Tools { python, ptxas })
+}
+
+/// The standard library for aarch64, with which `planish` can make executables for it. Without rustup, or without a
+/// network, those executables are left out.
+fn cross_target() {
+    const TARGET: &str = "aarch64-unknown-linux-musl";
+    let listed = output(Command::new("rustup").args(["target", "list", "--installed"]));
+    let Ok(listed) = listed else {
+        println!("setup: no rustup; executables for aarch64 are left out");
+        return;
+    };
+    if listed.lines().any(|line| line.trim() == TARGET) {
+        return;
+    }
+    println!("setup: rustup target add {TARGET}");
+    if !succeeds(Command::new("rustup").args(["target", "add", TARGET])) {
+        println!("setup: that failed; executables for aarch64 are left out");
+    }
 }
 
 /// [`setup`] without ptxas, content without ONNX Runtime where that has no package for this machine.

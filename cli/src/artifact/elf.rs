@@ -9,6 +9,10 @@ pub(super) const PT_GNU_PROPERTY: u32 = 0x6474_e553;
 pub(super) const PF_X: u32 = 1;
 pub(super) const PF_R: u32 = 4;
 
+/// Machines, as the header of a file names them.
+pub(super) const EM_X86_64: u64 = 62;
+pub(super) const EM_AARCH64: u64 = 183;
+
 /// A program header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Segment {
@@ -30,8 +34,12 @@ pub(super) fn int<const N: usize>(b: &[u8], at: usize) -> Option<u64> {
 
 /// The program headers of a position-independent program for `machine`, and where they are.
 pub(super) fn segments(b: &[u8], machine: u64) -> Option<(usize, Vec<Segment>)> {
+    const ET_EXEC: u64 = 2;
     const ET_DYN: u64 = 3;
-    if !b.starts_with(b"\x7fELF\x02\x01\x01") || int::<2>(b, 16)? != ET_DYN || int::<2>(b, 18)? != machine {
+    // A program for another machine may be linked to a fixed place; one for x86-64 must be movable.
+    let kind = int::<2>(b, 16)?;
+    let fits = kind == ET_DYN || (kind == ET_EXEC && machine != EM_X86_64);
+    if !b.starts_with(b"\x7fELF\x02\x01\x01") || !fits || int::<2>(b, 18)? != machine {
         return None;
     }
     let (at, size, count) = (int::<8>(b, 32)? as usize, int::<2>(b, 54)?, int::<2>(b, 56)? as usize);

@@ -5,9 +5,10 @@
 //! system maps them with the program, so starting costs nothing that grows with the weights. The launcher finds them
 //! through a descriptor in its own data whose fields are filled in here.
 use super::elf::{
-    self, HEADER, PF_R, PF_X, PT_GNU_EH_FRAME, PT_GNU_PROPERTY, PT_LOAD, PT_NOTE, Segment, int,
+    self, EM_AARCH64, EM_X86_64, HEADER, PF_R, PF_X, PT_GNU_EH_FRAME, PT_GNU_PROPERTY, PT_LOAD, PT_NOTE,
+    Segment, int,
 };
-use planish_rt::image::{PAGE, Parts};
+use planish_rt::image::{Arch, PAGE, Parts};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,9 +16,19 @@ use std::path::Path;
 /// The launcher for the machine this program was built for; empty where executables cannot be made.
 pub static LAUNCHER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher"));
 
+static LAUNCHER_AARCH64: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher-aarch64"));
+
+/// The launcher for a processor; empty where executables for it cannot be made.
+pub fn launcher(arch: Arch) -> &'static [u8] {
+    match arch {
+        _ if Some(arch) == Arch::HOST => LAUNCHER,
+        Arch::Aarch64 => LAUNCHER_AARCH64,
+        Arch::X86_64 => &[],
+    }
+}
+
 /// The first bytes of the launcher's descriptor. Written in two parts, so that they stand whole in the launcher only.
 const MAGIC: [&[u8]; 2] = [b"planish\0", b"launch\x01\n"];
-const EM_X86_64: u64 = 62;
 
 /// Why no executable could be made.
 #[derive(Debug)]
@@ -40,7 +51,10 @@ pub enum ExeError {
 impl fmt::Display for ExeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ExeError::NoLauncher => f.write_str("executables can be made for Linux on x86-64 only"),
+            ExeError::NoLauncher => f.write_str(
+                "this planish was built without the launcher of executables for that processor; for aarch64, \
+                 `rustup target add aarch64-unknown-linux-musl` before planish is built",
+            ),
             ExeError::Launcher(why) => write!(f, "the embedded launcher is not usable: {why}"),
             ExeError::Weights { expected, written } => {
                 write!(f, "{written} bytes of weights instead of {expected}")
@@ -67,12 +81,16 @@ struct Layout {
 }
 
 fn lay_out(launcher: &[u8], parts: &Parts, weights_len: u64) -> Result<Layout, ExeError> {
-    let page = PAGE as u64;
     if launcher.is_empty() {
         return Err(ExeError::NoLauncher);
     }
-    let Some((headers_at, old)) = elf::segments(launcher, EM_X86_64) else {
-        return Err(ExeError::Launcher("no position-independent x86-64 program"));
+    let for_x86 = elf::segments(launcher, EM_X86_64);
+    let (page, found) = match for_x86 {
+        Some(found) => (PAGE as u64, Some(found)),
+        None => (1 << 16, elf::segments(launcher, EM_AARCH64)),
+    };
+    let Some((headers_at, old)) = found else {
+        return Err(ExeError::Launcher("no program for x86-64 or aarch64"));
     };
     let end = old.iter().filter(|s| s.kind == PT_LOAD).map(|s| s.address.saturating_add(s.memory_len)).max();
     let Some(end) = end.filter(|&e| e < 1 << 40) else { return Err(ExeError::Launcher("no segments")) };

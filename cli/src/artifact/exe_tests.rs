@@ -202,6 +202,24 @@ fn segments_are_mapped_with_least_rights() {
 }
 
 #[test]
+fn programs_for_another_processor_are_whole_or_refused() {
+    let none = |_: &mut dyn Write| Ok(());
+    let (p, mut exe) = (parts(0, Isa::Base), Vec::new());
+    match (compose(&mut exe, launcher(Arch::Aarch64), &p, 0, none), launcher(Arch::Aarch64).is_empty()) {
+        (Ok(()), false) => {}
+        (Err(ExeError::NoLauncher), true) => return,
+        (other, _) => panic!("{other:?}"),
+    }
+    let (_, segments) = elf::segments(&exe, EM_AARCH64).expect("a program");
+    let loads: Vec<&Segment> = segments.iter().filter(|s| s.kind == PT_LOAD).collect();
+    assert!(loads.windows(2).all(|w| w[0].address + w[0].memory_len <= w[1].address));
+    // Kernels with pages of 64 KiB map these segments too.
+    assert!(loads.iter().all(|s| s.align >= 1 << 16 && s.offset % s.align == s.address % s.align));
+    let [.., data, code] = &loads[..] else { panic!("two segments") };
+    assert_eq!((data.flags, code.flags), (PF_R, PF_R | PF_X));
+}
+
+#[test]
 fn an_unsuitable_launcher_or_processor_is_refused() {
     let p = parts(0, Isa::Base);
     let none = |_: &mut dyn Write| Ok(());
