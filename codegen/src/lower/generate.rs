@@ -148,6 +148,7 @@ pub(super) fn lower_one_hot(cx: &mut LowerCx<'_>, op: &OneHot) -> Result<(), Dia
         let what = "the depth is out of range";
         cx.bind(&dims[op.axis], &depth, 0, &Dim::Const(0), &Dim::Const(1 << 40), what)?;
     }
+    cx.require_equal(&values.elems(), &2.into(), "there must be two values, off and on");
     let y = cx.output(0)?;
     let n = y.dims[op.axis].clone();
     let folded = [Dim::product(&y.dims[..op.axis]), n, Dim::product(&y.dims[op.axis + 1..])];

@@ -325,6 +325,9 @@ pub(super) fn lower_tensor_scatter(cx: &mut LowerCx<'_>, op: &TensorScatter) -> 
             cx.require_equal(d, u, "cache and update differ in shape");
         }
     }
+    if let Some(at) = &at {
+        cx.require_equal(&at.elems(), &x.dims[0], "there must be a place for each batch");
+    }
     let y = start_from(cx, &x)?;
     let (rank, axis, elem, circular) = (x.dims.len(), op.axis, bits_elem(x.dtype), op.circular);
     let error = cx.error(RANGE);

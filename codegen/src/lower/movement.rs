@@ -175,6 +175,7 @@ pub(super) fn lower_tile(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     let Some(repeats) = cx.ints(1) else {
         let spec = cx.input(1)?;
         let (rank, from) = (out.len(), x.dims.clone());
+        cx.require_equal(&spec.elems(), &rank.into(), "there must be a repeat for each axis");
         let dims = cx.temp(DType::I64, &[Dim::from(rank)]);
         cx.launch(Launch::new("tile_dims").read(&spec).write(&dims).dims(&from), move |k| {
             let (spec, out, have) = (k.buf(0), k.buf(1), k.dims(0, rank));
@@ -316,6 +317,9 @@ fn plan_slice(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
     let (starts, ends) = (cx.input(1)?, cx.input(2)?);
     let (axes, steps) = (cx.opt_input(3)?, cx.opt_input(4)?);
     let count = starts.elems();
+    for o in [Some(&ends), axes.as_ref(), steps.as_ref()].into_iter().flatten() {
+        cx.require_equal(&o.elems(), &count, "starts, ends, axes and steps of a slice differ in number");
+    }
     let error = cx.error("a slice has a step of 0 or an axis out of range");
     let mut l = Launch::new("slice_plan").write(&plan).read(&starts).read(&ends);
     l = [&axes, &steps].into_iter().flatten().fold(l, |l, o| l.read(o));
@@ -571,6 +575,11 @@ fn plan_pad(cx: &mut LowerCx<'_>, x: &Opnd, out: &[Dim]) -> Result<Opnd, Diag> {
         Some(a) => a.elems(),
         None => Dim::from(rank),
     };
+    cx.require_equal(
+        &pads.elems(),
+        &count.mul(&2.into()),
+        "there must be two amounts for each axis to be padded",
+    );
     let mut l = Launch::new("pad_plan").write(&plan).read(&pads);
     l = axes.iter().fold(l, |l, o| l.read(o));
     let axes_type = axes.as_ref().map(|a| a.dtype);

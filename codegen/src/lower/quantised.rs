@@ -161,6 +161,15 @@ pub(super) fn lower_matmul_integer(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     cx.require_equal(&k, &w.dims[w.dims.len() - 2], "the inner sizes of a product differ");
     cx.require_broadcast(&a.dims[..a.dims.len() - 2], &lead);
     cx.require_broadcast(&w.dims[..w.dims.len() - 2], &lead);
+    for (i, z) in zeros.iter().enumerate().filter_map(|(i, z)| Some((i, z.as_ref()?))) {
+        let what = "there must be one zero point, or one for each row or column";
+        let at = z.dims.len().checked_sub(if i == 0 { 2 } else { 1 });
+        match at.map(|at| &z.dims[at]).filter(|d| !d.is(1)) {
+            Some(d) => cx.require_equal(d, if i == 0 { &m } else { &n }, what),
+            None => cx.require_equal(&Dim::product(&z.dims[at.unwrap_or(0)..]), &1.into(), what),
+        }
+        cx.require_broadcast(&z.dims[..z.dims.len().saturating_sub(2)], &lead);
+    }
     let (row_blocks, column_blocks) = (m.ceil_div(&ROWS.into()), n.ceil_div(&COLUMNS.into()));
     let units = Dim::product(&lead).mul(&row_blocks).mul(&column_blocks);
     let work = k.mul(&n.smaller(&COLUMNS.into())).mul(&ROWS.into()).floor_div(&Dim::Const(8));

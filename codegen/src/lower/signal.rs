@@ -229,6 +229,9 @@ pub(super) fn lower_stft(cx: &mut LowerCx<'_>, _: &Stft) -> Result<(), Diag> {
     let (Some(step), Some(length), Some(parts)) = (one(cx, 1), length, x.dims[2].as_const()) else {
         return Err(Diag::unsupported("step, frame length and kind of number must be known"));
     };
+    if !(1..=2).contains(&parts) {
+        return Err(Diag::error("shape-mismatch", format!("numbers of {parts} parts")));
+    }
     let y = cx.output(0)?;
     let (frames, bins, n) = (y.dims[1].clone(), y.dims[2].clone(), x.dims[1].clone());
     let width = window.as_ref().map_or(Dim::Const(0), |w| w.dims[0].clone());

@@ -48,10 +48,20 @@ impl Step {
 /// Tables of weights for each axis, then a pass over the data for each axis.
 pub(in crate::lower) fn lower_resize(cx: &mut LowerCx<'_>, op: &Resize) -> Result<(), Diag> {
     let x = cx.input(0)?;
+    let count = Dim::from(op.axes.len());
+    let crop = op.transform == ResizeTransform::CropAndResize;
+    for (i, want) in [(1, count.mul(&2.into())), (2, count.clone()), (3, count)] {
+        if cx.has(i) && (i > 1 || crop) {
+            let given = cx.input_value(i)?;
+            let (_, dims) = cx.tensor_type(given)?;
+            cx.require_equal(&Dim::product(&dims), &want, "there must be a scale or size for each axis");
+        }
+    }
     bind_sizes(cx, op, &x)?;
     let out = cx.output_type(0)?.1;
+    let some = Dim::product(&out).smaller(&1.into());
+    cx.require_at_most(&some, &x.elems(), "nothing to make other sizes of");
     let steps = steps(cx, op, &x, &out)?;
-    let crop = op.transform == ResizeTransform::CropAndResize;
     let steps: Vec<Step> = steps.into_iter().filter(|s| !s.is_identity(crop)).collect();
     let Some((last, first)) = steps.split_last() else {
         return cx.alias(0, &x);
