@@ -23,7 +23,7 @@ usage: cargo xtask TASK
   demo                  fetch two trained models, compile, run on a photo and a sound clip, compare, print a table
   test [--long] [STAGE...]
                         all tests; --long adds clippy, every model and more random graphs. Stages:
-                        fmt clippy unit doc conformance executables hostile models artifacts
+                        fmt clippy unit doc conformance executables shapes hostile models artifacts
   gen [--check]         write the generated references in docs/reference (--check: fail when they are stale)
   tidy                  rules of the repository that the compiler does not check
   third-party [--check] write THIRD-PARTY-NOTICES from the dependencies' licence files

@@ -99,6 +99,16 @@ pub(crate) fn executables(tools: &Tools, planish: &Path, long: bool) -> Result<C
     counted(&mut command)
 }
 
+/// Inputs whose shapes do not fit, on the kernel interpreter: a third of the models, all in the long run.
+pub(crate) fn wrong_shapes(tools: &Tools, planish: &Path, long: bool) -> Result<Counts> {
+    let mut command = script(tools, "python/wrong_shapes.py");
+    command.arg("--planish").arg(planish).arg("--data").arg(conformance_data(tools)?);
+    if !long {
+        command.args(["--every", "3"]);
+    }
+    counted(&mut command)
+}
+
 /// `cargo xtask hostile`.
 pub(crate) fn hostile_task() -> Result<()> {
     let tools = setup::setup()?;

@@ -64,8 +64,18 @@ const MODELS: [&str; 15] = [
     "tree-ensemble-classifier",
 ];
 
-const STAGES: [&str; 9] =
-    ["fmt", "clippy", "unit", "doc", "conformance", "executables", "hostile", "models", "artifacts"];
+const STAGES: [&str; 10] = [
+    "fmt",
+    "clippy",
+    "unit",
+    "doc",
+    "conformance",
+    "executables",
+    "shapes",
+    "hostile",
+    "models",
+    "artifacts",
+];
 
 /// Stages of the long run only.
 const LONG_ONLY: [&str; 0] = [];
@@ -144,6 +154,10 @@ fn run_stage(context: &mut Context, stage: &str) -> Result<Counts> {
         "executables" => {
             let planish = context.planish()?;
             python::executables(&context.tools, &planish, context.long)
+        }
+        "shapes" => {
+            let planish = context.planish()?;
+            python::wrong_shapes(&context.tools, &planish, context.long)
         }
         "artifacts" => {
             let planish = context.planish()?;
