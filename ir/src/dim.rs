@@ -199,6 +199,11 @@ impl Dim {
         if let Some(q) = self.exact_div(o) {
             return q;
         }
+        let numbers = self.terms().into_iter().chain(o.terms()).map(|(_, c)| c.unsigned_abs());
+        let common = Dim::Const(numbers.fold(0, gcd).try_into().unwrap_or(1));
+        if let (false, Some(a), Some(b)) = (common.is(1), self.exact_div(&common), o.exact_div(&common)) {
+            return a.floor_div(&b);
+        }
         if let Some(c) = o.as_const().filter(|c| *c > 0) {
             let (whole, rest): (Vec<_>, Vec<_>) =
                 self.terms().into_iter().partition(|(m, k)| !m.is_empty() && k % c == 0);
@@ -418,6 +423,11 @@ fn div_monomial(m: &Monomial, d: &Monomial) -> Option<Monomial> {
     }
     out.retain(|(_, e)| *e > 0);
     Some(out)
+}
+
+/// The greatest common divisor.
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Quotient rounded towards minus infinity. The divisor must not be 0.

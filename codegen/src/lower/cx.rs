@@ -63,7 +63,7 @@ pub struct LowerCx<'g> {
     pub(super) life: Vec<Life>,
     slots: HashMap<ValueId, SlotId>,
     consts: HashMap<ConstId, SlotId>,
-    syms: BTreeMap<SymId, plan::SymId>,
+    pub(super) syms: BTreeMap<SymId, plan::SymId>,
     steps: Vec<Step>,
     pub(super) clock: u32,
     node: Option<NodeId>,
@@ -453,7 +453,7 @@ impl<'g> LowerCx<'g> {
 
     /// Appends a step; the slots it names live at least until now.
     pub fn step(&mut self, step: Step) {
-        if matches!(step, Step::Call(_)) && self.simt() {
+        if matches!(&step, Step::Call(c) if !c.outs.is_empty()) && self.simt() {
             let refused = Diag::unsupported("a call of the runtime library, which does not run on a GPU");
             let loc = self.node.map(|n| self.graph.node(n).loc.clone());
             self.diags.push(match loc {

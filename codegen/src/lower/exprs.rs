@@ -1,11 +1,34 @@
 //! Dims as expressions of the plan.
 
 use super::cx::LowerCx;
-use planish_ir::Dim;
 use planish_ir::dim::Atom;
-use planish_rt::plan::{BinOp, ExprId};
+use planish_ir::entity::Entity;
+use planish_ir::{Dim, SymId};
+use planish_rt::plan::{self, BinOp, Call, ExprId, Step};
 
 impl LowerCx<'_> {
+    /// A number of any size that the plan knows when it has drawn it from the random stream of the session. It is no dim
+    /// of the graph: only launches may take it.
+    pub(super) fn drawn(&mut self) -> Dim {
+        let name = format!("r{}", self.plan.symbols.len());
+        self.plan.symbols.push(plan::Symbol { name, min: i64::MIN, max: i64::MAX });
+        let own = plan::SymId(self.plan.symbols.len() as u32 - 1);
+        let unused = self.graph.symbols.iter().count() + own.index();
+        let s = SymId::new(unused);
+        self.syms.insert(s, own);
+        let error = self.error("no random number can be drawn");
+        self.step(Step::Call(Box::new(Call {
+            func: planish_rt::library::RANDOM,
+            args: Vec::new(),
+            outs: Vec::new(),
+            out_syms: vec![own],
+            attrs: Vec::new(),
+            fattrs: Vec::new(),
+            sattrs: Vec::new(),
+            error,
+        })));
+        Dim::from(s)
+    }
     /// A dim as an expression of the plan.
     pub fn expr(&mut self, d: &Dim) -> ExprId {
         if let Some(v) = d.as_const() {

@@ -8,7 +8,7 @@ use planish_ir::op::select::Unique;
 use planish_ir::op::strings::{CaseChange, RegexMatch, TfIdfMode};
 use planish_ir::{DType, Diag, Dim, Op, Type};
 use planish_rt::library;
-use planish_rt::plan::{Arg, Call, SlotId, Step};
+use planish_rt::plan::{Arg, Call, Step};
 
 /// Attributes of a call.
 #[derive(Default)]
@@ -169,21 +169,6 @@ fn lower_strings(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         }
         other => Err(Diag::error("unsupported-op", format!("`{}` of strings has no kernel", other.name()))),
     }
-}
-
-/// Draws a number of the random stream of the session into a slot of one i64.
-pub(super) fn draw(cx: &mut LowerCx<'_>, out: SlotId) {
-    let error = cx.error("no random number can be drawn");
-    cx.step(Step::Call(Box::new(Call {
-        func: library::RANDOM,
-        args: Vec::new(),
-        outs: vec![out],
-        out_syms: Vec::new(),
-        attrs: Vec::new(),
-        fattrs: Vec::new(),
-        sattrs: Vec::new(),
-        error,
-    })));
 }
 
 /// The pattern becomes a table, so that programs need no regular expressions.

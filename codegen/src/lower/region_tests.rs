@@ -333,7 +333,7 @@ fn strings_are_moved_like_numbers() -> Result<(), Diag> {
         ints(DType::I64, &[2, 1], |i| 2 * i)?,
         new.into(),
     ];
-    same(body, inputs, 0.0)
+    same_on_cpu(body, inputs, 0.0)
 }
 
 #[test]

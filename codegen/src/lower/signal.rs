@@ -1,9 +1,8 @@
 //! Determinants, Fourier transforms and random numbers.
 
-use super::cx::{LowerCx, Opnd};
+use super::cx::LowerCx;
 use super::elem::{convert, load, store};
-use super::launch::{CHUNK, KernelCx, Launch};
-use super::objects;
+use super::launch::{CHUNK, Launch};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::math;
 use planish_ir::op::normalize_axis;
@@ -360,40 +359,10 @@ fn unit_val(b: &mut Builder, base: Val, i: Val) -> Val {
 }
 
 /// The number that the stream of a node begins with: that of its seed, or one that the session draws when it runs.
-enum Stream {
-    Known(i64),
-    Drawn(Opnd),
-}
-
-impl Stream {
-    fn of(cx: &mut LowerCx<'_>, seed: Option<i64>) -> Stream {
-        if let Some(seed) = seed {
-            return Stream::Known(stream(seed.cast_unsigned(), 0).cast_signed());
-        }
-        let drawn = cx.temp(DType::I64, &[]);
-        objects::draw(cx, drawn.slot);
-        Stream::Drawn(drawn)
-    }
-    /// Makes the number the next buffer of a launch, if it has to be read.
-    fn pass(&self, l: Launch) -> Launch {
-        match self {
-            Stream::Known(_) => l,
-            Stream::Drawn(at) => l.read(at),
-        }
-    }
-    /// The number in a kernel, where it is buffer `buf` if it has to be read.
-    fn reader(&self, buf: usize) -> impl Fn(&mut KernelCx<'_>) -> Val + use<> {
-        let known = match self {
-            Stream::Known(v) => Some(*v),
-            Stream::Drawn(_) => None,
-        };
-        move |k| match known {
-            Some(v) => k.b.i64(v),
-            None => {
-                let at = k.buf(buf);
-                k.b.load(at, 0, 1)
-            }
-        }
+fn stream_base(cx: &mut LowerCx<'_>, seed: Option<i64>) -> Dim {
+    match seed {
+        Some(seed) => Dim::Const(stream(seed.cast_unsigned(), 0).cast_signed()),
+        None => cx.drawn(),
     }
 }
 
@@ -408,13 +377,12 @@ pub(super) fn lower_random(cx: &mut LowerCx<'_>, op: &Random) -> Result<(), Diag
     }
     let y = cx.output(0)?;
     let n = y.elems();
-    let base = Stream::of(cx, op.seed);
+    let base = stream_base(cx, op.seed);
     let (normal, low, high) = (op.normal, op.a, op.b);
-    let read = base.reader(1);
     let l =
-        base.pass(Launch::new("random").write(&y)).dim(&n).extent(n.ceil_div(&CHUNK.into())).cost(40 * CHUNK);
+        Launch::new("random").write(&y).dim(&n).dim(&base).extent(n.ceil_div(&CHUNK.into())).cost(40 * CHUNK);
     cx.launch(l, move |k| {
-        let (y, n, base) = (k.buf(0), k.dim(0), read(k));
+        let (y, n, base) = (k.buf(0), k.dim(0), k.dim(1));
         k.b.parallel_for(|b, chunk| {
             let lo = b.mul(chunk, CHUNK);
             let hi = b.add(lo, CHUNK);
@@ -449,16 +417,15 @@ pub(super) fn lower_multinomial(cx: &mut LowerCx<'_>, seed: Option<i64>) -> Resu
     let x = cx.input(0)?;
     let y = cx.output(0)?;
     let (classes, samples) = (x.dims[1].clone(), y.dims[1].clone());
-    let base = Stream::of(cx, seed);
+    let base = stream_base(cx, seed);
     let (d, out) = (x.dtype, y.dtype);
     let error = cx.error("there must be a class");
-    let read = base.reader(2);
     let l =
-        base.pass(Launch::new("multinomial").read(&x).write(&y)).dim(&classes).dim(&samples).raises(error);
+        Launch::new("multinomial").read(&x).write(&y).dim(&classes).dim(&samples).dim(&base).raises(error);
     let l = l.extent(y.elems()).cost(classes.mul(&Dim::Const(60)));
     cx.launch(l, move |k| {
         let (x, y, classes, samples, error) = (k.buf(0), k.buf(1), k.dim(0), k.dim(1), k.error(0));
-        let start = read(k);
+        let start = k.dim(2);
         k.b.parallel_for(|b, unit| {
             let none = b.cmp(CmpOp::Sle, classes, 0);
             b.error_if(none, error);

@@ -11,6 +11,8 @@ fn polynomials_have_one_normal_form() {
     assert_eq!(n.mul(&h).exact_div(&h), Some(n.clone()));
     assert_eq!(a.exact_div(&n.add(&h)), Some(n.sub(&h)));
     assert_eq!(n.add(&3.into()).display(&s).to_string(), "n+3");
+    let three = Dim::from(3);
+    assert_eq!(n.add(&h).mul(&three).floor_div(&h.mul(&three)), n.add(&h).floor_div(&h));
     assert_eq!(n.floor_div(&2.into()).eval(&|_| Some(7)), Some(3));
 }
 

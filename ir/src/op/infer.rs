@@ -95,6 +95,26 @@ impl<'a> InferCx<'a> {
         let v = self.inputs.get(i).copied().flatten();
         v.map(|v| &self.values[v]).ok_or_else(|| Diag::error("arity", format!("operand {i} is missing")))
     }
+    /// The value that is operand `i`, if it is given.
+    pub(crate) fn operand(&self, i: usize) -> Option<ValueId> {
+        self.inputs.get(i).copied().flatten()
+    }
+    /// What defines a value.
+    pub(crate) fn def_of(&self, v: ValueId) -> Def {
+        self.values[v].def
+    }
+    /// The type of a value.
+    pub(crate) fn ty_of(&self, v: ValueId) -> &'a Type {
+        &self.values[v].fact.ty
+    }
+    /// A node.
+    pub(crate) fn node_of(&self, n: NodeId) -> &'a Node {
+        &self.nodes[n]
+    }
+    /// A region.
+    pub(crate) fn region_of(&self, r: RegionId) -> &'a Region {
+        &self.regions[r]
+    }
     /// Everything known of operand `i`.
     pub fn fact(&self, i: usize) -> Result<&'a Fact, Diag> {
         Ok(&self.input(i)?.fact)

@@ -1,6 +1,7 @@
 //! Sequences and optionals. A symbolic dim inside a container says nothing but that the axis exists: items may differ.
 
 mod optional;
+mod rank;
 mod tensors;
 
 pub use optional::{Optional, OptionalGet, OptionalHas};
@@ -181,6 +182,12 @@ impl OpDef for SequenceAt {
     fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
         check_position(cx, 1)?;
         let item = item_type(cx, 0)?.clone();
+        if let Type::Tensor(TensorType { dtype, shape: None, .. }) = &*item
+            && let Some(rank) = rank::item_rank(cx, 0)
+        {
+            let dims = (0..rank).map(|axis| cx.fresh(0, axis, 0, None)).collect();
+            return Ok(vec![Type::tensor(*dtype, dims).into()]);
+        }
         Ok(vec![opened(cx, &item).into()])
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {

@@ -1,6 +1,6 @@
 //! From tensors to sequences along an axis, and back.
 
-use super::{item_type, sequence_of, take_items};
+use super::{item_type, rank, sequence_of, take_items};
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
@@ -36,12 +36,15 @@ impl OpDef for ConcatSequence {
     fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
         let item = item_type(cx, 0)?;
         let t = item.as_tensor().ok_or_else(|| Diag::error("type-mismatch", "items must be tensors"))?;
-        let Some(s) = &t.shape else { return Ok(vec![Type::from(TensorType::unranked(t.dtype)).into()]) };
-        let axis = normalize_axis(self.axis, s.len() + usize::from(self.new_axis))?;
+        let known = t.shape.as_deref();
+        let Some(rank) = known.map(<[Dim]>::len).or_else(|| rank::item_rank(cx, 0)) else {
+            return Ok(vec![Type::from(TensorType::unranked(t.dtype)).into()]);
+        };
+        let axis = normalize_axis(self.axis, rank + usize::from(self.new_axis))?;
         let mut dims = Vec::new();
-        for out in 0..s.len() + usize::from(self.new_axis) {
+        for out in 0..rank + usize::from(self.new_axis) {
             let from = if self.new_axis && out > axis { out - 1 } else { out };
-            dims.push(match s.get(from) {
+            dims.push(match known.and_then(|s| s.get(from)) {
                 Some(d) if out != axis && d.as_const().is_some() => d.clone(),
                 _ => cx.fresh(0, out, 0, None),
             });

@@ -72,3 +72,42 @@ fn optionals_tell_whether_they_hold_something() -> Result<(), Diag> {
     assert_eq!(flags, [[1.0], [0.0], [7.0]]);
     Ok(())
 }
+
+#[test]
+fn items_put_in_by_a_loop_have_a_rank() -> Result<(), Diag> {
+    let text = |body: &str, last: &str| {
+        format!(
+            "planish-ir 1
+    sym A 0.. data
+    sym B 0.. data
+    graph @\"g\"(v0 \"n\": i64[], v1 \"x\": f32[N,3], v2 \"w\": f32[2]) {{
+      v3 = sequence{{item=f32}} : seq<f32[..]>
+      v4, v5 = loop{{carried=2, scans=0, conditional=false}} v0, _, v3, v3, v1, v2 (v6: i64[], v7: seq<f32[..]>, v8: seq<f32[..]>, v9: f32[N,3], v10: f32[2]) {{
+        {body}
+      }} : seq<f32[..]>, seq<f32[..]>
+      v20 = concat-sequence{{axis=0, new_axis=false}} v4 : {last}
+      return v20 \"y\"
+    }}"
+        )
+    };
+    let swapped = "v11 = sequence-insert v8, v9 : seq<f32[..]>
+        yield v11, v7";
+    let g = crate::text::parse(&text(swapped, "f32[A,B]"))?;
+    crate::verify::check(&g)?;
+    let x = Tensor::f32s(&[1, 3], &[1.0, 2.0, 3.0])?;
+    let w = Tensor::f32s(&[2], &[0.0, 0.0])?;
+    let out = crate::interp::run(&g, vec![Tensor::scalar_i64(3).into(), x.into(), w.into()])?.values;
+    assert_eq!(out[0].tensor()?.shape(), [2, 3]);
+    // What comes from the other list may have another rank.
+    let mixed = "v11 = sequence-insert v8, v9 : seq<f32[..]>
+        v12 = sequence-insert v7, v10 : seq<f32[..]>
+        yield v11, v12";
+    for (body, rank) in [(swapped, Some(2)), (mixed, None)] {
+        let mut g = crate::text::parse(&text(body, "f32[..]"))?;
+        let y = g.outputs()[0];
+        let n = g.def_node(y).ok_or_else(|| Diag::error("test", "no node"))?;
+        crate::Editor::new(&mut g).reinfer(n)?;
+        assert_eq!(g.dims(y).map(<[_]>::len), rank);
+    }
+    Ok(())
+}

@@ -199,6 +199,13 @@ impl Session {
     }
 
     fn call(&mut self, p: &Program, c: &Call) -> Result<()> {
+        if c.func == library::RANDOM {
+            for &s in &c.out_syms {
+                let v = self.random();
+                self.set_symbol(p, s, v)?;
+            }
+            return Ok(());
+        }
         let mut args = Vec::with_capacity(c.args.len());
         for a in &c.args {
             args.push(match *a {
@@ -214,9 +221,6 @@ impl Session {
                     }
                 },
             });
-        }
-        if c.func == library::RANDOM {
-            args.push(Input::Scalar(self.random()));
         }
         // An object that the call replaces is taken out, so that the function may change it in place.
         for s in &c.outs {

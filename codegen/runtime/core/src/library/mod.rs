@@ -114,7 +114,7 @@ functions! {
     /// `(map from i64) -> tensor [1, n]`: the values in the order of the keys, or, if the attribute is not negative,
     /// each in the column its key says of so many columns.
     MAP_VALUES = 33, "map_values", maps::values;
-    /// `() -> i64 scalar`: the next number of the random stream of the session.
+    /// `() -> ()`: binds its symbols to the next numbers of the random stream of the session.
     RANDOM = 34, "random", select::random;
     /// `(strings) -> bools`: whether an automaton that reads all bytes of a string and then its end accepts it.
     /// Attributes: number of states, start, number of classes of bytes, the class of each of the 256 bytes, for each
