@@ -165,7 +165,14 @@ fn lower_strings(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Concat(o) => call(cx, library::CONCAT, ints(&[o.axis as i64])),
         op if strings::moves(cx, op) => strings::lower_moves(cx, op),
         Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_) if dims.is_some() => {
-            call_with(cx, library::RESHAPE, 0..1, &dims.unwrap_or_default(), Attrs::default())
+            let dims = dims.unwrap_or_default();
+            if matches!(op, Op::Reshape(_)) && cx.ints(1).is_none() {
+                let from = cx.graph.dims(cx.input_value(0)?).map(<[Dim]>::to_vec);
+                let from = from.ok_or_else(|| Diag::unsupported("a tensor of strings of unknown rank"))?;
+                let spec = cx.input(1)?;
+                super::reshape::bind_target(cx, &from, &dims, &spec)?;
+            }
+            call_with(cx, library::RESHAPE, 0..1, &dims, Attrs::default())
         }
         other => Err(Diag::error("unsupported-op", format!("`{}` of strings has no kernel", other.name()))),
     }

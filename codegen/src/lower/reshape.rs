@@ -21,7 +21,12 @@ pub(super) fn lower_reshape(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
 }
 
 /// Resolves 0 and -1 of a run-time shape with a kernel and binds the result's dims.
-fn bind_target(cx: &mut LowerCx<'_>, from: &[Dim], to: &[Dim], spec: &super::Opnd) -> Result<(), Diag> {
+pub(super) fn bind_target(
+    cx: &mut LowerCx<'_>,
+    from: &[Dim],
+    to: &[Dim],
+    spec: &super::Opnd,
+) -> Result<(), Diag> {
     use crate::kernel::CmpOp;
     use planish_ir::{DType, Op};
     let rank = to.len();

@@ -122,7 +122,9 @@ impl Program {
         }
         let exprs = Exprs::new(&plan.exprs, plan.symbols.len());
         let mut input_syms = vec![false; plan.symbols.len()];
-        for e in plan.inputs.iter().flat_map(|p| p.dims.iter().flatten()) {
+        // Dims of other inputs are bound by steps of the plan.
+        let dense = plan.inputs.iter().filter(|p| p.ty.is_dense());
+        for e in dense.flat_map(|p| p.dims.iter().flatten()) {
             if let Expr::Sym(s) = plan.exprs[e.index()] {
                 input_syms[s.index()] = true;
             }
