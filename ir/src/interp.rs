@@ -146,7 +146,7 @@ pub fn eval_node(
 
 struct Run<'g> {
     graph: &'g Graph,
-    /// The symbols that the inputs bind.
+    /// The symbols that the inputs bind, and those in the dims of operands that nodes have had.
     symbols: BTreeMap<SymId, i64>,
     options: &'g PrepareOptions,
     counters: BTreeMap<String, u64>,
@@ -197,6 +197,14 @@ impl Run<'_> {
     }
     fn node(&mut self, n: NodeId, inputs: Vec<Option<Value>>) -> Result<Vec<Value>, Diag> {
         let node = self.graph.node(n);
+        for (v, value) in node.inputs.iter().zip(&inputs) {
+            let (Some(v), Some(Value::Tensor(t))) = (v, value) else { continue };
+            for (d, size) in self.graph.dims(*v).unwrap_or_default().iter().zip(t.shape()) {
+                if let Some(s) = d.as_symbol() {
+                    self.symbols.insert(s, *size as i64);
+                }
+            }
+        }
         let mut env = NodeEnv { run: self, node: n };
         let outputs = node.op.eval(&mut EvalCx { inputs, env: &mut env })?;
         if outputs.len() != node.outputs.len() {

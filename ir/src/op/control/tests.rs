@@ -66,6 +66,29 @@ fn a_loop_carries_and_stacks() -> Result<(), Diag> {
     Ok(())
 }
 
+/// Without an iteration no value says what is stacked, but the dims of operands do.
+#[test]
+fn nothing_stacked_has_the_dims_that_are_known() -> Result<(), Diag> {
+    let text = r#"planish-ir 1
+sym d0 0..3 data
+sym d1 0.. data
+graph @"main"(v0 "x": f32[3], v1 "mask": bool[3], v2 "trips": i64[]) {
+  v3 = compress{axis=0} v0, v1 : f32[d0]
+  v4, v5 = loop{carried=1, scans=1, conditional=false} v2, _, v3 (v6: i64[], v7: f32[d0]) {
+    v8 = unary{kind=neg} v7 : f32[d0]
+    yield v8, v8
+  } : f32[d0], f32[d1,d0]
+  return v4 "y", v5 "all"
+}
+"#;
+    for (trips, rows) in [(0, 0), (2, 2)] {
+        let x = Tensor::f32s(&[3], &[1.0, 2.0, 3.0])?;
+        let out = run(text, vec![x.into(), bools(&[1, 0, 1])?, Tensor::scalar_i64(trips).into()])?;
+        assert_eq!(out.values[1].tensor()?.shape(), [rows, 2]);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_loop_without_end_is_stopped() -> Result<(), Diag> {
     use crate::engine::{Engine, PrepareOptions};
