@@ -91,8 +91,8 @@ impl Session for InterpSession {
 }
 
 impl InterpSession {
-    /// Zeros for a state input that nobody has given. Its dims follow from the other inputs; where they do not say, a
-    /// dim is 1, or what its range has nearest to it.
+    /// Zeros for a state input that nobody has given. Its dims follow from the other inputs. Where they do not say, a
+    /// dim is 0 if each run makes it longer, as in a cache, else 1, as near as its range allows.
     fn initial_state(&self, i: usize, inputs: &[Option<Value>]) -> Result<Value, Diag> {
         let g = &self.graph;
         let missing = || Diag::error("input-missing", format!("input #{i} is not given"));
@@ -108,9 +108,13 @@ impl InterpSession {
                 }
             }
         }
+        let output =
+            g.states.iter().find(|s| s.input as usize == i).and_then(|s| g.outputs().get(s.output as usize));
+        let next = output.and_then(|v| g.dims(*v)).unwrap_or(&[]);
+        let grows = |s: SymId| next.iter().any(|d| d.as_symbol() != Some(s) && d.symbols().contains(&s));
         let first = |s: SymId| {
-            let symbol = g.symbols.get(s);
-            symbol.max.map_or(1, |max| max.min(1)).max(symbol.min)
+            let (symbol, guess) = (g.symbols.get(s), i64::from(!grows(s)));
+            symbol.max.map_or(guess, |max| guess.min(max)).max(symbol.min)
         };
         let shape: Option<Vec<usize>> = ty
             .dims()?

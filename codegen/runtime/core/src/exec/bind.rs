@@ -9,9 +9,11 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// What a free dim of a state is that nobody has given: 1, or what its range has nearest to it.
-fn first_size(s: &Symbol) -> i64 {
-    1.clamp(s.min.max(0), s.max.max(s.min.max(0)))
+/// What a free dim of a state is that nobody has given, as near as its range allows: 0 where each run makes it longer,
+/// as in a cache; else 1, as in the batch of a stream.
+fn first_size(s: &Symbol, grows: bool) -> i64 {
+    let min = s.min.max(0);
+    i64::from(!grows).clamp(min, s.max.max(min))
 }
 
 impl Session {
@@ -39,17 +41,20 @@ impl Session {
                 self.bind_symbols(p, port, dims)?;
             }
         }
-        // A state that is zero so far takes its shape from the other inputs. Where they do not say, a dim is 1: most
-        // often it is the batch of a stream. Operations refuse it where it does not fit.
+        // A state that is zero so far takes its shape from the other inputs. Where they do not say, it is a guess:
+        // operations refuse it where it does not fit.
         for (i, port) in p.plan.inputs.iter().enumerate() {
             if !port.ty.is_dense() || shapes[i].is_some() {
                 continue;
             }
-            for &d in port.dims.iter().flatten() {
+            let output = self.states.iter().find(|s| s.input == i).map(|s| &p.plan.outputs[s.output]);
+            for (axis, &d) in port.dims.iter().flatten().enumerate() {
                 if let Expr::Sym(s) = p.plan.exprs[d.index()]
                     && self.exprs.symbol(s).is_none()
                 {
-                    self.exprs.set(&p.plan.exprs, s, Some(first_size(&p.plan.symbols[s.index()])));
+                    let next = output.and_then(|o| o.dims.as_ref()?.get(axis).copied());
+                    let grows = next.is_some_and(|e| e != d && self.exprs.deps(e).contains(&s));
+                    self.exprs.set(&p.plan.exprs, s, Some(first_size(&p.plan.symbols[s.index()], grows)));
                 }
             }
             shapes[i] = Some(port.dims.iter().flatten().map(|&d| self.eval(p, d)).collect::<Result<_>>()?);

@@ -335,6 +335,17 @@ fn states_may_grow() {
 }
 
 #[test]
+fn states_of_no_known_size_have_one_element() {
+    let mut m = Maker::new();
+    let (_, n) = m.sym("batch", 0, 10);
+    let st = m.input("s", DType::F32, &[n]);
+    let y = m.output("y", DType::F32, &[n]);
+    m.plan.states.push((0, 0));
+    let mut s = m.session(vec![Step::Copy { dst: y, src: st }]);
+    assert_eq!(s.run_values(&[None]).expect("runs"), [f32s(&[1], &[0.0]).expect("some")]);
+}
+
+#[test]
 fn limits_and_inconsistent_programs_are_errors() {
     let (m, steps) = triple();
     let mut s = m.session_with(steps, SessionOptions { max_memory: 100, ..Default::default() });
