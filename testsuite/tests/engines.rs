@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "shown with --nocapture")]
 
 use planish_codegen::KernelInterpreter;
+use planish_codegen::kernel::TargetSpec;
 use planish_ir::{DType, Engine, PrepareOptions, Value};
 use planish_testsuite::differential::{Outcome, kinds, report, run, supported};
 use planish_testsuite::native::{Maker, Native, targets};
@@ -115,6 +116,11 @@ fn kernel_interpreter_with_more_lanes_after_passes() {
     let engines: Vec<Native> =
         targets().into_iter().map(|target| Native::new(Maker::Interpreter, target)).collect();
     suite(&engines.iter().map(|engine| engine as &dyn Engine).collect::<Vec<_>>(), &|_| {});
+}
+
+#[test]
+fn kernels_for_gpus_in_lock_step() {
+    suite(&[&Native::new(Maker::Interpreter, TargetSpec::nvptx(80))], &|_| {});
 }
 
 #[test]

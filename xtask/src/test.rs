@@ -210,7 +210,7 @@ fn summed(command: &mut Command) -> Result<Counts> {
 fn conformance(context: &mut Context) -> Result<Counts> {
     let planish = context.planish()?;
     let mut counts = Counts::default();
-    let engines: &[&str] = if context.long { &["llvm", "clif", "interp"] } else { &["llvm"] };
+    let engines: &[&str] = if context.long { &["llvm", "clif", "interp", "ptxsim"] } else { &["llvm"] };
     for engine in engines {
         let request = Conformance { engine, update_ratchet: false, extra: &[] };
         counts.add(python::conformance(&context.tools, &planish, &request)?);
