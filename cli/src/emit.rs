@@ -68,10 +68,6 @@ pub fn executable(
     writer: &Writer,
     examine: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<u64> {
-    if built.variants.first().is_some_and(|v| v.target.arch != Arch::X86_64) {
-        // The launcher is for the machine that planish was built for.
-        return Err(Failure::new("machine-launcher", exe::ExeError::NoLauncher.to_string()));
-    }
     let parts = parts(built)?;
     let weights = &built.module.weights;
     let mut failed = None;

@@ -1,40 +1,11 @@
 //! The Cranelift back end against the kernel interpreter.
 
 use planish_clif::Clif;
-use planish_codegen::kernel::difftest::{Case, memory, ops, random};
-use planish_codegen::kernel::native::Native;
+use planish_codegen::kernel::difftest::{Case, check_backend, memory, ops, random};
 use planish_codegen::kernel::{Backend, Builder, Elem, KernelModule, TargetSpec};
-use std::collections::BTreeMap;
 
 fn check(cases: &[Case], target: &TargetSpec) {
-    let mut kernels = BTreeMap::new();
-    for c in cases {
-        kernels.entry(c.kernel.name.clone()).or_insert_with(|| c.kernel.clone());
-    }
-    let module = KernelModule { kernels: kernels.into_values().collect() };
-    let object = Clif.emit(&module, target).unwrap_or_else(|e| panic!("{}: {e}", target.name));
-    assert_eq!(Clif.emit(&module, target).as_ref(), Ok(&object), "same input, same bytes");
-    if !target.runs_here() {
-        return;
-    }
-    let native = Native::load(&[object]).expect("links and loads");
-    let mut wrong = Vec::new();
-    for c in cases {
-        // SAFETY: the cases are made for their kernels, the interpreter has bounds-checked them, and the target runs here.
-        let r = c.compare(|k, args, lo, hi| unsafe { native.run(&k.name, args, lo, hi) });
-        if let Err(e) = r {
-            wrong.push(e);
-        }
-    }
-    let heads: Vec<&str> = wrong.iter().filter_map(|w| w.lines().next()).collect();
-    assert!(
-        wrong.is_empty(),
-        "{}: {} of {} cases\n{heads:#?}\n{}",
-        target.name,
-        wrong.len(),
-        cases.len(),
-        wrong[0]
-    );
+    check_backend(&Clif, cases, target);
 }
 
 #[test]

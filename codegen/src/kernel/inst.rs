@@ -243,6 +243,76 @@ impl Axis {
     }
 }
 
+/// Calls `$g` on a reference to each operand of `$op` outside nested blocks; the reference is as mutable as `$op` is.
+macro_rules! walk_operands {
+    ($op:expr, $g:ident) => {
+        match $op {
+            Op::Const(_)
+            | Op::Param(_)
+            | Op::Special(_)
+            | Op::Iota
+            | Op::Barrier
+            | Op::CopyCommit
+            | Op::CopyWait(_) => {}
+            Op::Splat(a)
+            | Op::Unary(_, a)
+            | Op::Cast(_, a)
+            | Op::Extract(a, _)
+            | Op::Reduce(_, a)
+            | Op::ShuffleXor(a, _)
+            | Op::Prefetch { idx: a, .. }
+            | Op::ErrorIf { cond: a, .. }
+            | Op::If { cond: a, .. } => $g(a),
+            Op::Binary(_, a, b)
+            | Op::Cmp(_, a, b)
+            | Op::Shuffle(a, b, _)
+            | Op::Insert(a, b, _)
+            | Op::CopyAsync { dst_idx: a, src_idx: b, .. }
+            | Op::FragLoad { idx: a, stride: b, .. } => {
+                $g(a);
+                $g(b);
+            }
+            Op::Fma(a, b, c)
+            | Op::Select(a, b, c)
+            | Op::Mma { a, b, c }
+            | Op::Dot4 { acc: a, a: b, b: c, .. }
+            | Op::Dot2Bf16 { acc: a, a: b, b: c }
+            | Op::FragStore { idx: a, stride: b, val: c, .. } => {
+                $g(a);
+                $g(b);
+                $g(c);
+            }
+            Op::Load { idx, mask, .. } | Op::Gather { idx, mask, .. } => {
+                $g(idx);
+                if let Some((m, p)) = mask {
+                    $g(m);
+                    $g(p);
+                }
+            }
+            Op::Store { idx, val, mask, .. } | Op::Scatter { idx, val, mask, .. } => {
+                $g(idx);
+                $g(val);
+                if let Some(m) = mask {
+                    $g(m);
+                }
+            }
+            Op::For { lo, hi, step, init, .. } => {
+                $g(lo);
+                $g(hi);
+                $g(step);
+                for v in init {
+                    $g(v);
+                }
+            }
+            Op::While { init, .. } => {
+                for v in init {
+                    $g(v);
+                }
+            }
+        }
+    };
+}
+
 impl Op {
     /// No effect on memory or control and no dependence on memory: equal operands give equal results.
     pub fn is_pure(&self) -> bool {
@@ -293,120 +363,14 @@ impl Op {
 
     /// Calls `f` on each operand outside nested blocks, in a fixed order.
     pub fn for_each_operand(&self, mut f: impl FnMut(Val)) {
-        self.clone_shallow_operands().into_iter().for_each(&mut f);
-    }
-
-    fn clone_shallow_operands(&self) -> Vec<Val> {
-        let mut out = Vec::new();
-        let mask2 = |m: &Option<(Val, Val)>| m.iter().flat_map(|&(a, b)| [a, b]).collect::<Vec<_>>();
-        match self {
-            Op::Const(_)
-            | Op::Param(_)
-            | Op::Special(_)
-            | Op::Iota
-            | Op::Barrier
-            | Op::CopyCommit
-            | Op::CopyWait(_) => {}
-            Op::Splat(a)
-            | Op::Unary(_, a)
-            | Op::Cast(_, a)
-            | Op::Extract(a, _)
-            | Op::Reduce(_, a)
-            | Op::ShuffleXor(a, _) => out.push(*a),
-            Op::Binary(_, a, b) | Op::Cmp(_, a, b) | Op::Shuffle(a, b, _) | Op::Insert(a, b, _) => {
-                out.extend([*a, *b])
-            }
-            Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Mma { a, b, c } => out.extend([*a, *b, *c]),
-            Op::Dot4 { acc, a, b, .. } | Op::Dot2Bf16 { acc, a, b } => out.extend([*acc, *a, *b]),
-            Op::Load { idx, mask, .. } | Op::Gather { idx, mask, .. } => {
-                out.push(*idx);
-                out.extend(mask2(mask));
-            }
-            Op::Store { idx, val, mask, .. } | Op::Scatter { idx, val, mask, .. } => {
-                out.extend([*idx, *val]);
-                out.extend(*mask);
-            }
-            Op::Prefetch { idx, .. } => out.push(*idx),
-            Op::ErrorIf { cond, .. } | Op::If { cond, .. } => out.push(*cond),
-            Op::For { lo, hi, step, init, .. } => {
-                out.extend([*lo, *hi, *step]);
-                out.extend(init);
-            }
-            Op::While { init, .. } => out.extend(init),
-            Op::CopyAsync { dst_idx, src_idx, .. } => out.extend([*dst_idx, *src_idx]),
-            Op::FragLoad { idx, stride, .. } => out.extend([*idx, *stride]),
-            Op::FragStore { idx, stride, val, .. } => out.extend([*idx, *stride, *val]),
-        }
-        out
+        let mut g = |v: &Val| f(*v);
+        walk_operands!(self, g);
     }
 
     /// Replaces each operand outside nested blocks by `f(operand)`.
     pub fn map_operands(&mut self, mut f: impl FnMut(Val) -> Val) {
         let mut g = |v: &mut Val| *v = f(*v);
-        match self {
-            Op::Const(_)
-            | Op::Param(_)
-            | Op::Special(_)
-            | Op::Iota
-            | Op::Barrier
-            | Op::CopyCommit
-            | Op::CopyWait(_) => {}
-            Op::Splat(a)
-            | Op::Unary(_, a)
-            | Op::Cast(_, a)
-            | Op::Extract(a, _)
-            | Op::Reduce(_, a)
-            | Op::ShuffleXor(a, _) => g(a),
-            Op::Binary(_, a, b) | Op::Cmp(_, a, b) | Op::Shuffle(a, b, _) | Op::Insert(a, b, _) => {
-                g(a);
-                g(b);
-            }
-            Op::Fma(a, b, c)
-            | Op::Select(a, b, c)
-            | Op::Mma { a, b, c }
-            | Op::Dot4 { acc: a, a: b, b: c, .. }
-            | Op::Dot2Bf16 { acc: a, a: b, b: c } => {
-                g(a);
-                g(b);
-                g(c);
-            }
-            Op::Load { idx, mask, .. } | Op::Gather { idx, mask, .. } => {
-                g(idx);
-                if let Some((m, p)) = mask {
-                    g(m);
-                    g(p);
-                }
-            }
-            Op::Store { idx, val, mask, .. } | Op::Scatter { idx, val, mask, .. } => {
-                g(idx);
-                g(val);
-                if let Some(m) = mask {
-                    g(m);
-                }
-            }
-            Op::Prefetch { idx, .. } => g(idx),
-            Op::ErrorIf { cond, .. } | Op::If { cond, .. } => g(cond),
-            Op::For { lo, hi, step, init, .. } => {
-                g(lo);
-                g(hi);
-                g(step);
-                init.iter_mut().for_each(g);
-            }
-            Op::While { init, .. } => init.iter_mut().for_each(g),
-            Op::CopyAsync { dst_idx, src_idx, .. } => {
-                g(dst_idx);
-                g(src_idx);
-            }
-            Op::FragLoad { idx, stride, .. } => {
-                g(idx);
-                g(stride);
-            }
-            Op::FragStore { idx, stride, val, .. } => {
-                g(idx);
-                g(stride);
-                g(val);
-            }
-        }
+        walk_operands!(self, g);
     }
 
     /// Nested blocks, in order.

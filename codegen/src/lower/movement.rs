@@ -3,7 +3,7 @@
 use super::cx::{LowerCx, Opnd};
 use super::launch::Launch;
 use super::nest::{Block, bits_elem, copy_block, fill, for_indices, over, stride_vals, zero};
-use crate::kernel::{Access, Builder, CmpOp, Val};
+use crate::kernel::{Access, Buf, Builder, CmpOp, Val};
 use planish_ir::op::concat::{Pad, PadMode, Split};
 use planish_ir::op::normalize_axis;
 use planish_ir::op::views::Transpose;
@@ -340,16 +340,7 @@ fn plan_slice(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
                 let (zero, one) = (b.i64(0), b.i64(1));
                 // Start, step and size of this axis: those of the entry that names it.
                 let found = b.for_(0, count, 1, &[zero, one, n], |b, j, now| {
-                    let mut axis = match axes {
-                        Some((t, buf)) => super::nest::load_index(b, t, buf, j),
-                        None => j,
-                    };
-                    let below = b.cmp(CmpOp::Slt, axis, 0);
-                    let from_end = b.add(axis, rank as i64);
-                    axis = b.select(below, from_end, axis);
-                    let bad = b.cmp(CmpOp::Uge, axis, rank as i64);
-                    b.error_if(bad, error);
-                    let here = b.cmp(CmpOp::Eq, axis, a as i64);
+                    let here = names_axis(b, axes, j, a, rank, error);
                     let s = super::nest::load_index(b, types[0], starts, j);
                     let e = super::nest::load_index(b, types[1], ends, j);
                     let step = match steps {
@@ -414,6 +405,21 @@ fn slice_range(b: &mut Builder, n: Val, start: Val, end: Val, step: Val) -> (Val
 }
 
 // ---- pad ----
+
+/// Whether entry `j` of a list of axes, which may count from the end, names axis `a` of `rank`; without a list, entry `j`
+/// is axis `j`. An axis out of range raises `error`.
+fn names_axis(b: &mut Builder, axes: Option<(DType, Buf)>, j: Val, a: usize, rank: usize, error: i32) -> Val {
+    let mut axis = match axes {
+        Some((t, buf)) => super::nest::load_index(b, t, buf, j),
+        None => j,
+    };
+    let below = b.cmp(CmpOp::Slt, axis, 0);
+    let from_end = b.add(axis, rank as i64);
+    axis = b.select(below, from_end, axis);
+    let bad = b.cmp(CmpOp::Uge, axis, rank as i64);
+    b.error_if(bad, error);
+    b.cmp(CmpOp::Eq, axis, a as i64)
+}
 
 pub(super) fn lower_pad(cx: &mut LowerCx<'_>, op: &Pad) -> Result<(), Diag> {
     let x = cx.input(0)?;
@@ -591,16 +597,7 @@ fn plan_pad(cx: &mut LowerCx<'_>, x: &Opnd, out: &[Dim]) -> Result<Opnd, Diag> {
             for (a, d) in dims.iter().enumerate() {
                 let zero = b.i64(0);
                 let found = b.for_(0, count, 1, &[zero, zero], |b, j, now| {
-                    let mut axis = match axes {
-                        Some((t, buf)) => super::nest::load_index(b, t, buf, j),
-                        None => j,
-                    };
-                    let below = b.cmp(CmpOp::Slt, axis, 0);
-                    let from_end = b.add(axis, rank as i64);
-                    axis = b.select(below, from_end, axis);
-                    let bad = b.cmp(CmpOp::Uge, axis, rank as i64);
-                    b.error_if(bad, error);
-                    let here = b.cmp(CmpOp::Eq, axis, a as i64);
+                    let here = names_axis(b, axes, j, a, rank, error);
                     let lo = b.load(pads, j, 1);
                     let at = b.add(j, count);
                     let hi = b.load(pads, at, 1);

@@ -154,17 +154,21 @@ pub fn acos(b: &mut Builder, x: Val) -> Val {
     })
 }
 
+/// `a = |x|`, `e^a / 2` and `e^-a`. The second is the square of `e^(a/2)`, scaled, so that it overflows only with the result.
+fn half_exponentials(b: &mut Builder, x: Val) -> (Val, Val, Val) {
+    let a = b.fabs(x);
+    let half = b.fmul(a, 0.5);
+    let e = exp(b, half);
+    let he = b.fmul(e, 0.5);
+    let up = b.fmul(he, e);
+    let n = b.fneg(a);
+    (a, up, exp(b, n))
+}
+
 /// Hyperbolic sine: a series near 0, exponentials elsewhere.
 pub fn sinh(b: &mut Builder, x: Val) -> Val {
     in_f64(b, x, |b, x| {
-        let a = b.fabs(x);
-        let half = b.fmul(a, 0.5);
-        // e^a / 2 as the square of e^(a/2), scaled, so that it overflows only with the result.
-        let e = exp(b, half);
-        let he = b.fmul(e, 0.5);
-        let up = b.fmul(he, e);
-        let n = b.fneg(a);
-        let d = exp(b, n);
+        let (a, up, d) = half_exponentials(b, x);
         let d = b.fmul(d, 0.5);
         let large = b.fsub(up, d);
         let z = b.fmul(x, x);
@@ -188,13 +192,7 @@ pub fn sinh(b: &mut Builder, x: Val) -> Val {
 /// Hyperbolic cosine.
 pub fn cosh(b: &mut Builder, x: Val) -> Val {
     in_f64(b, x, |b, x| {
-        let a = b.fabs(x);
-        let half = b.fmul(a, 0.5);
-        let e = exp(b, half);
-        let he = b.fmul(e, 0.5);
-        let up = b.fmul(he, e);
-        let n = b.fneg(a);
-        let d = exp(b, n);
+        let (_, up, d) = half_exponentials(b, x);
         b.fma(d, 0.5, up)
     })
 }

@@ -5,9 +5,13 @@ pub mod memory;
 pub mod ops;
 pub mod random;
 
-use super::func::{Kernel, ParamKind};
+use super::backend::Backend;
+use super::func::{Kernel, KernelModule, ParamKind};
 use super::interp::{Arg, run_cpu};
+use super::native::Native;
+use super::target::TargetSpec;
 use super::types::Elem;
+use std::collections::BTreeMap;
 
 /// One argument of a case.
 #[derive(Clone, Debug)]
@@ -28,6 +32,45 @@ pub struct Case {
     pub sections: Vec<(String, usize)>,
     /// Largest relative error of f32 results; 0 compares bits (NaN patterns aside).
     pub tolerance: f32,
+}
+
+/// The kernels of cases, each once.
+pub fn module_of(cases: &[Case]) -> KernelModule {
+    let mut kernels = BTreeMap::new();
+    for c in cases {
+        kernels.entry(c.kernel.name.clone()).or_insert_with(|| c.kernel.clone());
+    }
+    KernelModule { kernels: kernels.into_values().collect() }
+}
+
+/// Compiles the kernels of cases, and where the target runs here compares every case with the interpreter.
+///
+/// # Panics
+/// When the back end refuses, gives other bytes the second time, or a case differs; the message lists all that do.
+pub fn check_backend(backend: &dyn Backend, cases: &[Case], target: &TargetSpec) {
+    assert!(!cases.is_empty());
+    let module = module_of(cases);
+    let object = backend.emit(&module, target).unwrap_or_else(|e| panic!("{}: {e}", target.name));
+    assert_eq!(backend.emit(&module, target).as_ref(), Ok(&object), "same input, same bytes");
+    if !target.runs_here() {
+        return;
+    }
+    let native = Native::load(&[object]).expect("links and loads");
+    let mut wrong = Vec::new();
+    for c in cases {
+        // SAFETY: the cases are made for their kernels, the interpreter has bounds-checked them, and the target runs here.
+        let r = c.compare(|k, args, lo, hi| unsafe { native.run(&k.name, args, lo, hi) });
+        wrong.extend(r.err());
+    }
+    let heads: Vec<&str> = wrong.iter().filter_map(|w| w.lines().next()).collect();
+    assert!(
+        wrong.is_empty(),
+        "{}: {} of {} cases\n{heads:#?}\n{}",
+        target.name,
+        wrong.len(),
+        cases.len(),
+        wrong[0]
+    );
 }
 
 /// Bytes before and after each buffer that a kernel must leave alone.

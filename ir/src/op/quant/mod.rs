@@ -137,14 +137,19 @@ impl OpDef for Dequantize {
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, scale) = (cx.tensor(0)?, cx.tensor(1)?);
         let at = scale_positions(x.shape(), scale.shape(), self.axis, self.block)?;
-        let zero = match cx.opt_tensor(2)? {
-            Some(z) if z.len() == scale.len() => z.to_f64(),
-            Some(_) => return Err(Diag::error("shape-mismatch", "as many zero points as scales are needed")),
-            None => vec![0.0; scale.len()],
-        };
+        let zero = zero_points(cx, scale.len())?;
         let scale = scale.to_f64();
         let v = x.to_f64().iter().zip(at).map(|(v, i)| (v - zero[i]) * scale[i]).collect();
         Ok(vec![Tensor::floats(self.to, x.shape(), v)?.into()])
+    }
+}
+
+/// The zero points of the third operand, or as many zeros.
+fn zero_points(cx: &EvalCx<'_>, count: usize) -> Result<Vec<f64>, Diag> {
+    match cx.opt_tensor(2)? {
+        Some(z) if z.len() == count => Ok(z.to_f64()),
+        Some(_) => Err(Diag::error("shape-mismatch", "as many zero points as scales are needed")),
+        None => Ok(vec![0.0; count]),
     }
 }
 
@@ -167,11 +172,7 @@ impl OpDef for Quantize {
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, scale) = (cx.tensor(0)?, cx.tensor(1)?);
         let at = scale_positions(x.shape(), scale.shape(), self.axis, self.block)?;
-        let zero = match cx.opt_tensor(2)? {
-            Some(z) if z.len() == scale.len() => z.to_f64(),
-            Some(_) => return Err(Diag::error("shape-mismatch", "as many zero points as scales are needed")),
-            None => vec![0.0; scale.len()],
-        };
+        let zero = zero_points(cx, scale.len())?;
         let scale = scale.to_f64();
         let quotients = x
             .to_f64()
