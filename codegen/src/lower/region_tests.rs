@@ -346,7 +346,7 @@ fn what_is_not_as_required_ends_the_run() -> Result<(), Diag> {
     let x = Tensor::f32s(&[2], &[1.0, 2.0])?;
     same(body, vec![flag(true)?, x.clone().into()], 0.0)?;
     let text = format!("planish-ir 1\n{body}");
-    let graph = planish_ir::text::parse(&text).map_err(|e| Diag::error("test", e.to_string()))?;
+    let graph = planish_ir::text::parse(&text)?;
     let engine = crate::engine::KernelInterpreter { target: crate::kernel::TargetSpec::generic128() };
     let program = planish_ir::Engine::prepare(&engine, &graph, &Default::default())
         .map_err(|mut d| d.swap_remove(0))?;
