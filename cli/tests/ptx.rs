@@ -1,5 +1,6 @@
 //! GPUs: files, exit codes, and random graphs through PTX text in the PTX interpreter.
 #![cfg(feature = "llvm")]
+#![allow(clippy::print_stdout, reason = "shown with --nocapture")]
 
 use planish_testsuite::differential::{Outcome, kinds, report, run, supported};
 use planish_testsuite::smith::{RECIPES, sketches};
