@@ -151,7 +151,7 @@ fn elements_move_whatever_their_type() {
         ok(TAKE, &[], &[s(&[2], &["a", "b"]), i(&[1, 3], &[1, 0, 1])]),
         [s(&[1, 3], &["b", "a", "b"])]
     );
-    assert!(run(&make(TAKE, &[], &[], &[]), &[s(&[1], &["a"]), i(&[1], &[-1])]).is_err());
+    assert!(run(&make(TAKE, &[], &[], &[]), &[s(&[1], &["a"]), i(&[1], &[-2])]).is_err());
     let joined = ok(CONCAT, &[1], &[s(&[2, 1], &["a", "b"]), s(&[2, 1], &["c", "d"])]);
     assert_eq!(joined, [s(&[2, 2], &["a", "c", "b", "d"])]);
     let args = vec![Input::Object(Arc::new(s(&[2], &["a", "b"]))), Input::Scalar(2), Input::Scalar(1)];
