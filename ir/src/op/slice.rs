@@ -118,6 +118,8 @@ impl OpDef for Slice {
         }
         let count = count.and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= dims.len());
         let known_axes = match (cx.has(3), cx.const_ints(3), count) {
+            // Axes that are known only at run time, of which there are none.
+            (true, None, Some(0)) => Some(Vec::new()),
             (true, Some(a), Some(n)) => Some(Slice::axes(dims.len(), n, Some(&a))?),
             (false, _, Some(n)) => Some(Slice::axes(dims.len(), n, None)?),
             (false, _, None) if vector_len(cx.dims(1)?, "the starts").is_ok() => {
