@@ -1,4 +1,5 @@
-//! `cargo xtask gen`: the references in `docs/reference`, from what the command itself prints.
+//! `cargo xtask gen`: the references in `docs/reference`, from what the command itself prints, and man pages and shell
+//! completions in `target/share`, for packages to install.
 
 use crate::shell::{Failure, Result, cargo, output, root, run, target_dir};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,11 @@ pub(crate) fn generate(args: &[String]) -> Result<()> {
             std::fs::write(&path, text)?;
             println!("wrote {}", path.display());
         }
+    }
+    if !check {
+        let share = target_dir().join("share");
+        run(Command::new(&planish).arg("__generate").arg(&share))?;
+        println!("man pages and completions: {}", share.display());
     }
     match stale.as_slice() {
         [] => Ok(()),
