@@ -288,6 +288,11 @@ pub fn broadcast_concrete(a: &[usize], b: &[usize]) -> Result<Vec<usize>, Diag> 
         .collect()
 }
 
+/// Whether sums and products of this and others like it are far from the ends of `i64`, where dims saturate and integers wrap.
+fn calculable(d: &Dim) -> bool {
+    d.as_const().is_none_or(|v| v.unsigned_abs() <= 1 << 31)
+}
+
 impl OpDef for Binary {
     const NAME: &'static str = "binary";
     const INPUTS: (usize, usize) = (2, 2);
@@ -307,11 +312,18 @@ impl OpDef for Binary {
         let dtype = if self.kind.is_comparison() { DType::Bool } else { d };
         let shape = cx.broadcast_all()?;
         let content = match (cx.ints(0), cx.ints(1)) {
-            (Some(a), Some(b)) if d.is_int() && shape.as_ref().is_some_and(|s| s.len() <= 1) => {
+            (Some(a), Some(b))
+                if matches!(d, DType::I64 | DType::I32)
+                    && shape.as_ref().is_some_and(|s| s.len() <= 1)
+                    && a.iter().chain(&b).all(calculable) =>
+            {
                 let n = if a.len() == 1 { b.len() } else { a.len() };
                 let pick =
                     |v: &[Dim], i: usize| if v.len() == 1 { v.first().cloned() } else { v.get(i).cloned() };
-                (0..n).map(|i| self.kind.apply_dim(&pick(&a, i)?, &pick(&b, i)?)).collect()
+                // What wraps in the type does not as a dim.
+                let held =
+                    |d: &Dim| dtype != DType::I32 || d.as_const().is_none_or(|v| i32::try_from(v).is_ok());
+                (0..n).map(|i| self.kind.apply_dim(&pick(&a, i)?, &pick(&b, i)?).filter(held)).collect()
             }
             _ => None,
         };

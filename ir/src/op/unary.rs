@@ -222,7 +222,11 @@ impl OpDef for Unary {
             UnaryKind::Not => cx
                 .ints(0)
                 .and_then(|v| v.iter().map(|d| Some(i64::from(d.as_const()? == 0).into())).collect()),
-            UnaryKind::Neg => cx.ints(0).map(|v| v.iter().map(|d| d.mul(&(-1i64).into())).collect()),
+            // Other types wrap, and so do the smallest numbers of these.
+            UnaryKind::Neg if matches!(d, DType::I64 | DType::I32) => cx
+                .ints(0)
+                .filter(|v| v.iter().all(|d| d.as_const().is_none_or(|v| v.unsigned_abs() < 1 << 31)))
+                .map(|v| v.iter().map(|d| d.mul(&(-1i64).into())).collect()),
             _ => None,
         };
         Ok(vec![Fact { ty, content }])

@@ -280,3 +280,15 @@ pub(crate) fn gate(s: &mut Smith) -> Option<Item> {
     ];
     finish(s, op("gate", &fields), &[Some(control.v), Some(x.v)], regions, quality)
 }
+
+/// A value under a condition that holds.
+pub(crate) fn require(s: &mut Smith) -> Option<Item> {
+    let dtype = number_type(s);
+    let x = s.some(&[dtype], |_| true, any_shape);
+    let expected = s.rng.one_in(2);
+    let flag = i64::from(expected);
+    let condition = s.fresh(DType::Bool, &[], Domain::Between(flag, flag));
+    let fields =
+        [("expected", expected.to_string()), ("message", "\"the condition does not hold\"".to_owned())];
+    s.emit1("require", &fields, &[&condition, &x], Quality { exact: x.exact, size: x.size })
+}

@@ -126,6 +126,7 @@ recipes! {
     "loop": control::scan,
     "loop": control::grow,
     "gate": control::gate,
+    "require": control::require,
 }
 
 /// A tensor of any type that later steps may use.

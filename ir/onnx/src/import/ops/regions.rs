@@ -116,8 +116,12 @@ fn col2im(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     };
     let (strides, dilations) = (list("strides", n, 1)?, list("dilations", n, 1)?);
     let pads = list("pads", 2 * n, 0)?;
-    let known = (cx.const_ints(image), cx.const_ints(block));
-    let (Some(image), Some(block)) = known else {
+    let rows = match cx.dims(x)?[..] {
+        [_, ref c, _] => c.as_const(),
+        _ => return Err(node.error("shape-mismatch", "the columns must have rank 3")),
+    };
+    let known = (cx.const_ints(image), cx.const_ints(block), rows);
+    let (Some(image), Some(block), Some(rows)) = known else {
         let op = Col2Im { strides, dilations, pads };
         return Ok(vec![cx.op(op, &[x, image, block])?]);
     };
@@ -126,12 +130,8 @@ fn col2im(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
         return Err(node.error("shape-mismatch", format!("image {image:?} of blocks {block:?}")));
     }
     let window: i64 = block.iter().product();
-    let rows = match cx.dims(x)?[..] {
-        [_, ref c, _] => c.as_const(),
-        _ => return Err(node.error("shape-mismatch", "the columns must have rank 3")),
-    };
-    let channels = rows.filter(|r| window <= 1 << 16 && r % window == 0).map(|r| r / window);
-    let channels = channels.ok_or_else(|| node.unsupported(format!("columns of {rows:?} elements")))?;
+    let channels = (window <= 1 << 16 && rows % window == 0).then(|| rows / window);
+    let channels = channels.ok_or_else(|| node.unsupported(format!("columns of {rows} elements")))?;
     if strides.contains(&0) || dilations.contains(&0) {
         return Err(node.error("attribute-range", "strides and dilations must be positive"));
     }
