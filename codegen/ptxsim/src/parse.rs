@@ -42,10 +42,12 @@ struct Parser<'a> {
     text: &'a str,
     tokens: Vec<Token<'a>>,
     at: usize,
+    /// Where shared arrays of the whole module are declared: every entry after them has them.
+    shared: Vec<usize>,
 }
 
 pub(crate) fn module(text: &str) -> Result<Module> {
-    let mut p = Parser { text, tokens: tokens(text)?, at: 0 };
+    let mut p = Parser { text, tokens: tokens(text)?, at: 0, shared: Vec::new() };
     let mut out = Module { version: 0, target: String::new(), entries: Vec::new() };
     while p.at < p.tokens.len() {
         match p.word()? {
@@ -64,6 +66,13 @@ pub(crate) fn module(text: &str) -> Result<Module> {
                 }
             }
             ".visible" => {}
+            ".shared" => {
+                let start = p.at - 1;
+                p.shared.push(start);
+                while !p.eat(';') {
+                    p.next()?;
+                }
+            }
             ".entry" => out.entries.push(p.entry()?),
             other => {
                 return Err(p.error(ParseErrorKind::UnknownDirective, format!("{other} is not interpreted")));
@@ -160,6 +169,12 @@ impl<'a> Parser<'a> {
         if !(1..=1024).contains(&threads) {
             return Err(self.error(ParseErrorKind::Syntax, format!("a block of {:?} threads", e.block)));
         }
+        let body = self.at;
+        for start in self.shared.clone() {
+            self.at = start;
+            self.declaration(&mut e, &mut names)?;
+        }
+        self.at = body;
         self.body(&mut e, names)?;
         Ok(e)
     }

@@ -31,6 +31,17 @@ fn fault(threads: u32, body: &str) -> FaultKind {
 }
 
 #[test]
+fn shared_arrays_of_the_module_belong_to_every_entry() {
+    let whole = text(64, "st.shared.b32 [far], %r1;\nld.shared.b32 %r2, [far];\nst.global.b32 [%rd6], %r2;");
+    let declared = whole.replace(".visible", ".shared .align 16 .b8 far[4];\n.visible");
+    let module = Module::parse(&declared).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(module.entry("k").unwrap().shared_bytes(), 16 + 256);
+    assert_eq!(Module::parse(&whole).unwrap_err().kind, ParseErrorKind::UnknownName);
+    let malformed = whole.replace(".visible", ".shared .align 16 .b8 far;\n.visible");
+    assert_eq!(Module::parse(&malformed).unwrap_err().kind, ParseErrorKind::Syntax);
+}
+
+#[test]
 fn lanes_take_their_own_ways_and_meet_again() {
     let body = "setp.lt.u32 %p1, %r1, 5;\n@%p1 bra $A;\nmov.b32 %r2, 100;\nbra.uni $B;\n\
                 $A:\nmov.b32 %r2, 0;\nmov.b32 %r3, 0;\n$L:\nadd.s32 %r2, %r2, %r3;\nadd.s32 %r3, %r3, 1;\n\
