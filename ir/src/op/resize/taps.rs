@@ -52,7 +52,9 @@ fn place(transform: ResizeTransform, axis: &ResizeAxis, i: f64) -> f64 {
         ResizeTransform::PytorchHalfPixel if width == 1.0 => -0.5,
         ResizeTransform::HalfPixel | ResizeTransform::PytorchHalfPixel => (i + 0.5) / axis.scale - 0.5,
         ResizeTransform::HalfPixelSymmetric => {
-            old / 2.0 * (1.0 - axis.new as f64 / width) + (i + 0.5) / axis.scale - 0.5
+            // ONNX writes old / 2 * (1 - new / width); this form of it is exact for scales that are powers of two, so
+            // that places that are whole numbers stay whole.
+            (old - axis.new as f64 / axis.scale) * 0.5 + ((i + 0.5) / axis.scale - 0.5)
         }
     }
 }

@@ -180,10 +180,10 @@ fn place(
         }
         ResizeTransform::HalfPixelSymmetric => {
             let at = half(b);
-            let share = b.fdiv(new, width);
-            let share = b.fsub(1.0, share);
-            let centre = b.fmul(old, 0.5);
-            b.fma(centre, share, at)
+            let covered = b.fdiv(new, scale);
+            let margin = b.fsub(old, covered);
+            let margin = b.fmul(margin, 0.5);
+            b.fadd(margin, at)
         }
         ResizeTransform::Asymmetric => b.fdiv(x, scale),
         ResizeTransform::AlignCorners => {
