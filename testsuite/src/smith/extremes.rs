@@ -129,13 +129,10 @@ pub(crate) fn cast(s: &mut Smith) -> Option<Item> {
 }
 
 pub(crate) fn reduce(s: &mut Smith) -> Option<Item> {
-    let op = s.rng.choose(&["max", "min", "sum", "mean", "l1", "l2", "prod", "log-sum-exp"]);
+    // No product: it underflows before it meets an infinity in one order, and after it in another.
+    let op = s.rng.choose(&["max", "min", "sum", "mean", "l1", "l2", "log-sum-exp"]);
     let dtype = if matches!(op, "max" | "min") { number_type(s) } else { float_type(s) };
     let dims = any_shape(&mut s.rng);
-    // Products of a thousand numbers overflow in one order and not in another.
-    if op == "prod" && dims.iter().product::<usize>() > 8 {
-        return None;
-    }
     let x = operand(s, dtype, &dims);
     let axes: Vec<usize> = (0..x.rank()).filter(|_| s.rng.one_in(2)).collect();
     let fields = [

@@ -58,7 +58,8 @@ pub(crate) fn resize(s: &mut Smith) -> Option<Item> {
         let values: Vec<i64> = axes.iter().map(|_| s.rng.range(1, 12)).collect();
         (None, Some(s.ints(&values)))
     };
-    if mode == "nearest" && transform == "align-corners" {
+    // The symmetric transform divides by sizes, so that its places are not exact where a size is rounded down.
+    if mode == "nearest" && matches!(transform, "align-corners" | "half-pixel-symmetric") {
         return None;
     }
     let quality = Quality { exact: mode == "nearest" && x.exact, size: 2.0 * x.size };
