@@ -129,6 +129,40 @@ impl OpDef for Conv {
     }
 }
 
+/// Adds the product of each row of weights with a patch, term by term, to the sum at `position` of the row's outputs.
+fn products<T: Copy>(
+    patch: &[T],
+    rows: &[T],
+    sums: &mut [T],
+    positions: usize,
+    position: usize,
+    add: &impl Fn(T, T, T) -> T,
+) {
+    /// Rows that are summed side by side: their sums do not wait for each other.
+    const SIDE: usize = 8;
+    let len = patch.len();
+    let count = rows.len().checked_div(len).unwrap_or(0);
+    for first in (0..count).step_by(SIDE) {
+        let at = |r: usize| (first + r) * positions + position;
+        if let Some(block) = rows.get(first * len..(first + SIDE) * len) {
+            let mut s: [T; SIDE] = std::array::from_fn(|r| sums[at(r)]);
+            let mut lines = block.chunks_exact(len);
+            let lines: [&[T]; SIDE] = std::array::from_fn(|_| lines.next().unwrap_or_default());
+            for (j, x) in patch.iter().enumerate() {
+                for (s, line) in s.iter_mut().zip(lines) {
+                    *s = add(*s, *x, line[j]);
+                }
+            }
+            (0..SIDE).for_each(|r| sums[at(r)] = s[r]);
+        } else {
+            for (r, line) in rows[first * len..].chunks_exact(len).enumerate() {
+                let sum = &mut sums[at(r)];
+                *sum = patch.iter().zip(line).fold(*sum, |s, (x, w)| add(s, *x, *w));
+            }
+        }
+    }
+}
+
 struct Sizes {
     n: usize,
     c: usize,
@@ -158,10 +192,24 @@ fn convolve<T: Copy>(
         }
     }
     let mut position = 0;
+    let mut patch: Vec<T> = Vec::with_capacity(cg * window);
     for_each_index(&placed.out, |index| {
         let taps = placed.taps(index);
-        for n in 0..s.n {
-            for m in 0..s.m {
+        // A window that is whole inside the input is gathered once for all output channels of its group.
+        let whole = taps.len() == window && taps.iter().enumerate().all(|(j, (k, _))| j == *k);
+        for (n, group) in (0..s.n).flat_map(|n| (0..s.groups).map(move |g| (n, g))) {
+            if whole {
+                patch.clear();
+                for c in group * cg..(group + 1) * cg {
+                    let xc = &x[(n * s.c + c) * plane..][..plane];
+                    patch.extend(taps.iter().map(|(_, i)| xc[*i]));
+                }
+                let rows = &w[group * mg * cg * window..][..mg * cg * window];
+                let sums = &mut out[(n * s.m + group * mg) * positions..][..mg * positions];
+                products(&patch, rows, sums, positions, position, &add);
+                continue;
+            }
+            for m in group * mg..(group + 1) * mg {
                 let at = &mut out[(n * s.m + m) * positions + position];
                 for c in 0..cg {
                     let xc = &x[(n * s.c + m / mg * cg + c) * plane..][..plane];
