@@ -3,6 +3,7 @@
 use super::cx::{LowerCx, Opnd};
 use super::elem::{compute_elem, convert, load, store};
 use super::launch::{KernelCx, Launch};
+use super::nest::span;
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Val};
 use crate::math;
 use planish_ir::op::binary::BinaryKind;
@@ -188,9 +189,7 @@ fn kernel(k: &mut KernelCx<'_>, nest: &Nest, ins: &[DType], outs: &[DType], expr
         }
     }
     b.parallel_for(|b, unit| {
-        let row = b.sdiv(unit, chunks);
-        let first = b.mul(row, chunks);
-        let chunk = b.sub(unit, first);
+        let (row, chunk) = b.div_rem(unit, chunks);
         // Offsets of the row in every operand.
         let mut offsets: Vec<Val> = (0..ins.len()).map(|_| b.i64(0)).collect();
         let mut rest = row;
@@ -198,9 +197,7 @@ fn kernel(k: &mut KernelCx<'_>, nest: &Nest, ins: &[DType], outs: &[DType], expr
             let i = if axis == 0 {
                 rest
             } else {
-                let q = b.sdiv(rest, dims[axis]);
-                let p = b.mul(q, dims[axis]);
-                let i = b.sub(rest, p);
+                let (q, i) = b.div_rem(rest, dims[axis]);
                 rest = q;
                 i
             };
@@ -210,9 +207,7 @@ fn kernel(k: &mut KernelCx<'_>, nest: &Nest, ins: &[DType], outs: &[DType], expr
         }
         let inner = dims[rank - 1];
         let base = b.mul(row, inner);
-        let lo = b.mul(chunk, size);
-        let hi = b.add(lo, size);
-        let hi = b.smin(hi, inner);
+        let (lo, hi) = span(b, chunk, size, inner);
         b.for_lanes(lo, hi, lanes, |b, i, mask| {
             let mut vals = Vec::with_capacity(ins.len());
             for (n, d) in ins.iter().enumerate() {

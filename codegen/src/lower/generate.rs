@@ -6,7 +6,7 @@ use super::indexing::gather_rows;
 use super::launch::Launch;
 use super::lines::flag;
 use super::movement::is_fresh;
-use super::nest::{bits_elem, decode, for_indices, over};
+use super::nest::{bits_elem, decode, for_indices, over, span};
 use crate::kernel::{Access, Builder, CmpOp, Elem, Ty, Val};
 use planish_ir::op::generate::{EyeLike, OneHot, Trilu};
 use planish_ir::op::select::Compress;
@@ -46,9 +46,7 @@ pub(super) fn lower_range(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
                 let v = load(b, d, buf, 0, 1, None);
                 convert(b, v, d, wide)
             });
-            let lo = b.mul(unit, chunk);
-            let hi = b.add(lo, chunk);
-            let hi = b.smin(hi, n);
+            let (lo, hi) = span(b, unit, chunk, n);
             b.loop_(lo, hi, 1, |b, i| {
                 let v = if wide == DType::F64 {
                     let i = b.sitofp(i, Elem::F64);

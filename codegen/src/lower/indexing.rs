@@ -69,9 +69,7 @@ pub(super) fn gather_rows(
         let (n, count, inner, error) = (k.dim(0), k.dim(1), k.dim(2), k.error(0));
         let lanes = k.lanes(elem);
         k.b.parallel_for(|b, row| {
-            let o = b.sdiv(row, count);
-            let p = b.mul(o, count);
-            let j = b.sub(row, p);
+            let (o, j) = b.div_rem(row, count);
             let i = load_index(b, index_type, at, j);
             let (i, bad) = wrap_index(b, i, n);
             b.error_if(bad, error);

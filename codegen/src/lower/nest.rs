@@ -2,7 +2,7 @@
 
 use super::cx::{LowerCx, Opnd};
 use super::launch::{KernelCx, Launch};
-use crate::kernel::{Access, Buf, Builder, CmpOp, Elem, Val};
+use crate::kernel::{Access, Buf, Builder, CmpOp, Elem, Opd, Val};
 use planish_ir::{DType, Diag, Dim};
 
 /// The integer type as wide as a dtype in memory, for moving elements bit for bit.
@@ -20,10 +20,7 @@ pub(super) fn decode(b: &mut Builder, flat: Val, dims: &[Val]) -> Vec<Val> {
     let mut rest = flat;
     let mut out = vec![flat; dims.len()];
     for a in (1..dims.len()).rev() {
-        let q = b.sdiv(rest, dims[a]);
-        let p = b.mul(q, dims[a]);
-        out[a] = b.sub(rest, p);
-        rest = q;
+        (rest, out[a]) = b.div_rem(rest, dims[a]);
     }
     if let Some(first) = out.first_mut() {
         *first = rest;
@@ -39,6 +36,18 @@ pub(super) fn stride_vals(b: &mut Builder, dims: &[Val]) -> Vec<Val> {
         out[a - 1] = b.mul(out[a], dims[a]);
     }
     out
+}
+
+/// The elements `lo..hi` of the chunk `which` of `n` elements, `size` to a chunk.
+pub(super) fn span(
+    b: &mut Builder,
+    which: Val,
+    size: impl Into<Opd> + Copy,
+    n: impl Into<Opd>,
+) -> (Val, Val) {
+    let lo = b.mul(which, size);
+    let hi = b.add(lo, size);
+    (lo, b.smin(hi, n))
 }
 
 /// The sum of index times stride.
@@ -70,18 +79,14 @@ pub(super) fn for_indices(
     let chunks = k.dim(at + rank);
     let size = k.chunk();
     k.b.parallel_for(|b, unit| {
-        let row = b.sdiv(unit, chunks);
-        let first = b.mul(row, chunks);
-        let chunk = b.sub(unit, first);
+        let (row, chunk) = b.div_rem(unit, chunks);
         let Some((inner, outer)) = dims.split_last() else {
             let zero = b.i64(0);
             return body(b, &[], zero);
         };
         let mut index = decode(b, row, outer);
         let base = b.mul(row, *inner);
-        let lo = b.mul(chunk, size);
-        let hi = b.add(lo, size);
-        let hi = b.smin(hi, *inner);
+        let (lo, hi) = span(b, chunk, size, *inner);
         b.loop_(lo, hi, 1, |b, i| {
             index.push(i);
             let flat = b.add(base, i);
@@ -168,12 +173,6 @@ fn copy_kernel(k: &mut KernelCx<'_>, rank: usize, planned: bool, elem: Elem) {
             sx = b.at(sx, index[a], src[a]);
             sy = b.at(sy, index[a], dst[a]);
         }
-        let span = |b: &mut Builder, block: Val, step: i64, n: Val| {
-            let lo = b.mul(block, step);
-            let hi = b.add(lo, step);
-            let hi = b.smin(hi, n);
-            (lo, hi)
-        };
         let (r0, r1) = span(b, index[ri], chunk.min(ROWS), dims[ri]);
         let (i0, i1) = span(b, index[ri + 1], chunk, dims[ii]);
         let known = |b: &Builder, v: Val| b.known_int(v);

@@ -4,6 +4,7 @@ use super::cx::{LowerCx, Opnd};
 use super::elem::{self, convert, mem_elem};
 use super::elementwise::emit;
 use super::launch::Launch;
+use super::nest::span;
 use crate::kernel::{Builder, CmpOp, Elem, Opd, Ty, Val};
 use planish_ir::op::normalize_axis;
 use planish_ir::op::quant::{Dequantize, Quantize};
@@ -131,9 +132,7 @@ const COLUMNS: i64 = 256;
 fn matrix_offset(b: &mut Builder, lead: &[Val], own: &[Val], matrix: Val, size: Val) -> Val {
     let (mut rest, mut offset, mut stride) = (matrix, b.i64(0), size);
     for (axis, n) in lead.iter().enumerate().rev() {
-        let q = b.sdiv(rest, *n);
-        let p = b.mul(q, *n);
-        let i = b.sub(rest, p);
+        let (q, i) = b.div_rem(rest, *n);
         rest = q;
         if let Some(k) = (axis + own.len()).checked_sub(lead.len()) {
             let single = b.cmp(CmpOp::Eq, own[k], 1);
@@ -216,12 +215,8 @@ pub(super) fn lower_matmul_integer(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
         let (lead_za, lead_zb) = (take(zero_counts[0]), take(zero_counts[1]));
         let b = &mut kc.b;
         b.parallel_for(|b, unit| {
-            let q = b.sdiv(unit, column_blocks);
-            let p = b.mul(q, column_blocks);
-            let column_block = b.sub(unit, p);
-            let matrix = b.sdiv(q, row_blocks);
-            let p = b.mul(matrix, row_blocks);
-            let row_block = b.sub(q, p);
+            let (q, column_block) = b.div_rem(unit, column_blocks);
+            let (matrix, row_block) = b.div_rem(q, row_blocks);
             let (mk, kn) = (b.mul(m, k), b.mul(k, n));
             let off_a = matrix_offset(b, &lead, &lead_a, matrix, mk);
             let off_w = matrix_offset(b, &lead, &lead_w, matrix, kn);
@@ -247,9 +242,7 @@ pub(super) fn lower_matmul_integer(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
                 rows.iter().map(|r| load(b, r)).collect()
             });
             let base = b.mul(matrix, m);
-            let lo = b.mul(column_block, COLUMNS);
-            let hi = b.add(lo, COLUMNS);
-            let hi = b.smin(hi, n);
+            let (lo, hi) = span(b, column_block, COLUMNS, n);
             b.for_lanes(lo, hi, lanes, |b, j, mask| {
                 let column_zero = zb.map(|zb| {
                     let z = if varies[1] {

@@ -4,7 +4,7 @@ use super::cx::{LowerCx, Opnd};
 use super::elem::{compute_elem, convert, load, store};
 use super::launch::{KernelCx, Launch};
 use super::movement::is_fresh;
-use super::nest::{decode, load_index, stride_vals};
+use super::nest::{decode, load_index, span, stride_vals};
 use crate::kernel::{BinOp, Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::math;
 use planish_ir::op::reduce::{Reduce, ReduceKind};
@@ -401,16 +401,12 @@ fn columns_kernel(k: &mut KernelCx<'_>, kind: Kind, nk: usize, nr: usize) {
     let columns = k.chunk().min(COLUMNS);
     let lanes = k.lanes(kind.elem());
     k.b.parallel_for(|b, unit| {
-        let row = b.sdiv(unit, chunks);
-        let p = b.mul(row, chunks);
-        let chunk = b.sub(unit, p);
+        let (row, chunk) = b.div_rem(unit, chunks);
         let index = decode(b, row, &kept[..nk - 1]);
         let base = super::nest::offset(b, &index, &kept_st[..nk - 1]);
         let inner = kept[nk - 1];
         let to = b.mul(row, inner);
-        let lo = b.mul(chunk, columns);
-        let hi = b.add(lo, columns);
-        let hi = b.smin(hi, inner);
+        let (lo, hi) = span(b, chunk, columns, inner);
         b.for_lanes(lo, hi, lanes, |b, i, mask| {
             let at = b.add(base, i);
             let walk = Walk { x, kind, lanes, sizes: &sizes, strides: &strides };

@@ -3,6 +3,7 @@
 use super::cx::LowerCx;
 use super::elem::{convert, load, store};
 use super::launch::{CHUNK, Launch};
+use super::nest::span;
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::math;
 use planish_ir::op::normalize_axis;
@@ -154,12 +155,8 @@ pub(super) fn lower_dft(cx: &mut LowerCx<'_>, op: &Dft) -> Result<(), Diag> {
         let (n, bins, after, len) = (k.dim(0), k.dim(1), k.dim(2), k.dim(3));
         k.b.parallel_for(|b, unit| {
             // unit = (outer * bins + bin) * after + a
-            let row = b.sdiv(unit, after);
-            let p = b.mul(row, after);
-            let a = b.sub(unit, p);
-            let o = b.sdiv(row, bins);
-            let p = b.mul(o, bins);
-            let which = b.sub(row, p);
+            let (row, a) = b.div_rem(unit, after);
+            let (o, which) = b.div_rem(row, bins);
             let element = |b: &mut Builder, i: Val| {
                 // Of a half spectrum, the other half is the conjugate.
                 let back = b.sub(len, i);
@@ -245,12 +242,8 @@ pub(super) fn lower_stft(cx: &mut LowerCx<'_>, _: &Stft) -> Result<(), Diag> {
         let window = windowed.then(|| k.buf(2));
         let [n, frames, bins, step, len, width] = [0, 1, 2, 3, 4, 5].map(|i| k.dim(i));
         k.b.parallel_for(|b, unit| {
-            let row = b.sdiv(unit, bins);
-            let p = b.mul(row, bins);
-            let which = b.sub(unit, p);
-            let o = b.sdiv(row, frames);
-            let p = b.mul(o, frames);
-            let frame = b.sub(row, p);
+            let (row, which) = b.div_rem(unit, bins);
+            let (o, frame) = b.div_rem(row, frames);
             let base = b.mul(o, n);
             let base = b.at(base, frame, step);
             let element = |b: &mut Builder, i: Val| {
@@ -307,9 +300,7 @@ pub(super) fn lower_window(cx: &mut LowerCx<'_>, op: &SignalWindow) -> Result<()
             let single = b.cmp(CmpOp::Sle, period, 0);
             let period = b.smax(period, 1);
             let period = b.sitofp(period, Elem::F64);
-            let lo = b.mul(chunk, CHUNK);
-            let hi = b.add(lo, CHUNK);
-            let hi = b.smin(hi, n);
+            let (lo, hi) = span(b, chunk, CHUNK, n);
             b.loop_(lo, hi, 1, |b, i| {
                 let t = b.sitofp(i, Elem::F64);
                 let t = b.fdiv(t, period);
@@ -384,9 +375,7 @@ pub(super) fn lower_random(cx: &mut LowerCx<'_>, op: &Random) -> Result<(), Diag
     cx.launch(l, move |k| {
         let (y, n, base) = (k.buf(0), k.dim(0), k.dim(1));
         k.b.parallel_for(|b, chunk| {
-            let lo = b.mul(chunk, CHUNK);
-            let hi = b.add(lo, CHUNK);
-            let hi = b.smin(hi, n);
+            let (lo, hi) = span(b, chunk, CHUNK, n);
             b.loop_(lo, hi, 1, |b, i| {
                 let v = if normal {
                     let first = b.add(i, i);

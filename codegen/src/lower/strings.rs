@@ -6,6 +6,7 @@
 use super::cx::{LowerCx, Opnd};
 use super::dispatch;
 use super::launch::{CHUNK, Launch};
+use super::nest::span;
 use planish_ir::dim::SymOrigin;
 use planish_ir::op::scatter::Reduction;
 use planish_ir::{DType, Diag, Dim, Op, ValueId};
@@ -157,9 +158,7 @@ fn count_from(cx: &mut LowerCx<'_>, at: &Opnd, first: &Dim) -> Result<(), Diag> 
     cx.launch(l.extent(n.ceil_div(&CHUNK.into())).cost(CHUNK), |k| {
         let (at, n, first) = (k.buf(0), k.dim(0), k.dim(1));
         k.b.parallel_for(|b, chunk| {
-            let lo = b.mul(chunk, CHUNK);
-            let hi = b.add(lo, CHUNK);
-            let hi = b.smin(hi, n);
+            let (lo, hi) = span(b, chunk, CHUNK, n);
             b.loop_(lo, hi, 1, |b, i| {
                 let place = b.add(first, i);
                 b.store(at, i, place);

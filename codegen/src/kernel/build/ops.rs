@@ -82,6 +82,13 @@ impl Builder {
         self.binary(BinOp::SDiv, a, b)
     }
 
+    /// [`Builder::sdiv`] and what is left of `a`: row and column of a row-major position.
+    pub fn div_rem(&mut self, a: Val, b: impl Into<Opd> + Copy) -> (Val, Val) {
+        let quotient = self.sdiv(a, b);
+        let whole = self.mul(quotient, b);
+        (quotient, self.sub(a, whole))
+    }
+
     /// Unsigned quotient; 0 for a zero divisor.
     pub fn udiv(&mut self, a: impl Into<Opd>, b: impl Into<Opd>) -> Val {
         self.binary(BinOp::UDiv, a, b)

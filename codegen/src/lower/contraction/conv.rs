@@ -201,12 +201,8 @@ fn product(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue) -> Res
         let job =
             Job { e: &e, epi: &epi, bias, sums, w: wbuf, w_type, packed: w.packed, k_total, mg, elem, lanes };
         b.parallel_for(|b, unit| {
-            let row = b.sdiv(unit, tiles);
-            let t0 = b.mul(row, tiles);
-            let t = b.sub(unit, t0);
-            let n = b.sdiv(row, groups);
-            let g0 = b.mul(n, groups);
-            let g = b.sub(row, g0);
+            let (row, t) = b.div_rem(unit, tiles);
+            let (_, g) = b.div_rem(row, groups);
             let p0 = b.mul(t, WIDTH);
             let count = b.sub(total, p0);
             let count = b.smin(count, WIDTH);

@@ -48,9 +48,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue
             } else {
                 (unit, None)
             };
-            let n = b.sdiv(unit, m_all);
-            let n0 = b.mul(n, m_all);
-            let m = b.sub(unit, n0);
+            let (n, m) = b.div_rem(unit, m_all);
             let group = b.sdiv(m, mg);
             let first = b.mul(n, groups * cg);
             let first = b.at(first, group, cg);
@@ -95,9 +93,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue
                 e.finish(b, &epi, sum, &Place { index, channel: m, last: ox }, mask);
             };
             if let Some(position) = position {
-                let row = b.sdiv(position, ow);
-                let first = b.mul(row, ow);
-                let ox = b.sub(position, first);
+                let (row, ox) = b.div_rem(position, ow);
                 return sum_row(b, row, ox, None);
             }
             b.loop_(0, rows, 1, |b, row| {

@@ -190,12 +190,8 @@ fn units(
     known: (Option<i64>, Option<i64>),
 ) {
     k.b.parallel_for(|b, unit| {
-        let rest = b.sdiv(unit, chunks);
-        let p = b.mul(rest, chunks);
-        let chunk = b.sub(unit, p);
-        let which = b.sdiv(rest, blocks);
-        let p = b.mul(which, blocks);
-        let block = b.sub(rest, p);
+        let (rest, chunk) = b.div_rem(unit, chunks);
+        let (which, block) = b.div_rem(rest, blocks);
         let mut coords = vec![which; batch.len()];
         let mut left = which;
         for axis in (1..batch.len()).rev() {
@@ -369,9 +365,8 @@ fn transposed(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
     cx.launch(l, move |k| {
         let (x, y, rows, cols) = (k.buf(0), k.buf(1), k.dim(0), k.dim(1));
         k.b.parallel_for(|b, unit| {
-            let batch = b.sdiv(unit, cols);
+            let (batch, c) = b.div_rem(unit, cols);
             let first = b.mul(batch, cols);
-            let c = b.sub(unit, first);
             let first = b.mul(first, rows);
             let to = b.mul(unit, rows);
             b.loop_(0, rows, 1, |b, r| {

@@ -148,9 +148,8 @@ impl Geometry {
         let mut coords = Vec::with_capacity(self.kernel.len());
         let mut rest = kk;
         for k in self.kernel.iter().rev() {
-            let q = b.sdiv(rest, *k);
-            let p = b.mul(q, *k);
-            coords.push(b.sub(rest, p));
+            let (q, p) = b.div_rem(rest, *k);
+            coords.push(p);
             rest = q;
         }
         coords.reverse();

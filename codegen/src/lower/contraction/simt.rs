@@ -54,12 +54,8 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands, mut e: Epilo
         let tx = i64::from(tile.threads()[0]);
         let t = b.thread_id(0);
         let (x, y) = (b.urem(t, tx), b.div_const(t, tx));
-        let rest = b.sdiv(unit, across);
-        let p = b.mul(rest, across);
-        let bx = b.sub(unit, p);
-        let which = b.sdiv(rest, down);
-        let p = b.mul(which, down);
-        let by = b.sub(rest, p);
+        let (rest, bx) = b.div_rem(unit, across);
+        let (which, by) = b.div_rem(rest, down);
         let coords = crate::lower::nest::decode(b, which, &batch);
         let (a_size, b_size, c_size) = (b.mul(m, k), b.mul(k, n), b.mul(m, n));
         let a0 = batch_offset(b, &coords, &ad, a_size);

@@ -1,10 +1,10 @@
 //! Blocks of an image added up: each element of the image gathers what the blocks hold of it.
 
-use super::unravel;
 use crate::kernel::{CmpOp, Ty, Val};
 use crate::lower::cx::LowerCx;
 use crate::lower::elem::{compute_elem, load, store};
 use crate::lower::launch::{KernelCx, Launch};
+use crate::lower::nest::decode;
 use planish_ir::dim::SymOrigin;
 use planish_ir::op::col2im::Col2Im;
 use planish_ir::{DType, Diag, Dim};
@@ -69,7 +69,7 @@ fn kernel(k: &mut KernelCx<'_>, op: &Col2Im, d: DType) {
     let dims = k.dims(2, axes + 2);
     let error = k.error(0);
     k.b.parallel_for(|b, unit| {
-        let at = unravel(b, unit, &dims);
+        let at = decode(b, unit, &dims);
         let blocks: Vec<Val> = (0..axes).map(|a| b.load(block, a as i64, 1)).collect();
         let (mut counts, mut size, mut total) = (Vec::new(), b.i64(1), b.i64(1));
         for a in 0..axes {
@@ -94,7 +94,7 @@ fn kernel(k: &mut KernelCx<'_>, op: &Col2Im, d: DType) {
         let plane = b.at(at[1], at[0], dims[1]);
         let zero = b.zero(Ty::vec(compute_elem(d), 1));
         let sum = b.for_(0, elements, 1, &[zero], |b, e, acc| {
-            let index = unravel(b, e, &blocks);
+            let index = decode(b, e, &blocks);
             let (mut column, mut ok) = (b.i64(0), b.cmp(CmpOp::Sge, e, 0));
             for a in 0..axes {
                 let back = b.mul(index[a], op.dilations[a]);

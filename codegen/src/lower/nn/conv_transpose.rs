@@ -1,10 +1,10 @@
 //! Transposed convolution.
 
-use super::unravel;
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, narrow_to, store};
 use crate::lower::launch::{KernelCx, Launch};
+use crate::lower::nest::decode;
 use planish_ir::op::conv_transpose::ConvTranspose;
 use planish_ir::{DType, Diag, Dim};
 
@@ -91,7 +91,7 @@ fn kernel(k: &mut KernelCx<'_>, p: &Plan<'_>, bias: &Option<Opnd>) {
         let blocks = b.div_const(m, p.block);
         let mut counts = vec![b.i64(1), blocks];
         counts.extend(&outs[..rank - 1]);
-        let at = unravel(b, unit, &counts);
+        let at = decode(b, unit, &counts);
         let first = b.mul(at[1], p.block);
         let group = b.div_const(first, p.each);
         let in_group = b.mul(group, p.each);

@@ -59,21 +59,3 @@ fn keep(b: &mut Builder, mask: Option<Val>, v: Val, other: f64) -> Val {
         }
     }
 }
-
-/// The index along each of `dims` of a row-major index.
-fn unravel(b: &mut Builder, index: Val, dims: &[Val]) -> Vec<Val> {
-    let mut rest = index;
-    let mut out = Vec::with_capacity(dims.len());
-    for (axis, d) in dims.iter().enumerate().rev() {
-        if axis == 0 {
-            out.push(rest);
-        } else {
-            let q = b.sdiv(rest, *d);
-            let p = b.mul(q, *d);
-            out.push(b.sub(rest, p));
-            rest = q;
-        }
-    }
-    out.reverse();
-    out
-}

@@ -1,10 +1,10 @@
 //! Pooling over windows.
 
-use super::unravel;
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, store};
 use crate::lower::launch::{KernelCx, Launch};
+use crate::lower::nest::decode;
 use crate::math;
 use planish_ir::op::pool::{IndexOrder, Pool, PoolKind};
 use planish_ir::{DType, Diag, Dim};
@@ -86,7 +86,7 @@ fn kernel(k: &mut KernelCx<'_>, op: &Pool, x: &Opnd, places: bool) {
     k.b.parallel_for(|b, row| {
         let mut counts = vec![b.i64(1)];
         counts.extend(outer.iter().map(|a| a.out));
-        let at = unravel(b, row, &counts);
+        let at = decode(b, row, &counts);
         let plane = outer.iter().fold(inner.input, |n, a| b.mul(n, a.input));
         let base = b.mul(at[0], plane);
         // The part of the window along the outer axes that lies in the input, and how much of it counts.
@@ -338,7 +338,7 @@ impl Walk<'_> {
             Some(IndexOrder::ColumnMajor) => {
                 let mut dims: Vec<Val> = self.outer.iter().map(|a| a.input).collect();
                 dims.push(self.inner.input);
-                let at = unravel(b, found, &dims);
+                let at = decode(b, found, &dims);
                 let (mut out, mut step) = (b.i64(0), b.i64(1));
                 for (i, d) in at.iter().zip(&dims) {
                     out = b.at(out, *i, step);

@@ -148,9 +148,7 @@ fn align(k: &mut KernelCx<'_>, op: &RoiAlign, d: DType) {
     let (dims, error) = (k.dims(0, 4), k.error(0));
     let bins = op.height * op.width;
     k.b.parallel_for(|b, unit| {
-        let region = b.sdiv(unit, dims[1]);
-        let before = b.mul(region, dims[1]);
-        let channel = b.sub(unit, before);
+        let (region, channel) = b.div_rem(unit, dims[1]);
         let index = b.load(batch, region, 1);
         Image::with(b, (x, d), &dims, (index, channel), error, |b, image| {
             let offset = if op.half_pixel { 0.5 } else { 0.0 };
@@ -230,9 +228,7 @@ fn max_pool(k: &mut KernelCx<'_>, op: &MaxRoiPool, d: DType) {
     let (dims, error) = (k.dims(0, 4), k.error(0));
     let bins = op.height * op.width;
     k.b.parallel_for(|b, unit| {
-        let region = b.sdiv(unit, dims[1]);
-        let before = b.mul(region, dims[1]);
-        let channel = b.sub(unit, before);
+        let (region, channel) = b.div_rem(unit, dims[1]);
         let first = b.mul(region, 5);
         let index = number(b, d, rois, first);
         let index = b.fptosi(index, Elem::I64);

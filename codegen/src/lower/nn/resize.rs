@@ -290,9 +290,7 @@ impl Pass {
         let (x, at, weights, extra, y) = (k.buf(0), k.buf(1), k.buf(2), k.buf(3), k.buf(4));
         let (old, new, inner) = (k.dim(0), k.dim(1), k.dim(2));
         k.b.parallel_for(|b, unit| {
-            let outer = b.sdiv(unit, new);
-            let before = b.mul(outer, new);
-            let i = b.sub(unit, before);
+            let (outer, i) = b.div_rem(unit, new);
             let first = b.mul(outer, old);
             let out = b.mul(unit, inner);
             let mut lines = Vec::new();

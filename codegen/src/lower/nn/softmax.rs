@@ -5,6 +5,7 @@ use crate::kernel::{Access, BinOp, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, mem_elem, store};
 use crate::lower::launch::{KernelCx, Launch};
+use crate::lower::nest::span;
 use crate::math;
 use planish_ir::op::softmax::{Softmax, SoftmaxKind};
 use planish_ir::{Diag, Dim};
@@ -111,14 +112,10 @@ fn columns(k: &mut KernelCx<'_>, kind: SoftmaxKind, x: &Opnd) {
     let (from, to) = (k.buf(0), k.buf(1));
     let (n, inner, blocks) = (k.dim(0), k.dim(1), k.dim(2));
     k.b.parallel_for(|b, unit| {
-        let outer = b.sdiv(unit, blocks);
-        let first = b.mul(outer, blocks);
-        let block = b.sub(unit, first);
+        let (outer, block) = b.div_rem(unit, blocks);
         let rows = b.mul(outer, n);
         let base = b.mul(rows, inner);
-        let lo = b.mul(block, COLUMNS);
-        let hi = b.add(lo, COLUMNS);
-        let hi = b.smin(hi, inner);
+        let (lo, hi) = span(b, block, COLUMNS, inner);
         b.for_lanes(lo, hi, lanes, |b, i, mask| {
             let base = b.add(base, i);
             let low = b.float(ty, f64::NEG_INFINITY);
