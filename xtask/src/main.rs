@@ -22,7 +22,8 @@ usage: cargo xtask TASK
                         what the tests need (ONNX Runtime, ptxas)
   demo                  fetch two trained models, compile, run on a photo and a sound clip, compare, print a table
   test [--long] [STAGE...]
-                        all tests; --long adds clippy, every model and more random graphs. Stages:
+                        all tests; --long, with planish built for release: every model, every conformance test on
+                        every engine and as an executable, ten times the random graphs, figures of time. Stages:
                         fmt clippy unit doc conformance executables shapes hostile models artifacts
   gen [--check]         write the generated references in docs/reference (--check: fail when they are stale)
   tidy                  rules of the repository that the compiler does not check

@@ -56,14 +56,17 @@ pub(crate) fn compare(args: &[String]) -> Result<()> {
     run(script(&tools, "python/compare_models.py").arg("--planish").arg(planish).args(args))
 }
 
-/// The real models as executables, those given or all that can be fetched.
+/// The real models as executables, those given or all that can be fetched, and what the passes leave of an untidy one.
 pub(crate) fn real_models(tools: &Tools, planish: &Path, names: &[&str]) -> Result<Counts> {
     if names.is_empty() {
         output(script(tools, "models/fetch.py").args(["--models", "--check"]))?;
     } else {
         fetch(tools, names)?;
+        fetch(tools, &["resnet50-thin", "resnet50-thin-messy"])?;
     }
-    counted(script(tools, "python/compare_models.py").arg("--planish").arg(planish).args(names))
+    let mut counts = counted(script(tools, "python/messy.py").arg("--planish").arg(planish))?;
+    counts.add(counted(script(tools, "python/compare_models.py").arg("--planish").arg(planish).args(names))?);
+    Ok(counts)
 }
 
 /// Properties of executables; fetches the models that they are shown on. Figures of

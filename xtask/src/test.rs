@@ -20,7 +20,7 @@ impl Counts {
         Self { passed: u64::from(ok), failed: u64::from(!ok), skipped: 0 }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -44,9 +44,9 @@ impl Counts {
     }
 }
 
-/// Models of the ordinary run: small packages that together cover convolution, recurrence, control flow, attention
-/// and trees.
-const MODELS: [&str; 15] = [
+/// Models of the ordinary run: small packages that together cover convolution, recurrence, control flow, attention,
+/// integer products and trees.
+const MODELS: [&str; 16] = [
     "espcn-subpixel",
     "magika",
     "mnist-cnn",
@@ -54,6 +54,7 @@ const MODELS: [&str; 15] = [
     "pplcnet-orientation",
     "ppocr2-cls",
     "ppocr4-rec",
+    "rawi-int8",
     "resnet50-thin",
     "residual-block",
     "scaler-mlp",
@@ -76,9 +77,6 @@ const STAGES: [&str; 10] = [
     "models",
     "artifacts",
 ];
-
-/// Stages of the long run only.
-const LONG_ONLY: [&str; 0] = [];
 
 /// The number of random graphs, for `planish-testsuite`.
 const GRAPHS: &str = "PLANISH_TEST_GRAPHS";
@@ -110,11 +108,7 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     if let Some(unknown) = named.iter().find(|name| !STAGES.contains(name)) {
         return Err(Failure::usage(format!("there is no stage {unknown}; stages: {}", STAGES.join(" "))));
     }
-    let stages = if named.is_empty() {
-        STAGES.iter().copied().filter(|stage| long || !LONG_ONLY.contains(stage)).collect()
-    } else {
-        named
-    };
+    let stages = if named.is_empty() { STAGES.to_vec() } else { named };
     let mut context = Context { long, tools: setup::setup()?, planish: None };
     let mut total = Counts::default();
     let mut rows = Vec::new();
