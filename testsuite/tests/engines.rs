@@ -5,8 +5,9 @@
 
 #![allow(clippy::print_stdout, reason = "shown with --nocapture")]
 
+use planish_clif::Clif;
 use planish_codegen::KernelInterpreter;
-use planish_codegen::kernel::TargetSpec;
+use planish_codegen::kernel::{Backend, TargetSpec};
 use planish_ir::{DType, Engine, PrepareOptions, Value};
 use planish_testsuite::differential::{Outcome, kinds, report, run, supported};
 use planish_testsuite::native::{Maker, Native, targets};
@@ -125,8 +126,9 @@ fn kernels_for_gpus_in_lock_step() {
 
 #[test]
 fn cranelift() {
-    let target = targets().swap_remove(0);
-    apart("cranelift", &[&Native::new(Maker::Cranelift, target)]);
+    let engines: Vec<Native> =
+        targets().into_iter().map(|target| Native::new(Maker::Cranelift, target)).collect();
+    apart("cranelift", &engines.iter().map(|engine| engine as &dyn Engine).collect::<Vec<_>>());
 }
 
 #[cfg(feature = "llvm")]
@@ -134,4 +136,24 @@ fn cranelift() {
 fn llvm() {
     let engines: Vec<Native> = targets().into_iter().map(|target| Native::new(Maker::Llvm, target)).collect();
     apart("llvm", &engines.iter().map(|engine| engine as &dyn Engine).collect::<Vec<_>>());
+}
+
+/// Kernels for all targets, whatever machine this is.
+#[test]
+fn cranelift_compiles_for_every_target() {
+    for target in TargetSpec::all_cpu() {
+        let maker = Native::new(Maker::Cranelift, target.clone());
+        let mut compiled = 0;
+        for sketch in sketches().step_by(10) {
+            let Ok(module) = maker.lowered(&sketch.build().graph) else { continue };
+            let kernels = &module.variants[0].kernels;
+            let refused = Clif.check(kernels, &target);
+            assert!(refused.is_empty(), "{}, seed {}: {refused:?}", target.name, sketch.seed);
+            if let Err(why) = Clif.emit(kernels, &target) {
+                panic!("{}, seed {}: {why}", target.name, sketch.seed);
+            }
+            compiled += 1;
+        }
+        assert!(compiled > 0, "{}: no graph was lowered", target.name);
+    }
 }

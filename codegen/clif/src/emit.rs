@@ -113,7 +113,11 @@ impl Emitter<'_, '_> {
         if lanes.iter().all(|l| *l == lanes[0]) {
             return vec![self.b.ins().splat(vt, lanes[0])];
         }
-        let mut v = self.b.ins().scalar_to_vector(vt, lanes[0]);
+        // Cranelift has no rule for `scalar_to_vector` of a byte on x86-64.
+        let mut v = match t.elem {
+            Elem::I8 => self.b.ins().splat(vt, lanes[0]),
+            _ => self.b.ins().scalar_to_vector(vt, lanes[0]),
+        };
         for (i, l) in lanes.iter().enumerate().skip(1) {
             v = self.b.ins().insertlane(v, *l, i as u8);
         }

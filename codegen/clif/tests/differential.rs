@@ -10,14 +10,14 @@ fn check(cases: &[Case], target: &TargetSpec) {
 
 #[test]
 fn every_operation_agrees() {
-    for lanes in [1, 2, 4, 8] {
+    for lanes in [1, 2, 4, 8, 16, 32] {
         check(&ops::cases(lanes), &TargetSpec::generic128());
     }
 }
 
 #[test]
 fn memory_with_tails_agrees() {
-    for lanes in [1, 4] {
+    for lanes in [1, 4, 16] {
         check(&memory::cases(lanes, &[0, 1, 2, 3, 15, 16, 17, 67]), &TargetSpec::generic128());
         check(&memory::narrowed(lanes), &TargetSpec::generic128());
     }
@@ -25,7 +25,8 @@ fn memory_with_tails_agrees() {
 
 #[test]
 fn random_programs_agree() {
-    let cases: Vec<Case> = (0..60).map(|seed| random::case(seed, [1, 2, 4, 8][seed as usize % 4])).collect();
+    let cases: Vec<Case> =
+        (0..60).map(|seed| random::case(seed, [1, 2, 4, 8, 16][seed as usize % 5])).collect();
     check(&cases, &TargetSpec::generic128());
 }
 
