@@ -108,7 +108,10 @@ fn anchor(
     let mut found: Vec<NodeId> = operands
         .iter()
         .filter_map(|v| g.def_node(*v))
-        .filter(|d| order.contains_key(d) && matches!(g.node(*d).op, Op::Conv(_) | Op::MatMul(_)))
+        .filter(|d| {
+            order.contains_key(d)
+                && matches!(g.node(*d).op, Op::Conv(_) | Op::MatMul(_) | Op::MatMulInteger(_))
+        })
         .filter(|d| {
             let y = g.node(*d).outputs[0];
             g.dims(y) == Some(dims)

@@ -10,13 +10,13 @@ use planish_ir::{DType, Diag, NodeId, Op, RegionId, ValueId};
 use std::collections::HashMap;
 
 /// A place in the result: where a vector of sums goes.
-pub(super) struct Place {
+pub(in crate::lower) struct Place {
     /// Element index in the result.
-    pub(super) index: Val,
+    pub(in crate::lower) index: Val,
     /// Channel (axis 1 of a convolution's result).
-    pub(super) channel: Val,
+    pub(in crate::lower) channel: Val,
     /// Index along the last axis of the first lane; meaningful for matrix products.
-    pub(super) last: Val,
+    pub(in crate::lower) last: Val,
 }
 
 /// One element-wise operation.
@@ -27,7 +27,7 @@ struct Step {
 }
 
 /// The operations after a contraction, with their extra operands.
-pub(super) struct Epilogue {
+pub(in crate::lower) struct Epilogue {
     /// The node whose result the sums are; none when nothing follows.
     anchor: Option<ValueId>,
     steps: Vec<Step>,
@@ -42,7 +42,7 @@ pub(super) struct Epilogue {
 
 impl Epilogue {
     /// Nothing follows: the sums are stored as they are.
-    pub(super) fn none(out: Opnd) -> Epilogue {
+    pub(in crate::lower) fn none(out: Opnd) -> Epilogue {
         Epilogue {
             anchor: None,
             steps: Vec::new(),
@@ -105,7 +105,7 @@ impl Epilogue {
     }
 
     /// Adds the extra operands and the results to a launch that has `first` buffers so far.
-    pub(super) fn bufs(&mut self, mut l: Launch, first: usize) -> Launch {
+    pub(in crate::lower) fn bufs(&mut self, mut l: Launch, first: usize) -> Launch {
         self.first = first;
         for (_, x, _) in &self.extras {
             l = l.read(x);
@@ -116,12 +116,19 @@ impl Epilogue {
         l
     }
     /// All buffers of the epilogue, as the kernel sees them.
-    pub(super) fn handles(&self, k: &KernelCx<'_>) -> Vec<Buf> {
+    pub(in crate::lower) fn handles(&self, k: &KernelCx<'_>) -> Vec<Buf> {
         (0..self.extras.len() + self.outs.len()).map(|i| k.buf(self.first + i)).collect()
     }
 
     /// Finishes one vector of sums and stores it. `bufs` comes from [`Epilogue::handles`].
-    pub(super) fn finish(&self, b: &mut Builder, bufs: &[Buf], sum: Val, at: &Place, mask: Option<Val>) {
+    pub(in crate::lower) fn finish(
+        &self,
+        b: &mut Builder,
+        bufs: &[Buf],
+        sum: Val,
+        at: &Place,
+        mask: Option<Val>,
+    ) {
         let lanes = b.ty(sum).lanes;
         let Some(anchor) = self.anchor else {
             return store(b, self.outs[0].dtype, bufs[0], at.index, sum, mask);

@@ -4,6 +4,7 @@ use super::{conv, epilogue::Epilogue, matmul};
 use crate::kernel::{Builder, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elementwise::{self, scalar_op};
+use crate::lower::quantised;
 use planish_ir::{DType, Diag, NodeId, Op, ValueId};
 use std::collections::HashMap;
 
@@ -42,6 +43,11 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
         Op::MatMul(op) => {
             let e = Epilogue::of_region(cx, region, anchor, &captures, None, outs)?;
             matmul::emit(cx, op, matmul::Operands { a: x, b: w, b_type: w_type, b_value: wv, out }, e)
+        }
+        Op::MatMulInteger(_) => {
+            let zeros = [value(cx, 2)?, value(cx, 3)?];
+            let e = Epilogue::of_region(cx, region, anchor, &captures, None, outs)?;
+            quantised::emit_product(cx, quantised::Operands { a: x, b: wv, zeros, out }, e)
         }
         other => Err(Diag::error("internal-lower", format!("`{}` cannot lead a fused group", other.name()))),
     }

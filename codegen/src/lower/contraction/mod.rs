@@ -23,8 +23,10 @@ mod simt;
 mod tile;
 
 pub(super) use conv::lower_conv;
+pub(super) use epilogue::{Epilogue, Place};
 pub(super) use fused::lower_fused;
 pub(super) use matmul::lower_matmul;
+pub(super) use tile::balanced;
 
 fn f32_bytes(v: &[f32]) -> bytes::Bytes {
     v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into()

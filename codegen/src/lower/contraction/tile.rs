@@ -14,7 +14,7 @@ pub(super) fn max_vectors(target: &TargetSpec) -> usize {
 }
 
 /// Cuts `n` rows or vectors into pieces of at most `most` that differ by one at the most, larger ones first.
-pub(super) fn balanced(n: usize, most: usize) -> Vec<usize> {
+pub(in crate::lower) fn balanced(n: usize, most: usize) -> Vec<usize> {
     let pieces = n.div_ceil(most.max(1)).max(1);
     (0..pieces).map(|i| n / pieces + usize::from(i < n % pieces)).filter(|p| *p > 0).collect()
 }

@@ -1,0 +1,129 @@
+//! Quantisation, its inverse, and products of stored integers.
+
+mod packing;
+mod plain;
+mod product;
+mod tile;
+
+pub(super) use product::{Operands, emit as emit_product, lower_matmul_integer};
+
+use super::cx::{LowerCx, Opnd};
+use super::elem::{self, convert, mem_elem};
+use super::elementwise::emit;
+use crate::kernel::{Builder, CmpOp, Elem, Val};
+use planish_ir::op::normalize_axis;
+use planish_ir::op::quant::{Dequantize, Quantize};
+use planish_ir::{DType, Diag, Dim};
+
+/// x, scales and zero points as operands that broadcast against each other, and the dims they broadcast to.
+fn aligned(cx: &mut LowerCx<'_>, axis: i64, block: usize) -> Result<(Vec<Opnd>, Vec<Dim>), Diag> {
+    let x = cx.input(0)?;
+    let mut parts = vec![cx.input(1)?];
+    parts.extend(cx.opt_input(2)?);
+    let single = |p: &Opnd| p.dims.iter().all(|d| d.is(1));
+    if block == 0 && parts.iter().all(single) {
+        let mut all = vec![x.clone()];
+        all.extend(parts.iter().map(|p| p.with_dims(Vec::new())));
+        return Ok((all, x.dims));
+    }
+    let axis = normalize_axis(axis, x.dims.len())?;
+    if block == 0 {
+        let mut all = vec![x.clone()];
+        for p in &parts {
+            let mut dims = vec![Dim::Const(1); x.dims.len()];
+            dims[axis] = p.dims.first().cloned().unwrap_or(Dim::Const(1));
+            all.push(p.with_dims(dims));
+        }
+        return Ok((all, x.dims));
+    }
+    // Axis = blocks x block.
+    let blocks = x.dims[axis].exact_div(&Dim::from(block));
+    let blocks =
+        blocks.ok_or_else(|| Diag::unsupported("the last block of scales is not known to be whole"))?;
+    let split = |dims: &[Dim], at: [Dim; 2]| {
+        let mut out = dims.to_vec();
+        out.splice(axis..=axis, at);
+        out
+    };
+    let wide = split(&x.dims, [blocks.clone(), Dim::from(block)]);
+    let mut all = vec![x.with_dims(wide.clone())];
+    for p in &parts {
+        cx.require_dims(&p.dims, &split_scales(&x.dims, axis, &blocks), "the scales do not fit the blocks");
+        all.push(p.with_dims(split(&p.dims, [blocks.clone(), Dim::Const(1)])));
+    }
+    Ok((all, wide))
+}
+
+/// The shape of scales of blocks along an axis.
+fn split_scales(dims: &[Dim], axis: usize, blocks: &Dim) -> Vec<Dim> {
+    let mut out = dims.to_vec();
+    out[axis] = blocks.clone();
+    out
+}
+
+/// `v` rounded to a float type that is stored narrower than it is computed.
+fn rounded(b: &mut Builder, v: Val, to: DType) -> Val {
+    match to {
+        DType::F16 | DType::BF16 => {
+            let narrow = b.fptrunc(v, mem_elem(to));
+            b.fpext(narrow, Elem::F32)
+        }
+        _ => v,
+    }
+}
+
+/// The type in which numbers of these types are dequantised or quantised.
+fn wide(types: &[DType]) -> DType {
+    if types.contains(&DType::F64) { DType::F64 } else { DType::F32 }
+}
+
+pub(super) fn lower_dequantize(cx: &mut LowerCx<'_>, op: &Dequantize) -> Result<(), Diag> {
+    let (ins, dims) = aligned(cx, op.axis, op.block)?;
+    let types: Vec<DType> = ins.iter().map(|x| x.dtype).collect();
+    let y = cx.output(0)?.with_dims(dims);
+    let to = y.dtype;
+    // Differences of integers are exact in i32; the product is rounded once.
+    let exact = types[0] == DType::I32;
+    let work = if exact { DType::F64 } else { wide(&[types[1], to]) };
+    emit(cx, "dequantize", &ins, &[y], 4, &|b, v| {
+        let mut x = convert(b, v[0], types[0], work);
+        if let Some(z) = v.get(2) {
+            let z = convert(b, *z, types[2], work);
+            x = b.fsub(x, z);
+        }
+        let s = convert(b, v[1], types[1], work);
+        let y = b.fmul(x, s);
+        vec![convert(b, y, work, to)]
+    })
+}
+
+pub(super) fn lower_quantize(cx: &mut LowerCx<'_>, op: &Quantize) -> Result<(), Diag> {
+    let (ins, dims) = aligned(cx, op.axis, op.block)?;
+    let types: Vec<DType> = ins.iter().map(|x| x.dtype).collect();
+    let y = cx.output(0)?.with_dims(dims);
+    let (to, saturate, precision) = (op.to, op.saturate, op.precision);
+    let work = wide(&[types[0], types[1], precision]);
+    emit(cx, "quantize", &ins, &[y], 10, &|b, v| {
+        let x = convert(b, v[0], types[0], work);
+        let x = rounded(b, x, precision);
+        let s = convert(b, v[1], types[1], work);
+        let q = b.fdiv(x, s);
+        let q = rounded(b, q, precision);
+        let Some((low, high)) = to.int_range() else {
+            let q = convert(b, q, work, DType::F32);
+            return vec![if saturate { elem::saturate(b, to, q) } else { q }];
+        };
+        let nan = b.cmp(CmpOp::FNe, q, q);
+        let zero = b.zero(b.ty(q));
+        let q = b.select(nan, zero, q);
+        let mut q = b.round_even(q);
+        if let Some(z) = v.get(2) {
+            let z = convert(b, *z, types[2], work);
+            q = b.fadd(q, z);
+        }
+        let q = b.fmax(q, low as f64);
+        let q = b.fmin(q, high as f64);
+        let wide = b.fptosi(q, Elem::I32);
+        vec![b.trunc(wide, mem_elem(to))]
+    })
+}
