@@ -4,9 +4,10 @@
 
 use planish_testsuite::differential::{Outcome, kinds, report, run, supported};
 use planish_testsuite::smith::{RECIPES, sketches};
+use planish_testsuite::tools;
 use std::error::Error;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 type Outcomes = Result<(), Box<dyn Error>>;
@@ -51,19 +52,6 @@ fn said(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
-/// What PTX is assembled with: `PLANISH_PTXAS`, else what `cargo xtask setup` installs, else that of the search path.
-fn ptxas() -> PathBuf {
-    if let Some(path) = std::env::var_os("PLANISH_PTXAS") {
-        return path.into();
-    }
-    let home = std::env::var_os("HOME").unwrap_or_default();
-    let cache = std::env::var_os("PLANISH_CACHE")
-        .map_or_else(|| Path::new(&home).join(".cache/planish"), PathBuf::from);
-    let versions = cache.join("venv/lib").read_dir().into_iter().flatten().flatten();
-    let mut installed = versions.map(|v| v.path().join("site-packages/nvidia/cu13/bin/ptxas"));
-    installed.find(|path| path.exists()).unwrap_or_else(|| "ptxas".into())
-}
-
 #[test]
 fn ptx_is_written_checked_and_the_same_each_time() -> Outcomes {
     let dir = scene()?;
@@ -91,7 +79,7 @@ fn a_cubin_needs_ptxas() -> Outcomes {
     let done = planish(dir.path(), &args, Some(Path::new("/nowhere/ptxas")))?;
     assert_eq!(done.status.code(), Some(6), "{}", said(&done));
     assert!(said(&done).contains("machine-ptxas") && !dir.path().join("m.cubin").exists());
-    let ptxas = ptxas();
+    let ptxas = tools::ptxas();
     let done = planish(dir.path(), &args, Some(&ptxas))?;
     let hint = "set PLANISH_PTXAS to a ptxas 13.0 or run `cargo xtask setup`";
     assert_eq!(done.status.code(), Some(0), "{}: {}; {hint}", ptxas.display(), said(&done));

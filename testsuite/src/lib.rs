@@ -7,3 +7,4 @@ pub mod plant;
 pub mod rng;
 pub mod smith;
 pub mod text;
+pub mod tools;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::artifact::exe::tests::{parts, weights};
 use planish_rt::cpu::Isa;
+use planish_testsuite::tools;
 use std::process::Command;
 
 fn model(name: &str) -> Vec<u8> {
@@ -55,22 +56,14 @@ int main(void) {
 }
 "#;
 
-/// Whether a tool is there; tests of what needs it are about nothing without it.
-fn has(tool: &str) -> bool {
-    Command::new(tool).arg("--version").output().is_ok_and(|o| o.status.success())
-}
-
 fn ok(c: &mut Command) -> String {
-    let o = c.output().expect("starts");
+    let o = c.output().unwrap_or_else(|e| panic!("{c:?}: {e}; `cargo xtask setup` installs what tests run"));
     assert!(o.status.success(), "{c:?}: {}", String::from_utf8_lossy(&o.stderr));
     String::from_utf8_lossy(&o.stdout).into_owned()
 }
 
 #[test]
 fn models_link_statically_and_share_a_pool() {
-    if !has("cc") {
-        return;
-    }
     let dir = tempfile::tempdir().expect("folder");
     let d = dir.path();
     std::fs::write(d.join("main.c"), PROGRAM).expect("written");
@@ -118,9 +111,6 @@ const LIBC: [&str; 23] = [
 
 #[test]
 fn shared_objects_export_one_function_and_load_together() {
-    if !has("cc") {
-        return;
-    }
     let dir = tempfile::tempdir().expect("folder");
     let d = dir.path();
     std::fs::write(d.join("main.c"), PROGRAM).expect("written");
@@ -156,15 +146,6 @@ fn shared_objects_export_one_function_and_load_together() {
     let again = d.join("again.so");
     shared_object("a", &model("a"), &again).expect("links");
     assert!(std::fs::read(&again).expect("file") == std::fs::read(d.join("liba.so")).expect("file"));
-}
-
-/// A Python with NumPy: the one in the path, or the one that the set-up makes.
-fn python_with_numpy() -> Option<std::path::PathBuf> {
-    let home = std::env::var_os("HOME").map(std::path::PathBuf::from).unwrap_or_default();
-    let candidates = ["python3".into(), home.join(".cache/planish/venv/bin/python")];
-    candidates
-        .into_iter()
-        .find(|p| Command::new(p).args(["-c", "import numpy"]).output().is_ok_and(|o| o.status.success()))
 }
 
 const SCRIPT: &str = r#"
@@ -203,7 +184,6 @@ print("fine")
 
 #[test]
 fn python_modules_run_models_in_threads() {
-    let Some(python) = python_with_numpy().filter(|_| has("cc")) else { return };
     let dir = tempfile::tempdir().expect("folder");
     let d = dir.path();
     for name in ["one", "two"] {
@@ -212,7 +192,7 @@ fn python_modules_run_models_in_threads() {
         shared_object(name, &model(name), &d.join(&so)).expect("links");
         std::fs::write(d.join(format!("{name}.py")), super::python(name, OsStr::new(&so))).expect("written");
     }
-    assert_eq!(ok(Command::new(python).current_dir(d).args(["-B", "-c", SCRIPT])), "fine\n");
+    assert_eq!(ok(Command::new(tools::python()).current_dir(d).args(["-B", "-c", SCRIPT])), "fine\n");
 }
 
 #[test]
