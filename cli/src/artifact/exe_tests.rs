@@ -37,7 +37,7 @@ fn plan() -> Plan {
     let args = [0, 2, 1].map(|s| Arg::Slot(SlotId(s))).to_vec();
     Plan {
         meta: Meta { name: "add".into(), tool: "test".into(), precision: "f32".into(), ..Meta::default() },
-        symbols: vec![Symbol { name: "n".into(), min: 1, max: 100 }],
+        symbols: vec![Symbol { name: "n".into(), min: 1, max: 100, values: vec![] }],
         exprs: pool.finish(),
         slots: vec![
             tensor(n, Place::Input(0)),

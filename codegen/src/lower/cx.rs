@@ -104,10 +104,23 @@ impl<'g> LowerCx<'g> {
         }
     }
 
+    /// The plan, weights and kernels so far, to be continued with the steps of another graph. Nothing of the graph so far
+    /// is known to it but the symbols of these names.
+    pub(super) fn with_graph(self, graph: &'g Graph, known: &BTreeMap<String, plan::SymId>) -> LowerCx<'g> {
+        let LowerCx { options, plan, pool, weights, kernels, life, clock, errors, .. } = self;
+        let input = graph.symbols.iter().filter(|(_, s)| s.origin == SymOrigin::Input);
+        let syms = input.filter_map(|(id, s)| Some((id, *known.get(&*s.name)?))).collect();
+        // The numbers of steps of one graph are after those of the other: what they keep may share memory.
+        let clock = clock + 1;
+        LowerCx { plan, pool, weights, kernels, life, clock, errors, syms, ..LowerCx::new(graph, options) }
+    }
+
     // ---- signature and regions ----
 
     pub(super) fn signature(&mut self) {
         self.plan.meta.name = self.graph.name.clone();
+        // What another graph of the plan declared stays; its objects are found where it has them.
+        let declared = std::mem::take(&mut self.plan.inputs);
         for (i, v) in self.graph.inputs().iter().enumerate() {
             let slot = match self.graph.ty(*v) {
                 Type::Tensor(t) if t.dtype != DType::Str => {
@@ -125,7 +138,7 @@ impl<'g> LowerCx<'g> {
                     let dims = dims.clone();
                     self.new_slot(t.dtype, &dims, Place::Input(i as u32))
                 }
-                _ => self.object_slot(),
+                _ => declared.get(i).map_or_else(|| self.object_slot(), |p| p.slot),
             };
             self.slots.insert(*v, slot);
             let port = self.port(self.graph.input_name(i), *v, slot);
@@ -133,6 +146,9 @@ impl<'g> LowerCx<'g> {
         }
         if let Err(d) = strings::bind_inputs(self) {
             self.diags.push(d);
+        }
+        if !declared.is_empty() {
+            self.plan.inputs = declared;
         }
         self.plan.states = self.graph.states.iter().map(|s| (s.output, s.input)).collect();
     }
@@ -512,7 +528,12 @@ impl<'g> LowerCx<'g> {
             Some(s) => self.sym(s),
             None => {
                 let name = format!("t{}", self.plan.symbols.len());
-                self.plan.symbols.push(plan::Symbol { name, min: i64::MIN, max: i64::MAX });
+                self.plan.symbols.push(plan::Symbol {
+                    name,
+                    min: i64::MIN,
+                    max: i64::MAX,
+                    values: Vec::new(),
+                });
                 plan::SymId(self.plan.symbols.len() as u32 - 1)
             }
         };
@@ -563,6 +584,7 @@ impl<'g> LowerCx<'g> {
             name: data.name.to_string(),
             min: data.min,
             max: data.max.unwrap_or(i64::MAX),
+            values: Vec::new(),
         });
         let id = plan::SymId(self.plan.symbols.len() as u32 - 1);
         self.syms.insert(s, id);
@@ -575,13 +597,27 @@ impl<'g> LowerCx<'g> {
         self.diags
     }
     pub(super) fn finish(mut self) -> Result<Module, Vec<Diag>> {
-        self.outputs();
-        if !self.diags.is_empty() {
-            return Err(self.diags);
-        }
-        let steps = std::mem::take(&mut self.steps);
+        let steps = self.end()?;
         self.plan.blocks[0].steps = steps;
         super::finish::finish(self)
+    }
+    /// Declares the outputs and takes the steps, or the findings if there are any.
+    pub(super) fn end(&mut self) -> Result<Vec<Step>, Vec<Diag>> {
+        self.outputs();
+        self.steps()
+    }
+    /// Takes the steps, or the findings if there are any.
+    pub(super) fn steps(&mut self) -> Result<Vec<Step>, Vec<Diag>> {
+        if !self.diags.is_empty() {
+            return Err(std::mem::take(&mut self.diags));
+        }
+        Ok(std::mem::take(&mut self.steps))
+    }
+    /// Adds a slot of which nothing but the plan knows.
+    pub(super) fn plan_slot(&mut self, slot: Slot) -> SlotId {
+        self.plan.slots.push(slot);
+        self.life.push(Life { first: self.clock, last: self.clock });
+        SlotId(self.plan.slots.len() as u32 - 1)
     }
     /// Copies to the outputs what was not made there.
     fn outputs(&mut self) {

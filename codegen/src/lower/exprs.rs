@@ -11,7 +11,7 @@ impl LowerCx<'_> {
     /// of the graph: only launches may take it.
     pub(super) fn drawn(&mut self) -> Dim {
         let name = format!("r{}", self.plan.symbols.len());
-        self.plan.symbols.push(plan::Symbol { name, min: i64::MIN, max: i64::MAX });
+        self.plan.symbols.push(plan::Symbol { name, min: i64::MIN, max: i64::MAX, values: Vec::new() });
         let own = plan::SymId(self.plan.symbols.len() as u32 - 1);
         let unused = self.graph.symbols.iter().count() + own.index();
         let s = SymId::new(unused);

@@ -69,6 +69,9 @@ mod reduce;
 mod region_tests;
 mod reshape;
 mod signal;
+mod specialised;
+#[cfg(test)]
+mod specialised_tests;
 mod strings;
 #[cfg(test)]
 mod tests;
@@ -78,12 +81,14 @@ pub use cx::{LowerCx, Opnd, rt_dtype};
 pub use elem::{compute_elem, convert, load, mem_elem, saturate, store};
 pub use elementwise::scalar_op;
 pub use launch::{CHUNK, KernelCx, Launch};
+pub use specialised::{Body, lower_bodies};
 
 use crate::kernel::{Arch, KernelModule, TargetSpec};
 use crate::weights::Weights;
 use planish_ir::op::attention::{expand_attention, has_attention};
 use planish_ir::{Diag, Editor, Graph};
 use planish_rt::plan::Plan;
+use std::borrow::Cow;
 
 /// What [`lower`] needs to know.
 #[derive(Clone, Debug)]
@@ -155,14 +160,13 @@ pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Module, Vec<Diag>>
 }
 
 fn with_attention_expanded<T>(graph: &Graph, then: impl FnOnce(&Graph) -> T) -> Result<T, Diag> {
-    let expanded;
-    let graph = if has_attention(graph) {
-        let mut copy = graph.clone();
-        expand_attention(&mut Editor::new(&mut copy))?;
-        expanded = copy;
-        &expanded
-    } else {
-        graph
-    };
-    Ok(then(graph))
+    Ok(then(&*attention_expanded(graph)?))
+}
+
+fn attention_expanded(graph: &Graph) -> Result<Cow<'_, Graph>, Diag> {
+    let mut graph = Cow::Borrowed(graph);
+    if has_attention(&graph) {
+        expand_attention(&mut Editor::new(graph.to_mut()))?;
+    }
+    Ok(graph)
 }

@@ -39,7 +39,11 @@ pub fn json(plan: &Plan, image: &Image<'_>) -> String {
     let ports = |of: &[Port]| list(of.iter().map(|p| port_json(plan, p)));
     let symbols = list(plan.symbols.iter().map(|s| {
         let max = if s.max == i64::MAX { String::from("null") } else { s.max.to_string() };
-        format!("{{\"name\":{},\"min\":{},\"max\":{max}}}", string(&s.name), s.min)
+        let values = match s.values.is_empty() {
+            true => String::new(),
+            false => format!(",\"values\":{}", list(s.values.iter().map(|v| v.to_string()))),
+        };
+        format!("{{\"name\":{},\"min\":{},\"max\":{max}{values}}}", string(&s.name), s.min)
     }));
     let strings = |of: &[String]| list(of.iter().map(|s| string(s)));
     let cpu = list(image.variants().iter().map(|v| string(v.name())));
@@ -75,6 +79,9 @@ pub fn text(plan: &Plan, image: &Image<'_>) -> String {
             let shape = if p.dims.is_some() { format!("[{}]", shape.join(", ")) } else { String::new() };
             out += &format!("{what} {} {}{shape}\n", p.name, dtype(p));
         }
+    }
+    for s in plan.symbols.iter().filter(|s| !s.values.is_empty()) {
+        out += &format!("compiled for {}\n", s.allowed());
     }
     let cpu: Vec<&str> = image.variants().iter().map(|v| v.name()).collect();
     let weights = image.weights().map_or(0, <[u8]>::len);

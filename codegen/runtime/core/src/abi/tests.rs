@@ -22,7 +22,7 @@ fn copy_plan() -> Plan {
     let args = vec![Arg::Slot(SlotId(0)), Arg::Slot(SlotId(1))];
     Plan {
         meta: Meta { name: "copy".into(), ..Meta::default() },
-        symbols: vec![Symbol { name: "n".into(), min: 0, max: 8 }],
+        symbols: vec![Symbol { name: "n".into(), min: 0, max: 8, values: vec![] }],
         exprs: pool.finish(),
         slots: vec![slot(Place::Input(0)), slot(Place::Output(0))],
         inputs: vec![port("x", 0)],

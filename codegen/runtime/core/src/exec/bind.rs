@@ -13,7 +13,8 @@ use alloc::vec::Vec;
 /// as in a cache; else 1, as in the batch of a stream.
 fn first_size(s: &Symbol, grows: bool) -> i64 {
     let min = s.min.max(0);
-    i64::from(!grows).clamp(min, s.max.max(min))
+    let size = i64::from(!grows).clamp(min, s.max.max(min));
+    if s.allows(size) { size } else { s.values.first().copied().unwrap_or(size) }
 }
 
 impl Session {
@@ -100,7 +101,15 @@ impl Session {
         for (axis, (&e, &d)) in port.dims.iter().flatten().zip(dims).enumerate() {
             let Expr::Sym(s) = p.plan.exprs[e.index()] else { continue };
             let sym = &p.plan.symbols[s.index()];
-            if d < sym.min || d > sym.max {
+            if !sym.values.is_empty() && !sym.allows(d) {
+                fail!(
+                    Input,
+                    "the input {:?} has {d} at axis {axis}, but the model was compiled for {} only",
+                    port.name,
+                    sym.allowed()
+                );
+            }
+            if !sym.allows(d) {
                 let range = (sym.min, sym.max);
                 fail!(
                     Input,

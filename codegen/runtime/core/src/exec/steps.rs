@@ -61,7 +61,10 @@ impl Session {
 
     pub(super) fn set_symbol(&mut self, p: &Program, s: SymId, v: i64) -> Result<()> {
         let sym = &p.plan.symbols[s.index()];
-        if v < sym.min || v > sym.max {
+        if !sym.values.is_empty() && !sym.allows(v) {
+            fail!(Input, "{:?} is {v}, but the model was compiled for {} only", sym.name, sym.allowed());
+        }
+        if !sym.allows(v) {
             fail!(Data, "{:?} would be {v}, outside its range {}..={}", sym.name, sym.min, sym.max);
         }
         self.exprs.set(&p.plan.exprs, s, Some(v));

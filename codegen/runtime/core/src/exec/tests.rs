@@ -63,7 +63,7 @@ impl Maker {
 
     fn sym(&mut self, name: &str, min: i64, max: i64) -> (SymId, ExprId) {
         let id = SymId(self.plan.symbols.len() as u32);
-        self.plan.symbols.push(Symbol { name: name.into(), min, max });
+        self.plan.symbols.push(Symbol { name: name.into(), min, max, values: vec![] });
         (id, self.pool.sym(id))
     }
 

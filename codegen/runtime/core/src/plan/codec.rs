@@ -8,7 +8,7 @@ use core::fmt;
 /// The first four bytes of an encoded plan.
 pub const PLAN_MAGIC: [u8; 4] = *b"PLNP";
 /// The version this code reads and writes.
-pub const PLAN_VERSION: u32 = 1;
+pub const PLAN_VERSION: u32 = 2;
 const MAX_TYPE_DEPTH: u32 = 16;
 
 /// Why bytes are no plan.
@@ -282,7 +282,7 @@ structs! {
     CounterId { 0 }
     Plan { meta, symbols, exprs, slots, inputs, outputs, states, blocks, entry, kernels, errors, counters }
     Meta { name, model_hash, recipe_hash, tool, precision, lossy, extra }
-    Symbol { name, min, max }
+    Symbol { name, min, max, values }
     Slot { kind, place }
     Port { name, ty, dims, slot }
     Block { steps }

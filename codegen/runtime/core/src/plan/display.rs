@@ -221,6 +221,10 @@ impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "plan {:?}", self.meta.name)?;
         for s in &self.symbols {
+            if !s.values.is_empty() {
+                writeln!(f, "symbol {}", s.allowed())?;
+                continue;
+            }
             if s.max == i64::MAX {
                 writeln!(f, "symbol {} >= {}", s.name, s.min)?;
             } else {

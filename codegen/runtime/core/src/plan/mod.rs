@@ -147,6 +147,21 @@ pub struct Symbol {
     pub min: i64,
     /// Largest value; `i64::MAX` where there is no bound.
     pub max: i64,
+    /// The values it may have, ascending, where it may not have all between `min` and `max`; else empty.
+    pub values: Vec<i64>,
+}
+
+impl Symbol {
+    /// Whether the symbol may have this value.
+    pub fn allows(&self, v: i64) -> bool {
+        self.min <= v && v <= self.max && (self.values.is_empty() || self.values.contains(&v))
+    }
+
+    /// The values it may have, for people: `N = 1, 8`.
+    pub fn allowed(&self) -> String {
+        let values: Vec<String> = self.values.iter().map(|v| alloc::format!("{v}")).collect();
+        alloc::format!("{} = {}", self.name, values.join(", "))
+    }
 }
 
 /// A tensor or object of the plan.

@@ -70,8 +70,8 @@ fn sample() -> Plan {
             ..Meta::default()
         },
         symbols: vec![
-            Symbol { name: "n".into(), min: 1, max: i64::MAX },
-            Symbol { name: "i".into(), min: 0, max: 100 },
+            Symbol { name: "n".into(), min: 1, max: i64::MAX, values: vec![] },
+            Symbol { name: "i".into(), min: 0, max: 100, values: vec![] },
         ],
         exprs: pool.finish(),
         slots,
@@ -150,10 +150,10 @@ fn damaged_bytes_are_errors() {
         }
     }
     assert!(accepted > 0);
-    let huge = [&PLAN_MAGIC[..], &[1, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat();
+    let huge = [&PLAN_MAGIC[..], &[2, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat();
     assert!(matches!(Plan::decode(&huge), Err(DecodeError::Malformed(_))));
     assert_eq!(Plan::decode(b"ELF"), Err(DecodeError::Magic));
-    assert_eq!(Plan::decode(b"PLNP\x02"), Err(DecodeError::Version(2)));
+    assert_eq!(Plan::decode(b"PLNP\x01"), Err(DecodeError::Version(1)));
 }
 
 #[test]
@@ -161,6 +161,7 @@ fn broken_rules_are_named() {
     type Edit = fn(&mut Plan);
     let edits: &[(Edit, &str)] = &[
         (|p| p.exprs[0] = Expr::Bin(BinOp::Add, ExprId(0), ExprId(0)), "not before it"),
+        (|p| p.symbols[1].values = vec![1, 101], "outside its range"),
         (|p| p.slots[2].place = Place::Alias { slot: SlotId(5), byte_offset: ExprId(0) }, "alias of itself"),
         (
             |p| {

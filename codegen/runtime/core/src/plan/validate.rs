@@ -231,8 +231,8 @@ impl Plan {
             }
         }
         for (i, s) in self.symbols.iter().enumerate() {
-            if s.min > s.max {
-                return Err(format!("symbol {i} has no values"));
+            if s.min > s.max || s.values.iter().any(|v| !s.allows(*v)) {
+                return Err(format!("symbol {i} has no values, or some outside its range"));
             }
         }
         for (i, s) in self.slots.iter().enumerate() {
