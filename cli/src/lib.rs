@@ -7,6 +7,7 @@
 pub mod artifact;
 pub mod artifact_run;
 pub mod bench;
+pub mod bodies;
 pub mod compare;
 pub mod cost;
 pub mod diagnostics;

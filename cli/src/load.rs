@@ -4,7 +4,7 @@ use crate::failure::{Failure, Result};
 use crate::inputs::{Port, Signature};
 use crate::shapes::Shapes;
 use bytes::Bytes;
-use planish_ir::{DType, Diag, Graph, Tensor, TensorType};
+use planish_ir::{DType, Diag, Graph, SymId, Tensor, TensorType};
 use planish_onnx::external::ExternalOptions;
 use planish_onnx::import::{ModelInfo, import_model};
 use planish_onnx::map::Access;
@@ -184,15 +184,7 @@ impl ModelFile {
             }
         };
         for (name, min, max) in options.shapes.ranges() {
-            let names: Vec<String> = if name == "batch" && graph.symbols.find(name).is_none() {
-                first_axes(&graph)
-            } else {
-                vec![name.to_owned()]
-            };
-            for n in names {
-                let id = graph.symbols.find(&n).ok_or_else(|| {
-                    Failure::new("symbol-unknown", format!("the model has no symbol {n:?}"))
-                })?;
+            for id in symbols(&graph, name)? {
                 graph.symbols.set_range(id, min, Some(max));
             }
         }
@@ -207,13 +199,22 @@ impl ModelFile {
     }
 }
 
-/// The names of the symbols that are axis 0 of an input.
-fn first_axes(graph: &Graph) -> Vec<String> {
-    let first = |v: &planish_ir::ValueId| graph.dims(*v)?.first()?.as_symbol();
-    let mut ids: Vec<_> = graph.inputs().iter().filter_map(first).collect();
-    ids.sort();
-    ids.dedup();
-    ids.into_iter().map(|s| graph.symbols.get(s).name.to_string()).collect()
+/// The symbols that a name of `--set` stands for: one, or for `batch` all that are axis 0 of an input.
+pub fn symbols(graph: &Graph, name: &str) -> Result<Vec<SymId>> {
+    if let Some(id) = graph.symbols.find(name) {
+        return Ok(vec![id]);
+    }
+    let mut ids = Vec::new();
+    if name == "batch" {
+        let first = |v: &planish_ir::ValueId| graph.dims(*v)?.first()?.as_symbol();
+        ids.extend(graph.inputs().iter().filter_map(first));
+        ids.sort();
+        ids.dedup();
+    }
+    if ids.is_empty() {
+        return Err(Failure::new("symbol-unknown", format!("the model has no symbol {name:?}")));
+    }
+    Ok(ids)
 }
 
 /// Gives inputs as initializers. The inputs stay listed, and the importer leaves such inputs out.

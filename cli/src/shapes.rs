@@ -26,6 +26,8 @@ pub enum Setting {
     Range(i64, i64),
     /// A variant for each.
     Many(Vec<i64>),
+    /// Free, but one of these, ascending.
+    Among(Vec<i64>),
 }
 
 /// Parsed options.
@@ -73,6 +75,37 @@ impl Shapes {
         }
         Ok(out)
     }
+    /// The names of the symbols that have several values, in the order of [`Shapes::variants`].
+    pub fn several(&self) -> Vec<&str> {
+        let many = self.set.iter().filter(|(_, s)| matches!(s, Setting::Many(_)));
+        many.map(|(n, _)| n.as_str()).collect()
+    }
+    /// The number of [`Shapes::variants`].
+    pub fn count(&self) -> usize {
+        let of = |s: &Setting| if let Setting::Many(v) = s { v.len() } else { 1 };
+        self.set.values().map(of).fold(1, usize::saturating_mul)
+    }
+    /// The same with several values in ascending order, each once.
+    #[must_use]
+    pub fn ordered(mut self) -> Shapes {
+        for s in self.set.values_mut() {
+            if let Setting::Many(v) = s {
+                v.sort_unstable();
+                v.dedup();
+            }
+        }
+        self
+    }
+    /// The same with symbols of several values left free: they may have only these.
+    #[must_use]
+    pub fn freed(mut self) -> Shapes {
+        for s in self.set.values_mut() {
+            if let Setting::Many(v) = s {
+                *s = Setting::Among(std::mem::take(v));
+            }
+        }
+        self
+    }
     /// Every combination of the symbols that have several values, in order, each with its label (`batch=1`); one
     /// entry with an empty label if none has.
     pub fn variants(&self) -> Vec<(String, Shapes)> {
@@ -95,7 +128,7 @@ impl Shapes {
     /// Fixes dims in a model before it is imported. Ranges are left to [`Shapes::ranges`].
     pub fn apply(&self, model: &mut ModelProto) -> Result<()> {
         if let Some((name, _)) = self.set.iter().find(|(_, s)| matches!(s, Setting::Many(_))) {
-            let text = format!("--set {name} gives several values, which only `bench` takes (in turn)");
+            let text = format!("--set {name} gives several values, which only `compile` and `bench` take");
             return Err(Failure::usage(text));
         }
         let Some(graph) = &mut model.graph else { return Ok(()) };
@@ -129,8 +162,11 @@ impl Shapes {
                 }
             }
             if !used {
-                return Err(Failure::new("symbol-unknown", "no input has a free axis 0 for --set batch"));
+                return Err(no_batch());
             }
+        }
+        if matches!(self.set.get("batch"), Some(Setting::Among(_))) && !symbols.contains("batch") {
+            join_first_axes(&mut inputs)?;
         }
         for name in self.set.keys().filter(|n| *n != "batch" || symbols.contains("batch")) {
             if !symbols.contains(name) {
@@ -157,10 +193,11 @@ impl Shapes {
         };
         self.set.iter().filter_map(one).collect()
     }
-    /// The ranges given.
+    /// The ranges given, also those of lists of values.
     pub fn ranges(&self) -> impl Iterator<Item = (&str, i64, i64)> {
         self.set.iter().filter_map(|(n, s)| match s {
             Setting::Range(a, b) => Some((n.as_str(), *a, *b)),
+            Setting::Among(v) => Some((n.as_str(), *v.first()?, *v.last()?)),
             _ => None,
         })
     }
@@ -200,6 +237,31 @@ fn dim_names(input: &ValueInfoProto) -> Vec<Option<String>> {
         },
     };
     t.shape.iter().flat_map(|s| s.dim.iter().enumerate().map(name)).collect()
+}
+
+fn no_batch() -> Failure {
+    Failure::new("symbol-unknown", "no input has a free axis 0 for --set batch")
+}
+
+/// Makes the free first axes of all inputs one symbol: they have the same value.
+fn join_first_axes(inputs: &mut [&mut ValueInfoProto]) -> Result<()> {
+    let first: BTreeSet<String> =
+        inputs.iter().filter_map(|i| dim_names(i).into_iter().next().flatten()).collect();
+    match first.len() {
+        0 => return Err(no_batch()),
+        1 => return Ok(()),
+        _ => {}
+    }
+    for input in inputs {
+        let names = dim_names(input);
+        let Some(shape) = shape_of(input) else { continue };
+        for (dim, name) in shape.dim.iter_mut().zip(names) {
+            if name.is_some_and(|n| first.contains(&n)) {
+                dim.value = Some(DimValue::DimParam("batch".into()));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn symbols_of(inputs: &[&mut ValueInfoProto]) -> BTreeSet<String> {
@@ -310,5 +372,25 @@ mod tests {
         let labels: Vec<String> = shapes.variants().into_iter().map(|(l, _)| l).collect();
         assert_eq!(labels, ["batch=1", "batch=8"]);
         assert_eq!(shapes.ranges().collect::<Vec<_>>(), [("m", 3, 4)]);
+        assert_eq!((shapes.several(), shapes.count()), (vec!["batch"], 2));
+        let free = shapes.ordered().freed();
+        assert_eq!(free.ranges().collect::<Vec<_>>(), [("batch", 1, 8), ("m", 3, 4)]);
+        assert_eq!((free.several(), free.count()), (Vec::new(), 1));
+    }
+
+    #[test]
+    fn several_values_of_the_batch_join_the_first_axes() {
+        let free = |m: &ModelProto| {
+            let args = ShapeArgs { shape: Vec::new(), set: vec!["batch=8,1,8".into()] };
+            let shapes = Shapes::parse(&args).map_err(|f| f.diags[0].id)?.ordered().freed();
+            let mut m = m.clone();
+            shapes.apply(&mut m).map_err(|f| f.diags[0].id)?;
+            let mut inputs = m.graph.map(|g| g.input).unwrap_or_default();
+            Ok::<_, &'static str>(symbols_of(&inputs.iter_mut().collect::<Vec<_>>()))
+        };
+        let names = |v: &[&str]| Ok(v.iter().map(|s| (*s).to_owned()).collect::<BTreeSet<_>>());
+        assert_eq!(free(&model(&[("x", &["N", "3", "M"]), ("y", &["N", "4"])])), names(&["M", "N"]));
+        assert_eq!(free(&model(&[("x", &["?", "N"]), ("y", &["N", "4"])])), names(&["batch"]));
+        assert_eq!(free(&model(&[("x", &["3", "N"])])), Err("symbol-unknown"));
     }
 }

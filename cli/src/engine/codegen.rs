@@ -45,6 +45,13 @@ impl Default for BuildOptions {
     }
 }
 
+impl BuildOptions {
+    /// What lowering is told.
+    pub fn lower(&self) -> LowerOptions {
+        LowerOptions { targets: self.targets.clone(), max_weights: self.max_weights }
+    }
+}
+
 /// Machine code of one variant.
 #[derive(Clone, Debug)]
 pub struct BuiltVariant {
@@ -69,7 +76,11 @@ pub struct Built {
 
 /// Lowers and compiles a graph.
 pub fn build(graph: &Graph, options: &BuildOptions) -> Result<Built> {
-    let module = lowered(graph, options)?;
+    compiled(lowered(graph, options)?, options)
+}
+
+/// Compiles the kernels of a module.
+pub fn compiled(module: Module, options: &BuildOptions) -> Result<Built> {
     let variants = module
         .variants
         .iter()
@@ -90,7 +101,7 @@ pub fn optimise(graph: &mut Graph) -> Result<()> {
 
 /// Lowers a graph for the targets of `options`.
 pub fn lowered(graph: &Graph, options: &BuildOptions) -> Result<Module> {
-    Ok(lower(graph, &LowerOptions { targets: options.targets.clone(), max_weights: options.max_weights })?)
+    Ok(lower(graph, &options.lower())?)
 }
 
 /// The kernels of a module for a GPU as one PTX text.

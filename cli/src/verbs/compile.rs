@@ -1,6 +1,7 @@
 //! `planish compile`: a model as a native program.
 
 use crate::artifact::object;
+use crate::bodies::Bodies;
 use crate::emit::{self, Ptxas};
 use crate::engine::cache::Cache;
 use crate::engine::codegen::{self, BuildOptions, Built};
@@ -8,7 +9,7 @@ use crate::equivalence::{self, Verdict};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
-use crate::load::{self, LoadOptions, Model, SafetyArgs};
+use crate::load::{LoadOptions, Model, SafetyArgs};
 use crate::pipeline::{self, PassArgs, Phase, Plan};
 use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, schema};
@@ -125,6 +126,10 @@ impl Kind {
             _ => !gpu,
         }
     }
+    /// Whether it is a graph.
+    fn is_graph(self) -> bool {
+        matches!(self, Kind::Graph | Kind::Onnx)
+    }
     fn needs_kernels(self) -> bool {
         !matches!(self, Kind::Graph | Kind::Onnx | Kind::Header)
     }
@@ -239,20 +244,21 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         ));
     }
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
-    let mut model = load::load(&args.model, &load)?;
-    ui.diags(&model.warnings);
-    let found = crate::cost::too_large(&model.graph, args.safety.max_memory.unwrap_or(u64::MAX));
-    if !found.is_empty() {
-        return Err(found.into());
+    let mut bodies = Bodies::load(&args.model, load)?;
+    ui.diags(&bodies.model.warnings);
+    bodies.too_large(args.safety.max_memory.unwrap_or(u64::MAX))?;
+    if let Some((kind, _)) = files.iter().find(|(k, _)| k.is_graph() && bodies.several()) {
+        return Err(Failure::usage(format!(
+            "{} holds one graph, but --set gives several values; give one",
+            kind_name(*kind)
+        )));
     }
     let stem = || args.model.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or_else(stem).unwrap_or_default();
-    model.graph.name.clone_from(&name);
-    let original = if args.no_check { None } else { Some(model.graph.clone()) };
-    let mut report = plan.compress(&mut model.graph, &mut |text| ui.out(text))?;
-    let exported = files.iter().any(|(k, _)| *k == Kind::Onnx).then(|| model.graph.clone());
-    plan.fuse(&mut model.graph, &mut |text| ui.out(text), &mut report)?;
+    bodies.rename(&name);
+    let report = bodies.optimise(&plan, ui)?;
     pipeline::tell(&report, &args.passes, ui);
+    let checked_later = !args.no_check && report.lossy.is_empty();
     let options = BuildOptions {
         generator: codegen::Generator::Llvm,
         targets,
@@ -269,11 +275,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let mut built: Option<Built> = None;
     let mut module = None;
     if files.iter().any(|(k, _)| k.needs_code()) {
-        let mut b = codegen::build(&model.graph, &options)?;
-        describe(&mut b, &model, &plan, &report)?;
+        let mut b = codegen::compiled(bodies.lowered(&options)?, &options)?;
+        describe(&mut b, &bodies.model, &plan, &report)?;
         built = Some(b);
     } else if files.iter().any(|(k, _)| k.needs_kernels()) {
-        module = Some(codegen::lowered(&model.graph, &options)?);
+        module = Some(bodies.lowered(&options)?);
     }
     let module = built.as_ref().map(|b| &b.module).or(module.as_ref());
     let mut sizes = Vec::new();
@@ -281,13 +287,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let device = match module.filter(|_| files.iter().any(|(k, _)| matches!(k, Kind::Ptx | Kind::Cubin))) {
         Some(m) => {
             let text = codegen::ptx(m, &options)?;
-            if let Some(original) = original.as_ref().filter(|_| report.lossy.is_empty()) {
-                let v = emit::check_ptx(m, &text, original, CHECK_TIME);
-                ui.diag(&v.diag());
-                if let Verdict::Different(_) = v {
-                    return Err(Failure::new("mismatch", "nothing was written; --no-check would write it"));
-                }
-                checked = Some(v);
+            if checked_later {
+                let v = bodies.check(CHECK_TIME, &mut |graph, time| emit::check_ptx(m, &text, graph, time));
+                checked = Some(judge(v, ui)?);
             }
             text
         }
@@ -295,10 +297,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     };
     for (kind, path) in &files {
         match (kind, module) {
-            (Kind::Graph, _) => write(*kind, path, planish_ir::text::print(&model.graph).as_bytes())?,
+            (Kind::Graph, _) => {
+                write(*kind, path, planish_ir::text::print(bodies.fused()).as_bytes())?;
+            }
             (Kind::Onnx, _) => {
-                let graph = exported.as_ref().unwrap_or(&model.graph);
-                let len = crate::export::write(graph, path, &writer)?;
+                let len = crate::export::write(bodies.compressed(), path, &writer)?;
                 sizes.push((*kind, path.clone(), len));
             }
             (Kind::Kernels, Some(m)) => {
@@ -324,16 +327,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
                 if let Some(b) = &built {
                     let mut verdict = None;
                     let len = emit::executable(b, path, &writer, |made| {
-                        if let Some(original) = original.as_ref().filter(|_| report.lossy.is_empty()) {
-                            let v = check(made, b, original);
-                            ui.diag(&v.diag());
-                            if let Verdict::Different(_) = v {
-                                return Err(Failure::new(
-                                    "mismatch",
-                                    "nothing was written; --no-check would write it",
-                                ));
-                            }
-                            verdict = Some(v);
+                        if checked_later {
+                            let v = bodies.check(CHECK_TIME, &mut |graph, time| check(made, b, graph, time));
+                            verdict = Some(judge(v, ui)?);
                         }
                         Ok(())
                     })?;
@@ -407,17 +403,28 @@ fn describe(built: &mut Built, model: &Model, plan: &Plan, report: &planish_pass
     Ok(())
 }
 
-/// How long the check may take: half for the interpreter, half for the program.
+/// How long the check may take: half for the interpreter, half for the program. Bodies share it.
 const CHECK_TIME: Duration = Duration::from_secs(5);
 
+/// Reports what a check found; a difference is an error.
+fn judge(verdict: Verdict, ui: &Ui) -> Result<Verdict> {
+    ui.diag(&verdict.diag());
+    match verdict {
+        Verdict::Different(_) => {
+            Err(Failure::new("mismatch", "nothing was written; --no-check would write it"))
+        }
+        other => Ok(other),
+    }
+}
+
 /// Runs the finished program on synthetic inputs and compares its outputs with the interpreter.
-fn check(program: &Path, built: &Built, graph: &Graph) -> Verdict {
+fn check(program: &Path, built: &Built, graph: &Graph, limit: Duration) -> Verdict {
     if !built.variants.iter().any(|v| v.target.runs_here()) {
         return Verdict::NotChecked("the program is for another kind of processor".into());
     }
     use crate::artifact_run::{Trouble, outputs};
-    equivalence::check(graph, CHECK_TIME, &mut |reference| {
-        outputs(program, &reference.inputs, graph, CHECK_TIME).map_err(|trouble| match trouble {
+    equivalence::check(graph, limit, &mut |reference| {
+        outputs(program, &reference.inputs, graph, limit).map_err(|trouble| match trouble {
             Trouble::Time => Verdict::NotChecked("the program was not done in time".into()),
             Trouble::Failed(why) => Verdict::Different(why),
         })

@@ -185,6 +185,9 @@ fn known_dim(
     if each.iter().all(|e| *e == each[0]) {
         return Some(each[0]);
     }
+    if let Some(e) = multiple(cx, &each, values) {
+        return Some(e);
+    }
     // What the general graph says, where the bodies agree with it.
     let general = cx.graph.dims(cx.graph.outputs()[o]).and_then(|d| d.get(axis).cloned());
     let general = general.filter(|d| {
@@ -204,6 +207,22 @@ fn known_dim(
     let (last, others) = each.split_last()?;
     let chain = others.iter().zip(made).rev();
     Some(chain.fold(*last, |rest, (e, m)| cx.pool.add(Expr::Select(m.cond, *e, rest))))
+}
+
+/// A symbol, or a multiple of one, that is the dim in all bodies.
+fn multiple(cx: &mut LowerCx<'_>, each: &[ExprId], values: &[BTreeMap<SymId, i64>]) -> Option<ExprId> {
+    let each: Vec<i64> = each.iter().map(|e| cx.pool.as_const(*e)).collect::<Option<_>>()?;
+    for s in values.first()?.keys() {
+        let of = |(d, v): (&i64, &BTreeMap<SymId, i64>)| match v.get(s) {
+            Some(v) if *v != 0 && d % v == 0 => Some(d / v),
+            _ => None,
+        };
+        let factors: Option<BTreeSet<i64>> = each.iter().zip(values).map(of).collect();
+        if let Some(factor) = factors.filter(|f| f.len() == 1).and_then(|f| f.first().copied()) {
+            return Some(cx.expr(&Dim::from(*s).mul(&factor.into())));
+        }
+    }
+    None
 }
 
 /// The symbols that the runtime binds to dims of inputs.

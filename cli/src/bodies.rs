@@ -1,0 +1,174 @@
+//! The graphs of a model that is compiled: one, or one for each combination of the values that `--set` gives symbols.
+
+use crate::engine::codegen::{self, BuildOptions};
+use crate::equivalence::Verdict;
+use crate::failure::{Failure, Result};
+use crate::load::{self, LoadOptions, Model};
+use crate::pipeline::Plan;
+use crate::ui::Ui;
+use planish_codegen::lower::{self, Module, lower_bodies};
+use planish_ir::{Graph, SymId};
+use planish_passes::Report;
+use std::path::Path;
+use std::time::Duration;
+
+/// The most bodies of one artifact.
+pub const MOST: usize = 16;
+
+/// A model and the graphs that are compiled for it.
+#[derive(Debug)]
+pub struct Bodies {
+    /// The model with the symbols free that have several values.
+    pub model: Model,
+    symbols: Vec<SymId>,
+    bodies: Vec<Body>,
+}
+
+#[derive(Debug)]
+struct Body {
+    /// The settings (`batch=1`), empty where there is one body.
+    label: String,
+    values: Vec<i64>,
+    /// As imported.
+    original: Graph,
+    /// After the passes asked for.
+    compressed: Graph,
+    /// Ready for lowering.
+    fused: Graph,
+}
+
+impl Bodies {
+    /// Imports a model once for each combination of values.
+    pub fn load(path: &Path, mut options: LoadOptions) -> Result<Bodies> {
+        options.shapes = options.shapes.ordered();
+        let shapes = options.shapes.clone();
+        if shapes.count() > MOST {
+            let text = format!(
+                "--set asks for {} combinations of values, each compiled by itself; {MOST} are the most",
+                shapes.count()
+            );
+            return Err(Failure::usage(text));
+        }
+        let names = shapes.several();
+        let file = load::open(path, &options)?;
+        if names.is_empty() {
+            let model = file.import(&options)?;
+            let body = Body::new(String::new(), Vec::new(), &model.graph);
+            return Ok(Bodies { model, symbols: Vec::new(), bodies: vec![body] });
+        }
+        options.shapes = shapes.clone().freed();
+        let model = file.import(&options)?;
+        let mut symbols = Vec::new();
+        for name in &names {
+            symbols.extend(load::symbols(&model.graph, name)?);
+        }
+        let mut bodies = Vec::new();
+        for (label, set) in shapes.variants() {
+            let value = |name: &&str| match set.set.get(*name) {
+                Some(crate::shapes::Setting::One(v)) => Some(*v),
+                _ => None,
+            };
+            let values: Vec<i64> = names.iter().filter_map(value).collect();
+            options.shapes = set.clone();
+            let model = file.import(&options).map_err(|f| f.about(&label))?;
+            bodies.push(Body::new(label, values, &model.graph));
+        }
+        if bodies.iter().any(|b| b.values.len() != symbols.len()) {
+            return Err(Failure::new("internal-shapes", "a symbol that is set stands for several"));
+        }
+        Ok(Bodies { model, symbols, bodies })
+    }
+    /// Whether there are several, or one that is for certain values only.
+    pub fn several(&self) -> bool {
+        !self.symbols.is_empty()
+    }
+    /// Refuses tensors that no machine can hold.
+    pub fn too_large(&self, limit: u64) -> Result<()> {
+        for b in &self.bodies {
+            let found = crate::cost::too_large(&b.original, limit);
+            if !found.is_empty() {
+                return Err(b.about(found.into()));
+            }
+        }
+        Ok(())
+    }
+    /// Gives the model a name.
+    pub fn rename(&mut self, name: &str) {
+        self.model.graph.name = name.to_owned();
+        for b in &mut self.bodies {
+            b.original.name = name.to_owned();
+            b.compressed.name = name.to_owned();
+        }
+    }
+    /// Runs the passes on each body; what several report alike is reported once.
+    pub fn optimise(&mut self, plan: &Plan, ui: &Ui) -> Result<Report> {
+        let mut all = Report::default();
+        for b in &mut self.bodies {
+            let label = b.label.clone();
+            let mut print = |text: String| match label.is_empty() {
+                true => ui.out(text),
+                false => ui.out(format!("; {label}\n{text}")),
+            };
+            let mut report = plan.compress(&mut b.compressed, &mut print)?;
+            b.fused = b.compressed.clone();
+            plan.fuse(&mut b.fused, &mut print, &mut report)?;
+            all.ran.extend(report.ran);
+            for d in report.remarks {
+                if !all.remarks.contains(&d) {
+                    all.remarks.push(d);
+                }
+            }
+            for l in report.lossy {
+                if !all.lossy.contains(&l) {
+                    all.lossy.push(l);
+                }
+            }
+        }
+        Ok(all)
+    }
+    /// The graph after the passes asked for; of the first body.
+    pub fn compressed(&self) -> &Graph {
+        self.bodies.first().map_or(&self.model.graph, |b| &b.compressed)
+    }
+    /// The graph that is lowered; of the first body.
+    pub fn fused(&self) -> &Graph {
+        self.bodies.first().map_or(&self.model.graph, |b| &b.fused)
+    }
+    /// Lowers all bodies into one module.
+    pub fn lowered(&self, options: &BuildOptions) -> Result<Module> {
+        if self.symbols.is_empty() {
+            return codegen::lowered(self.fused(), options);
+        }
+        let bodies: Vec<lower::Body<'_>> =
+            self.bodies.iter().map(|b| lower::Body { values: b.values.clone(), graph: &b.fused }).collect();
+        Ok(lower_bodies(&self.model.graph, &self.symbols, &bodies, &options.lower())?)
+    }
+    /// Checks each body by `one`, which gets the graph as imported and its share of the time, and at least a second.
+    pub fn check(&self, time: Duration, one: &mut dyn FnMut(&Graph, Duration) -> Verdict) -> Verdict {
+        let share = (time / self.bodies.len().max(1) as u32).max(Duration::from_secs(1)).min(time);
+        let mut all: Option<Verdict> = None;
+        for b in &self.bodies {
+            let about = |why: String| if b.label.is_empty() { why } else { format!("{}: {why}", b.label) };
+            all = Some(match (all, one(&b.original, share)) {
+                (_, Verdict::Different(why)) => return Verdict::Different(about(why)),
+                (Some(before @ Verdict::NotChecked(_)), _) => before,
+                (_, Verdict::NotChecked(why)) => Verdict::NotChecked(about(why)),
+                (Some(Verdict::Equal { worst: a }), Verdict::Equal { worst: b }) => {
+                    Verdict::Equal { worst: a.max(b) }
+                }
+                (_, now) => now,
+            });
+        }
+        all.unwrap_or_else(|| Verdict::NotChecked("there is no body".into()))
+    }
+}
+
+impl Body {
+    fn new(label: String, values: Vec<i64>, graph: &Graph) -> Body {
+        let [original, compressed, fused] = [graph.clone(), graph.clone(), graph.clone()];
+        Body { label, values, original, compressed, fused }
+    }
+    fn about(&self, f: Failure) -> Failure {
+        if self.label.is_empty() { f } else { f.about(&self.label) }
+    }
+}
