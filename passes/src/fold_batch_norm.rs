@@ -51,25 +51,8 @@ fn fold_one(ed: &mut Editor<'_>, n: NodeId, cx: &mut PassCx) -> Result<bool, Dia
         remark_shared(ed, n, cx);
         return Ok(false);
     };
-    let Op::Binary(b) = &g.node(user).op else { return Ok(false) };
-    let kind = b.kind;
-    let (Some(p), Some(q)) = (util::operand(g, user, 0), util::operand(g, user, 1)) else { return Ok(false) };
-    let (other, swapped) = if p == y { (q, false) } else { (p, true) };
-    if other == y || g.dtype(y) != Some(DType::F32) || g.ty(g.node(user).outputs[0]) != g.ty(y) {
-        return Ok(false);
-    }
+    let Some((kind, values)) = applied(ed, n, user) else { return Ok(false) };
     let is_conv = matches!(g.node(n).op, Op::Conv(_));
-    let foldable = match kind {
-        BinaryKind::Mul => true,
-        BinaryKind::Div | BinaryKind::Sub => !swapped,
-        BinaryKind::Add => true,
-        _ => false,
-    };
-    // A summand of a matrix product is an epilogue already; only factors are worth folding there.
-    if !foldable || (!is_conv && matches!(kind, BinaryKind::Add | BinaryKind::Sub)) {
-        return Ok(false);
-    }
-    let Some(values) = per_channel(ed, y, other, is_conv) else { return Ok(false) };
     let Some(w) = util::operand(g, n, 1) else { return Ok(false) };
     let weights = util::constant(g, w).filter(|c| c.dtype == DType::F32).cloned();
     let Some(weights) = weights else {
@@ -119,30 +102,44 @@ fn fold_one(ed: &mut Editor<'_>, n: NodeId, cx: &mut PassCx) -> Result<bool, Dia
     Ok(true)
 }
 
+/// What `user` does to the result of the contraction `n`, if that can go into its weights or bias: the operation and its
+/// other operand for each channel.
+fn applied(ed: &Editor<'_>, n: NodeId, user: NodeId) -> Option<(BinaryKind, Vec<f64>)> {
+    let g = ed.graph();
+    let y = g.node(n).outputs[0];
+    let Op::Binary(b) = &g.node(user).op else { return None };
+    let (p, q) = (util::operand(g, user, 0)?, util::operand(g, user, 1)?);
+    let (other, swapped) = if p == y { (q, false) } else { (p, true) };
+    if other == y || g.dtype(y) != Some(DType::F32) || g.ty(g.node(user).outputs[0]) != g.ty(y) {
+        return None;
+    }
+    let is_conv = matches!(g.node(n).op, Op::Conv(_));
+    let foldable = match b.kind {
+        BinaryKind::Mul => true,
+        BinaryKind::Div => !swapped,
+        // A summand of a matrix product is an epilogue already; only factors are worth folding there.
+        BinaryKind::Add => is_conv,
+        BinaryKind::Sub => is_conv && !swapped,
+        _ => false,
+    };
+    let values = foldable.then(|| per_channel(ed, n, other)).flatten()?;
+    Some((b.kind, values))
+}
+
 /// Says of a contraction with several users that one of them would have been folded.
 fn remark_shared(ed: &Editor<'_>, n: NodeId, cx: &mut PassCx) {
     let g = ed.graph();
-    let y = g.node(n).outputs[0];
-    let is_conv = matches!(g.node(n).op, Op::Conv(_));
-    let users = g.uses(y);
-    let candidate = users.iter().any(|u| {
-        let Use::Node(m, _) = u else { return false };
-        let Op::Binary(b) = &g.node(*m).op else { return false };
-        let kind = matches!(b.kind, BinaryKind::Mul | BinaryKind::Div)
-            || (is_conv && matches!(b.kind, BinaryKind::Add | BinaryKind::Sub));
-        let mut others = g.node(*m).inputs.iter().flatten().filter(|v| **v != y);
-        kind && others.any(|v| per_channel(ed, y, *v, is_conv).is_some())
-    });
-    if candidate {
+    let users = g.uses(g.node(n).outputs[0]);
+    if users.iter().any(|u| matches!(u, Use::Node(m, _) if applied(ed, n, *m).is_some())) {
         cx.remark(g, n, "batch-norm-kept", format!("the result has {} users", users.len()));
     }
 }
 
-/// The value for each channel that a constant operand holds, if it varies along the channel axis only.
-fn per_channel(ed: &Editor<'_>, y: ValueId, v: ValueId, is_conv: bool) -> Option<Vec<f64>> {
+/// The value for each channel of the contraction `n` that a constant holds, if it varies along the channel axis only.
+fn per_channel(ed: &Editor<'_>, n: NodeId, v: ValueId) -> Option<Vec<f64>> {
     let g = ed.graph();
-    let dims = g.dims(y)?;
-    let axis = if is_conv { 1 } else { dims.len() - 1 };
+    let dims = g.dims(g.node(n).outputs[0])?;
+    let axis = if matches!(g.node(n).op, Op::Conv(_)) { 1 } else { dims.len() - 1 };
     let channels = usize::try_from(dims[axis].as_const()?).ok()?;
     let c = util::constant(g, v)?;
     let lead = dims.len().checked_sub(c.shape.len())?;

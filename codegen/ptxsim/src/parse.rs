@@ -67,11 +67,8 @@ pub(crate) fn module(text: &str) -> Result<Module> {
             }
             ".visible" => {}
             ".shared" => {
-                let start = p.at - 1;
-                p.shared.push(start);
-                while !p.eat(';') {
-                    p.next()?;
-                }
+                p.shared.push(p.at - 1);
+                while p.next()? != Tok::Punct(';') {}
             }
             ".entry" => out.entries.push(p.entry()?),
             other => {

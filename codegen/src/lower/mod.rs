@@ -85,10 +85,9 @@ pub use specialised::{Body, lower_bodies};
 
 use crate::kernel::{Arch, KernelModule, TargetSpec};
 use crate::weights::Weights;
-use planish_ir::op::attention::{expand_attention, has_attention};
-use planish_ir::{Diag, Editor, Graph};
+use planish_ir::op::attention::without_attention;
+use planish_ir::{Diag, Graph};
 use planish_rt::plan::Plan;
-use std::borrow::Cow;
 
 /// What [`lower`] needs to know.
 #[derive(Clone, Debug)]
@@ -128,16 +127,15 @@ pub struct Module {
 /// All operations of a graph that cannot be lowered. Builds no kernels and touches no weights.
 pub fn check(graph: &Graph) -> Vec<Diag> {
     let options = LowerOptions { targets: Vec::new(), ..LowerOptions::default() };
-    match with_attention_expanded(graph, |graph| {
-        let mut cx = LowerCx::new(graph, &options);
-        cx.dry = true;
-        cx.signature();
-        cx.body(graph.root());
-        cx.findings()
-    }) {
-        Ok(found) => found,
-        Err(diag) => vec![diag],
-    }
+    let graph = match without_attention(graph) {
+        Ok(graph) => graph,
+        Err(diag) => return vec![diag],
+    };
+    let mut cx = LowerCx::new(&graph, &options);
+    cx.dry = true;
+    cx.signature();
+    cx.body(graph.root());
+    cx.findings()
 }
 
 /// Lowers a graph. All operations that cannot be lowered are reported together.
@@ -150,23 +148,9 @@ pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Module, Vec<Diag>>
     if options.targets.len() > 1 && options.targets.iter().any(|t| t.arch == Arch::Nvptx) {
         return Err(vec![Diag::error("internal-lower", "a GPU is the only target or none")]);
     }
-    with_attention_expanded(graph, |graph| {
-        let mut cx = LowerCx::new(graph, options);
-        cx.signature();
-        cx.body(graph.root());
-        cx.finish()
-    })
-    .map_err(|diag| vec![diag])?
-}
-
-fn with_attention_expanded<T>(graph: &Graph, then: impl FnOnce(&Graph) -> T) -> Result<T, Diag> {
-    Ok(then(&*attention_expanded(graph)?))
-}
-
-fn attention_expanded(graph: &Graph) -> Result<Cow<'_, Graph>, Diag> {
-    let mut graph = Cow::Borrowed(graph);
-    if has_attention(&graph) {
-        expand_attention(&mut Editor::new(graph.to_mut()))?;
-    }
-    Ok(graph)
+    let graph = without_attention(graph).map_err(|diag| vec![diag])?;
+    let mut cx = LowerCx::new(&graph, options);
+    cx.signature();
+    cx.body(graph.root());
+    cx.finish()
 }

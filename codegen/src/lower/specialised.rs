@@ -3,9 +3,10 @@
 //! that was made for them. Weights, kernels and messages that are equal stand in the module once.
 
 use super::cx::LowerCx;
-use super::{LowerOptions, Module, attention_expanded, finish};
+use super::{LowerOptions, Module, finish};
 use crate::kernel::Arch;
 use planish_ir::dim::SymOrigin;
+use planish_ir::op::attention::without_attention;
 use planish_ir::{Diag, Dim, Graph, SymId};
 use planish_rt::plan::{
     self, BinOp, Block, BlockId, Expr, ExprId, ExprPool, Place, Port, Slot, SlotKind, Step, Value,
@@ -36,7 +37,7 @@ pub fn lower_bodies(
     if options.targets.len() > 1 && options.targets.iter().any(|t| t.arch == Arch::Nvptx) {
         return Err(vec![Diag::error("internal-lower", "a GPU is the only target or none")]);
     }
-    let graphs = bodies.iter().map(|b| attention_expanded(b.graph)).collect::<Result<Vec<_>, _>>();
+    let graphs = bodies.iter().map(|b| without_attention(b.graph)).collect::<Result<Vec<_>, _>>();
     let graphs = graphs.map_err(|d| vec![d])?;
     let mut cx = LowerCx::new(general, options);
     cx.signature();

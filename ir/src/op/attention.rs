@@ -10,6 +10,7 @@ use crate::op::util::expect_equal;
 use crate::op::{EvalCx, InferCx, Op, OpDef, broadcast_shapes};
 use crate::tensor::{Tensor, Value};
 use crate::types::TensorType;
+use std::borrow::Cow;
 
 crate::op_struct! {
     /// `softmax(scale * q k + mask) v` over matrices in the last two axes: q is `[.., l, d]`, k `[.., d, s]` or with `trans_k` `[.., s, d]`, v `[.., s, e]`, the result `[.., l, e]`; the axes before are broadcast. The optional fourth operand is added to the scores `[.., l, s]` and broadcast to them. Floats of one dtype; sums are formed in f64 and rounded once. Vaswani et al. 2017, "Attention Is All You Need", equation 1; ONNX `Attention` is more general and is imported in parts.
@@ -117,9 +118,14 @@ pub fn expand_attention(ed: &mut Editor<'_>) -> Result<usize, Diag> {
     Ok(count)
 }
 
-/// Whether a graph holds a whole attention.
-pub fn has_attention(g: &Graph) -> bool {
-    g.all_nodes().into_iter().any(|n| matches!(g.node(n).op, Op::Attention(_)))
+/// The graph with every whole attention replaced by its parts; the graph itself where it has none.
+pub fn without_attention(graph: &Graph) -> Result<Cow<'_, Graph>, Diag> {
+    if !graph.all_nodes().into_iter().any(|n| matches!(graph.node(n).op, Op::Attention(_))) {
+        return Ok(Cow::Borrowed(graph));
+    }
+    let mut copy = graph.clone();
+    expand_attention(&mut Editor::new(&mut copy))?;
+    Ok(Cow::Owned(copy))
 }
 
 #[cfg(test)]

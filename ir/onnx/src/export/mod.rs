@@ -11,8 +11,8 @@ mod types;
 use crate::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use bytes::Bytes;
 use cx::ExportCx;
-use planish_ir::op::attention::{expand_attention, has_attention};
-use planish_ir::{Diag, Editor, Graph};
+use planish_ir::op::attention::without_attention;
+use planish_ir::{Diag, Graph};
 use prost::Message;
 
 /// Options of an export.
@@ -78,15 +78,7 @@ pub fn export_model(
     graph: &Graph,
     options: &ExportOptions,
 ) -> Result<(ModelProto, Vec<(u64, Bytes)>), Vec<Diag>> {
-    let expanded;
-    let graph = if has_attention(graph) {
-        let mut copy = graph.clone();
-        expand_attention(&mut Editor::new(&mut copy)).map_err(|diag| vec![diag])?;
-        expanded = copy;
-        &expanded
-    } else {
-        graph
-    };
+    let graph = &*without_attention(graph).map_err(|diag| vec![diag])?;
     let mut cx = ExportCx::new(graph, options);
     let body: GraphProto = cx.main();
     let done = cx.finish()?;
