@@ -23,12 +23,14 @@ pub(crate) trait Known {
     fn def(&self, v: Val) -> Option<&Op>;
 }
 
-fn sext(bits: u64, width: u32) -> i64 {
+/// The number that the low `width` bits (1 to 64) are in two's complement.
+pub fn sext(bits: u64, width: u32) -> i64 {
     (bits << (64 - width)).cast_signed() >> (64 - width)
 }
 
-/// An integer operation on one lane; `None` where it is left to run time (division by zero and overflow).
-fn int_bin(op: BinOp, a: u64, b: u64, width: u32) -> Option<u64> {
+/// The bits of an integer operation on lanes of `width` bits; `None` where it is left to run time (division by zero and
+/// overflow), and for operations on floats.
+pub fn int_bin(op: BinOp, a: u64, b: u64, width: u32) -> Option<u64> {
     let (sa, sb) = (sext(a, width), sext(b, width));
     let mask = u64::MAX >> (64 - width);
     let sh = (b % u64::from(width)) as u32;
@@ -55,7 +57,8 @@ fn int_bin(op: BinOp, a: u64, b: u64, width: u32) -> Option<u64> {
     Some(r & mask)
 }
 
-fn int_cmp(op: CmpOp, a: u64, b: u64, width: u32) -> Option<bool> {
+/// An integer comparison of lanes of `width` bits; `None` for a comparison of floats.
+pub fn int_cmp(op: CmpOp, a: u64, b: u64, width: u32) -> Option<bool> {
     let (sa, sb) = (sext(a, width), sext(b, width));
     Some(match op {
         CmpOp::Eq => a == b,

@@ -55,6 +55,7 @@ pub mod wire;
 
 pub use backend::{Backend, EmitError, ObjectBytes, Unsupported};
 pub use build::{Builder, Opd};
+pub use fold::{int_bin, int_cmp, sext};
 pub use func::{Class, Kernel, KernelModule, Local, Param, ParamKind};
 pub use inst::{Axis, BinOp, Block, CastOp, CmpOp, Dot4, Frag, Inst, Op, Special, UnOp};
 pub use target::{Arch, Features, TargetSpec};

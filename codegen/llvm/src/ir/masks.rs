@@ -1,7 +1,7 @@
 //! Masks that are the same whenever a kernel runs.
 
 use super::Emitter;
-use planish_codegen::kernel::{BinOp, Block, CastOp, CmpOp, Kernel, Op, Val};
+use planish_codegen::kernel::{Block, CastOp, Kernel, Op, Val, int_bin, int_cmp, sext};
 
 /// How many operations deep a mask is looked into.
 const DEPTH: usize = 12;
@@ -56,54 +56,24 @@ impl Emitter<'_> {
         let n = usize::from(t.lanes);
         let (width, low) = (t.elem.bits(), t.elem.mask());
         let of = |v: Val| self.lanes_of(v, depth - 1);
-        let each = |a: Val, b: Val, f: &dyn Fn(u64, u64) -> u64| {
-            Some(of(a)?.into_iter().zip(of(b)?).map(|(x, y)| f(x, y) & low).collect())
+        let each = |a: Val, b: Val, f: &dyn Fn(u64, u64) -> Option<u64>| {
+            of(a)?.into_iter().zip(of(b)?).map(|(x, y)| f(x, y)).collect::<Option<Vec<u64>>>()
         };
         match self.defs[v.index()]? {
             Op::Const(bits) => Some(if let [one] = bits[..] { vec![one & low; n] } else { bits.clone() }),
             Op::Iota => Some((0..n as u64).map(|i| i & low).collect()),
             Op::Splat(a) => Some(vec![*of(*a)?.first()?; n]),
-            Op::Binary(BinOp::Add, a, b) => each(*a, *b, &u64::wrapping_add),
-            Op::Binary(BinOp::Sub, a, b) => each(*a, *b, &u64::wrapping_sub),
-            Op::Binary(BinOp::Mul, a, b) => each(*a, *b, &u64::wrapping_mul),
-            Op::Binary(BinOp::And, a, b) => each(*a, *b, &|x, y| x & y),
-            Op::Binary(BinOp::Or, a, b) => each(*a, *b, &|x, y| x | y),
-            Op::Binary(BinOp::Xor, a, b) => each(*a, *b, &|x, y| x ^ y),
+            Op::Binary(o, a, b) => each(*a, *b, &|x, y| int_bin(*o, x, y, width)),
             Op::Cast(CastOp::Zext | CastOp::Trunc, a) => Some(of(*a)?.into_iter().map(|x| x & low).collect()),
             Op::Cast(CastOp::Sext, a) => {
                 let from = self.ty_of(*a).elem.bits();
                 Some(of(*a)?.into_iter().map(|x| sext(x, from).cast_unsigned() & low).collect())
             }
             Op::Cmp(o, a, b) => {
-                let from = self.ty_of(*a).elem;
-                if from.is_float() {
-                    return None;
-                }
-                debug_assert_eq!(width, 1);
-                each(*a, *b, &|x, y| u64::from(compare(*o, x, y, from.bits())))
+                let from = self.ty_of(*a).elem.bits();
+                each(*a, *b, &|x, y| int_cmp(*o, x, y, from).map(u64::from))
             }
             _ => None,
         }
-    }
-}
-
-fn sext(bits: u64, width: u32) -> i64 {
-    (bits << (64 - width)).cast_signed() >> (64 - width)
-}
-
-/// An integer comparison.
-fn compare(op: CmpOp, a: u64, b: u64, width: u32) -> bool {
-    let (sa, sb) = (sext(a, width), sext(b, width));
-    match op {
-        CmpOp::Ne => a != b,
-        CmpOp::Slt => sa < sb,
-        CmpOp::Sle => sa <= sb,
-        CmpOp::Sgt => sa > sb,
-        CmpOp::Sge => sa >= sb,
-        CmpOp::Ult => a < b,
-        CmpOp::Ule => a <= b,
-        CmpOp::Ugt => a > b,
-        CmpOp::Uge => a >= b,
-        _ => a == b,
     }
 }
