@@ -91,7 +91,8 @@ fn quantises_dynamically(graph: &Graph) -> bool {
     graph.all_nodes().into_iter().any(|n| {
         let node = graph.node(n);
         let scale = node.inputs.get(1).copied().flatten();
-        matches!(node.op, Op::Quantize(_)) && scale.is_some_and(|s| computed(graph, s))
+        matches!(node.op, Op::DynamicQuantize(_))
+            || matches!(node.op, Op::Quantize(_)) && scale.is_some_and(|s| computed(graph, s))
     })
 }
 

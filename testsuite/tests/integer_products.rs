@@ -137,6 +137,59 @@ impl Case {
     }
 }
 
+/// Tensors of `n` numbers: all kinds of ranges, ties, and numbers that are none.
+fn numbers(rng: &mut Rng, n: usize) -> Vec<f32> {
+    let scale = rng.choose(&[1.0f32, 1e-3, 1e30, 0.0, 127.5]);
+    let (low, high) = rng.choose(&[(-1000, 1000), (0, 255), (-255, -1), (5, 9), (-51, 204)]);
+    let special = rng.one_in(4);
+    let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0];
+    let one = |rng: &mut Rng| match special && rng.one_in(40) {
+        true => rng.choose(&odd),
+        false => rng.range(low, high) as f32 * scale * rng.choose(&[1.0, 0.5]),
+    };
+    (0..n).map(|_| one(rng)).collect()
+}
+
+fn quantised_alike(engine: &dyn Engine, n: usize, seed: u64) -> Result<(), Diag> {
+    let source = "planish-ir 1\nsym N 0..\ngraph @\"g\"(v0: f32[N]) { \
+                  v1, v2, v3 = dynamic-quantize v0 : u8[N], f32[], u8[] return v1, v2, v3 }";
+    let g = text::parse(source)?;
+    let x = numbers(&mut Rng::new(seed), n);
+    let input = Some(Value::from(Tensor::f32s(&[n], &x)?));
+    let options = PrepareOptions { threads: 2, ..PrepareOptions::default() };
+    let run = |engine: &dyn Engine| -> Result<Vec<Value>, Diag> {
+        let program = engine.prepare(&g, &options).map_err(|mut d| d.swap_remove(0))?;
+        Ok(program.session()?.run(std::slice::from_ref(&input))?.values)
+    };
+    let same =
+        |a: &Tensor, b: &Tensor| a.bytes() == b.bytes() || a.to_f64()[0].is_nan() && b.to_f64()[0].is_nan();
+    for (i, (a, b)) in run(engine)?.iter().zip(run(&Interpreter)?).enumerate() {
+        assert!(same(a.tensor()?, b.tensor()?), "result {i}, {n} numbers, seed {seed}, {}", engine.name());
+    }
+    Ok(())
+}
+
+#[test]
+fn ranges_are_quantised_alike() -> Result<(), Diag> {
+    let mut seed = 0;
+    let mut all = |maker: Maker, all: Vec<TargetSpec>, sizes: &[usize]| -> Result<(), Diag> {
+        for engine in all.into_iter().map(|t| Native::new(maker, t)) {
+            for n in sizes.iter().chain(sizes) {
+                seed += 1;
+                quantised_alike(&engine, *n, seed)?;
+            }
+        }
+        Ok(())
+    };
+    let small = [0, 1, 2, 5, 16, 17, 63, 64, 65, 200];
+    all(Maker::Interpreter, vec![TargetSpec::nvptx(80), TargetSpec::aarch64()], &[0, 1, 40, 1100])?;
+    all(Maker::Interpreter, targets(), &small)?;
+    all(Maker::Cranelift, targets().drain(..1).collect(), &[0, 1, 3, 77, 16_384, 40_000])?;
+    #[cfg(feature = "llvm")]
+    all(Maker::Llvm, targets(), &[0, 1, 3, 77, 200, 16_384, 40_000])?;
+    Ok(())
+}
+
 /// The sizes are the first or one of them at random, the rest is random.
 fn cases(count: u64, ms: &[usize], ks: &[usize], ns: &[usize]) -> impl Iterator<Item = Case> {
     (0..count).map(move |seed| {

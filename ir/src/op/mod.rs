@@ -221,6 +221,7 @@ op_table! {
     Fused => fused::Fused,
     Dequantize => quant::Dequantize,
     Quantize => quant::Quantize,
+    DynamicQuantize => quant::DynamicQuantize,
     MatMulInteger => quant::MatMulInteger,
     Sequence => sequence::Sequence,
     SequenceAt => sequence::SequenceAt,

@@ -57,6 +57,12 @@ pub(crate) fn quantize(s: &mut Smith) -> Option<Item> {
     s.emit("quantize", &fields, &[Some(&x), Some(&scale), zero.as_ref()], quality)?.into_iter().next()
 }
 
+pub(crate) fn dynamic_quantize(s: &mut Smith) -> Option<Item> {
+    // A number that differs in its last bit may fall to another integer.
+    let x = s.some(&[DType::F32], |item| item.exact, any_shape);
+    s.emit("dynamic-quantize", &[], &[Some(&x)], Quality { exact: false, size: 255.0 })?.into_iter().next()
+}
+
 pub(crate) fn dequantize(s: &mut Smith) -> Option<Item> {
     let from = if s.rng.one_in(8) { DType::I32 } else { s.rng.choose(&STORAGE) };
     let x = s.some(&[from], |_| true, any_shape);

@@ -80,6 +80,7 @@ recipes! {
     "recurrent": dense::recurrent,
     "quantize": quantised::quantize,
     "dequantize": quantised::dequantize,
+    "dynamic-quantize": quantised::dynamic_quantize,
     "matmul-integer": quantised::matmul_integer,
     "range": choose::range,
     "eye-like": choose::eye_like,

@@ -1,7 +1,7 @@
 //! Conversions. 16-bit floats are `i16` registers.
 
 use super::{Emitter, constant, suffix, ty, vec_ty};
-use planish_codegen::kernel::{CastOp, Elem, Ty, Val};
+use planish_codegen::kernel::{Arch, CastOp, Elem, Ty, Val};
 
 impl Emitter<'_> {
     pub(super) fn cast(&mut self, op: CastOp, a: Val, to: Ty) -> String {
@@ -14,6 +14,7 @@ impl Emitter<'_> {
             }
             CastOp::Bitcast if f == t => a,
             CastOp::Bitcast => self.def(format!("bitcast {f} {a} to {t}")),
+            CastOp::FpToSi if self.converts_vectors(from, to) => self.to_signed(&a, from, to),
             CastOp::FpToSi | CastOp::FpToUi => {
                 let name = if op == CastOp::FpToSi { "fptosi" } else { "fptoui" };
                 let name = format!("llvm.{name}.sat.{}.{}", suffix(to), suffix(from));
@@ -38,6 +39,36 @@ impl Emitter<'_> {
                 _ => self.def(format!("fptrunc {f} {a} to {t}")),
             },
         }
+    }
+
+    /// Whether the processor converts vectors of these types, but without saturation: the intrinsic would be done lane by
+    /// lane.
+    fn converts_vectors(&self, from: Ty, to: Ty) -> bool {
+        let wide = match to.elem {
+            Elem::I32 => true,
+            Elem::I64 => self.target.features.avx512,
+            _ => false,
+        };
+        wide && from.lanes > 1 && self.target.arch == Arch::X86_64
+    }
+
+    /// Toward zero, saturating, NaN gives 0: what the instruction cannot convert is kept from it.
+    fn to_signed(&mut self, a: &str, from: Ty, to: Ty) -> String {
+        let (f, t, cond) = (ty(from), ty(to), ty(from.with_elem(Elem::I1)));
+        let limit = if to.elem == Elem::I64 { 63f64 } else { 31f64 }.exp2();
+        let float = |x: f64| match from.elem {
+            Elem::F64 => constant(from, &[x.to_bits()]),
+            _ => constant(from, &[u64::from((x as f32).to_bits())]),
+        };
+        let most = to.elem.mask() >> 1;
+        let above = self.def(format!("fcmp oge {f} {a}, {}", float(limit)));
+        let inside = self.def(format!("fcmp ogt {f} {a}, {}", float(-limit)));
+        let x = self.def(format!("select {cond} {inside}, {f} {a}, {f} {}", float(-limit)));
+        let x = self.def(format!("select {cond} {above}, {f} {}, {f} {x}", float(0.0)));
+        let r = self.def(format!("fptosi {f} {x} to {t}"));
+        let r = self.def(format!("select {cond} {above}, {t} {}, {t} {r}", constant(to, &[most])));
+        let nan = self.def(format!("fcmp uno {f} {a}, {a}"));
+        self.def(format!("select {cond} {nan}, {t} {}, {t} {r}", constant(to, &[0])))
     }
 
     fn bf16_to_f32(&mut self, a: &str, from: Ty) -> String {

@@ -1,10 +1,12 @@
 //! Quantisation, its inverse, and products of stored integers.
 
+mod dynamic;
 mod packing;
 mod plain;
 mod product;
 mod tile;
 
+pub(super) use dynamic::lower_dynamic_quantize;
 pub(super) use product::{Operands, emit as emit_product, lower_matmul_integer};
 
 use super::cx::{LowerCx, Opnd};
@@ -121,9 +123,24 @@ pub(super) fn lower_quantize(cx: &mut LowerCx<'_>, op: &Quantize) -> Result<(), 
             let z = convert(b, *z, types[2], work);
             q = b.fadd(q, z);
         }
-        let q = b.fmax(q, low as f64);
-        let q = b.fmin(q, high as f64);
-        let wide = b.fptosi(q, Elem::I32);
-        vec![b.trunc(wide, mem_elem(to))]
+        let (low, high) = (b.float(b.ty(q), low as f64), b.float(b.ty(q), high as f64));
+        let above = b.cmp(CmpOp::FGt, q, low);
+        let q = b.select(above, q, low);
+        let below = b.cmp(CmpOp::FLt, q, high);
+        let q = b.select(below, q, high);
+        vec![integer(b, q, mem_elem(to))]
     })
+}
+
+/// The integer that a float of at most 16 bits before the point is, in its low bits.
+fn integer(b: &mut Builder, v: Val, to: Elem) -> Val {
+    let ty = b.ty(v);
+    if ty.elem == Elem::F64 {
+        let wide = b.fptosi(v, Elem::I32);
+        return b.trunc(wide, to);
+    }
+    // With 1.5 * 2^23 added, the integer is in the low bits of the mantissa.
+    let shifted = b.fadd(v, 12_582_912.0);
+    let bits = b.bitcast(shifted, ty.with_elem(Elem::I32));
+    b.trunc(bits, to)
 }

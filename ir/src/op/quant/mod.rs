@@ -1,7 +1,9 @@
 //! Quantised numbers: conversion between real numbers and stored integers, and products of stored integers.
 
+mod dynamic;
 mod matmul;
 
+pub use dynamic::DynamicQuantize;
 pub use matmul::MatMulInteger;
 
 use crate::diag::Diag;

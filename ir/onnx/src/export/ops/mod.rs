@@ -84,6 +84,7 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         Op::Gate(op) => control::gate(cx, node, op),
         Op::Dequantize(op) => quant::dequantize(cx, node, op),
         Op::Quantize(op) => quant::quantize(cx, node, op),
+        Op::DynamicQuantize(_) => quant::dynamic_quantize(cx, node),
         Op::MatMulInteger(_) => plain(cx, node, "MatMulInteger"),
         Op::Sequence(op) => sequence::sequence(cx, node, op),
         Op::SequenceAt(_) => plain(cx, node, "SequenceAt"),

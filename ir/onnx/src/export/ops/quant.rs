@@ -35,6 +35,11 @@ pub(super) fn quantize(cx: &mut ExportCx<'_>, node: &Node, op: &Quantize) -> Res
     with(cx, node, "QuantizeLinear", attributes)
 }
 
+pub(super) fn dynamic_quantize(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
+    cx.needs(11);
+    with(cx, node, "DynamicQuantizeLinear", Vec::new())
+}
+
 fn scales(axis: i64, block: usize) -> Vec<crate::proto::AttributeProto> {
     let mut attributes = vec![attr::int("axis", axis)];
     if block > 0 {

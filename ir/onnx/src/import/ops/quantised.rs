@@ -1,14 +1,11 @@
 //! Quantised operators.
 
 use super::Made;
-use super::parts::{div, mul, reduce, sub, unsqueeze};
+use super::parts::{div, mul, sub, unsqueeze};
 use crate::import::table::{Entry, onnx};
 use crate::import::{ImportCx, OnnxNode};
-use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::conv::Conv;
-use planish_ir::op::quant::{Dequantize, MatMulInteger, Quantize};
-use planish_ir::op::reduce::ReduceKind;
-use planish_ir::op::unary::UnaryKind;
+use planish_ir::op::quant::{Dequantize, DynamicQuantize, MatMulInteger, Quantize};
 use planish_ir::op::window::AutoPad;
 use planish_ir::{DType, Diag, ValueId};
 
@@ -79,26 +76,11 @@ pub(super) fn quantize_dynamically(
     cx: &mut ImportCx<'_, '_>,
     x: ValueId,
 ) -> Result<(ValueId, ValueId, ValueId), Diag> {
-    let (zero, one) = (cx.const_f32(0.0)?, cx.const_f32(1.0)?);
-    let steps = cx.const_f32(255.0)?;
-    let low = reduce(cx, ReduceKind::Min, x, None, false)?;
-    let low = cx.binary(BinaryKind::Min, low, zero)?;
-    let high = reduce(cx, ReduceKind::Max, x, None, false)?;
-    let high = cx.binary(BinaryKind::Max, high, zero)?;
-    let range = sub(cx, high, low)?;
-    let scale = div(cx, range, steps)?;
-    // All elements are 0: any scale will do.
-    let flat = cx.binary(BinaryKind::Equal, range, zero)?;
-    let scale = cx.select(flat, one, scale)?;
-    let place = div(cx, low, scale)?;
-    let place = sub(cx, zero, place)?;
-    let place = cx.binary(BinaryKind::Max, place, zero)?;
-    let place = cx.binary(BinaryKind::Min, place, steps)?;
-    let place = cx.unary(UnaryKind::Round, place)?;
-    let point = cx.cast(place, DType::U8)?;
-    let q = Quantize { axis: 0, block: 0, to: DType::U8, saturate: true, precision: DType::F32 };
-    let y = cx.op(q, &[x, scale, point])?;
-    Ok((y, scale, point))
+    let out = cx.op_many(DynamicQuantize {}, &[Some(x)])?;
+    match out[..] {
+        [y, scale, point] => Ok((y, scale, point)),
+        _ => Err(Diag::error("internal-import", "three results")),
+    }
 }
 
 fn dynamic_quantize(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
