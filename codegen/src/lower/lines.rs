@@ -25,6 +25,14 @@ fn before(b: &mut Builder, d: DType, largest: bool, x: Val, y: Val) -> Val {
     b.cmp(if d.is_unsigned_int() { CmpOp::Ugt } else { CmpOp::Sgt }, x, y)
 }
 
+/// Where the first element of a line stands: lines have `n` elements, `after` apart, and are numbered by what comes before
+/// and after their axis.
+fn first(b: &mut Builder, line: Val, after: Val, n: Val) -> Val {
+    let (_, behind) = b.div_rem(line, after);
+    let ahead = b.sub(line, behind);
+    b.at(behind, ahead, n)
+}
+
 pub(super) fn lower_arg_reduce(cx: &mut LowerCx<'_>, op: &ArgReduce) -> Result<(), Diag> {
     let x = cx.input(0)?;
     let y = cx.output(0)?;
@@ -42,14 +50,10 @@ pub(super) fn lower_arg_reduce(cx: &mut LowerCx<'_>, op: &ArgReduce) -> Result<(
             b.error_if(empty, error);
             let some = b.not(empty);
             b.when(some, |b| {
-                let o = b.sdiv(line, after);
-                let p = b.mul(o, after);
-                let a = b.sub(line, p);
-                let base = b.mul(p, n);
-                let base = b.add(base, a);
-                let first = load(b, d, x, base, 1, None);
+                let base = first(b, line, after, n);
+                let start = load(b, d, x, base, 1, None);
                 let zero = b.i64(0);
-                let best = b.for_(1, n, 1, &[first, zero], |b, i, now| {
+                let best = b.for_(1, n, 1, &[start, zero], |b, i, now| {
                     let at = b.at(base, i, after);
                     let v = load(b, d, x, at, 1, None);
                     let mut better = before(b, d, largest, v, now[0]);
@@ -114,11 +118,7 @@ pub(super) fn lower_cumulate(cx: &mut LowerCx<'_>, op: &Cumulate) -> Result<(), 
         return cx.launch(l, move |k| {
             let (x, y, n, after) = (k.buf(0), k.buf(1), k.dim(0), k.dim(1));
             k.b.parallel_for(|b, unit| {
-                let o = b.sdiv(unit, after);
-                let p = b.mul(o, after);
-                let a = b.sub(unit, p);
-                let base = b.mul(p, n);
-                let base = b.add(base, a);
+                let base = first(b, unit, after, n);
                 line(b, x, y, base, n, after);
             });
         });
@@ -192,13 +192,7 @@ pub(super) fn lower_top_k(cx: &mut LowerCx<'_>, op: &TopK) -> Result<(), Diag> {
         let (x, bits, values, indices) = (k.buf(0), k.buf(1), k.buf(2), k.buf(3));
         let (n, after, count) = (k.dim(0), k.dim(1), k.dim(2));
         k.b.parallel_for(|b, line| {
-            let o = b.sdiv(line, after);
-            let p = b.mul(o, after);
-            let a = b.sub(line, p);
-            let from = b.mul(p, n);
-            let from = b.add(from, a);
-            let to = b.mul(p, count);
-            let to = b.add(to, a);
+            let (from, to) = (first(b, line, after, n), first(b, line, after, count));
             let ty = Ty::scalar(super::elem::compute_elem(d));
             let (none, nothing) = (b.zero(ty), b.i64(-1));
             b.for_(0, count, 1, &[none, nothing], |b, r, last| {

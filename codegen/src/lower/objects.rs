@@ -2,7 +2,6 @@
 
 use super::cx::LowerCx;
 use super::{automaton, strings};
-use planish_ir::dim::SymOrigin;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::select::Unique;
 use planish_ir::op::strings::{CaseChange, RegexMatch, TfIdfMode};
@@ -52,22 +51,12 @@ fn call_with(
     for k in 0..cx.node().outputs.len() {
         let v = cx.output_value(k)?;
         let tensor = matches!(cx.graph.ty(v), Type::Tensor(t) if t.dtype != DType::Str);
-        // The dims of a string tensor are symbols that others may use.
-        if let Type::Tensor(t) = cx.graph.ty(v)
-            && let Some(dims) = &t.shape
-        {
-            for s in dims.clone().iter().filter_map(Dim::as_symbol) {
-                let own = cx.graph.symbols.get(s).origin == SymOrigin::Data
-                    && !cx.node().inputs.iter().flatten().any(|i| {
-                        let dims = cx.graph.dims(*i).unwrap_or_default();
-                        dims.iter().any(|d| d.symbols().contains(&s))
-                    });
-                if own && tensor {
-                    let s = cx.sym(s);
-                    if !out_syms.contains(&s) {
-                        out_syms.push(s);
-                    }
-                }
+        // Those of a string tensor are bound after the call.
+        let own = if tensor { strings::own_symbols(cx, v) } else { Vec::new() };
+        for s in own {
+            let s = cx.sym(s);
+            if !out_syms.contains(&s) {
+                out_syms.push(s);
             }
         }
         outs.push(if tensor { cx.output(k)?.slot } else { cx.output_object(k)? });

@@ -9,10 +9,10 @@ use super::launch::{CHUNK, Launch};
 use super::nest::span;
 use planish_ir::dim::SymOrigin;
 use planish_ir::op::scatter::Reduction;
-use planish_ir::{DType, Diag, Dim, Op, ValueId};
+use planish_ir::{DType, Diag, Dim, Op, SymId, ValueId};
 use planish_rt::library;
 use planish_rt::plan::{Arg, Call, SlotId, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Calls a function without attributes that fails with this message if it has none of its own.
 fn call(cx: &mut LowerCx<'_>, func: u16, args: Vec<Arg>, out: SlotId, attrs: &[i64], what: &str) {
@@ -62,19 +62,20 @@ pub(super) fn bind_inputs(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     Ok(())
 }
 
+/// The symbols among the dims of a result that the node gives their values: only data tell them, and no operand has them.
+pub(super) fn own_symbols(cx: &LowerCx<'_>, v: ValueId) -> Vec<SymId> {
+    let dims = |v: ValueId| cx.graph.dims(v).unwrap_or_default();
+    let given: BTreeSet<SymId> =
+        cx.node().inputs.iter().flatten().flat_map(|i| dims(*i)).flat_map(Dim::symbols).collect();
+    let own = |s: &SymId| cx.graph.symbols.get(*s).origin == SymOrigin::Data && !given.contains(s);
+    dims(v).iter().filter_map(Dim::as_symbol).filter(own).collect()
+}
+
 /// Binds the symbols that a call gave its value by the shape of result `k`, a tensor of strings.
 pub(super) fn bind_result(cx: &mut LowerCx<'_>, k: usize) -> Result<(), Diag> {
     let v = cx.output_value(k)?;
     let dims = cx.graph.dims(v).unwrap_or_default().to_vec();
-    let given: Vec<_> =
-        cx.node().inputs.iter().flatten().flat_map(|i| cx.graph.dims(*i).unwrap_or_default()).collect();
-    let own = |d: &Dim| {
-        d.as_symbol().is_some_and(|s| {
-            cx.graph.symbols.get(s).origin == SymOrigin::Data
-                && !given.iter().any(|d| d.symbols().contains(&s))
-        })
-    };
-    if dims.iter().any(own) {
+    if !own_symbols(cx, v).is_empty() {
         let slot = cx.slot(v)?;
         bind_dims(cx, slot, &dims, "the shape of a tensor of strings")?;
     }

@@ -104,20 +104,13 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, mut o: Operands, mut e: Ep
     let mut l = Launch::new("matmul").read(&o.a).read(&b_buf);
     l = e.bufs(l, 2);
     l = l.dim(&m).dim(&n).dim(&k_dim).dim(&blocks).dim(&chunks).dims(&batch);
-    // For each batch axis the dims of both operands, to find where they are broadcast.
-    let aligned = |x: &[Dim]| -> Vec<Dim> {
-        let lead = x.len() - 2;
-        (0..batch.len())
-            .map(|i| (i + lead).checked_sub(batch.len()).map_or(1.into(), |j| x[j].clone()))
-            .collect()
-    };
-    let (ad, bd) = if flat { (Vec::new(), Vec::new()) } else { (aligned(&o.a.dims), aligned(&o.b)) };
-    l = l.dims(&ad).dims(&bd);
+    let nb = batch.len();
+    l = l.dims(&batch_dims(&o.a.dims, nb)).dims(&batch_dims(&o.b, nb));
     let cost = m.smaller(&ROWS.into()).mul(&k_dim).mul(&(width / 16).into());
     l = l.extent(batches.mul(&blocks).mul(&chunks)).cost(cost).flops(flops);
     let (a_type, b_type) = (o.a.dtype, o.b_type);
     let packed = packed.is_some();
-    let (trans_a, nb) = (op.trans_a, batch.len());
+    let trans_a = op.trans_a;
     let known = (m.as_const(), n.as_const());
     cx.launch(l, move |k| {
         let elem = compute_elem(a_type);
@@ -165,6 +158,12 @@ struct Job<'j> {
     e: &'j Epilogue,
     epi: &'j [Buf],
     target: TargetSpec,
+}
+
+/// The dims of an operand along the `axes` batch axes of the result, 1 where it has none: they tell where it is broadcast.
+pub(super) fn batch_dims(x: &[Dim], axes: usize) -> Vec<Dim> {
+    let lead = x.len() - 2;
+    (0..axes).map(|i| (i + lead).checked_sub(axes).map_or(1.into(), |j| x[j].clone())).collect()
 }
 
 /// Offset of a batch in an operand whose batch dims may be 1.

@@ -1,7 +1,7 @@
 //! Matrix products on GPUs: a block computes a tile of the result over shared memory.
 
 use super::epilogue::{Epilogue, Place};
-use super::matmul::{Operands, batch_offset};
+use super::matmul::{Operands, batch_dims, batch_offset};
 use crate::kernel::{Builder, Val};
 use crate::lower::cx::LowerCx;
 use crate::lower::elem::{compute_elem, load};
@@ -26,23 +26,17 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands, mut e: Epilo
     let ar = o.a.dims.len();
     let k_dim = o.a.dims[if op.trans_a { ar - 2 } else { ar - 1 }].clone();
     let batch = o.out[..rank - 2].to_vec();
-    // For each batch axis the dims of both operands, to find where they are broadcast.
-    let aligned = |x: &[Dim]| -> Vec<Dim> {
-        let lead = x.len() - 2;
-        (0..batch.len())
-            .map(|i| (i + lead).checked_sub(batch.len()).map_or(1.into(), |j| x[j].clone()))
-            .collect()
-    };
+    let nb = batch.len();
     let tile = tile(&m, &n);
     let down = m.ceil_div(&i64::from(tile.block[0]).into());
     let across = n.ceil_div(&i64::from(tile.block[1]).into());
     let mut l = Launch::new("matmul").read(&o.a).read(&right);
     l = e.bufs(l, 2);
     l = l.dim(&m).dim(&n).dim(&k_dim).dim(&down).dim(&across).dims(&batch);
-    l = l.dims(&aligned(&o.a.dims)).dims(&aligned(&o.b));
+    l = l.dims(&batch_dims(&o.a.dims, nb)).dims(&batch_dims(&o.b, nb));
     let flops = Dim::product(&o.out).mul(&k_dim).mul(&2.into());
     l = l.extent(Dim::product(&batch).mul(&down).mul(&across)).flops(flops);
-    let (a_type, b_type, nb) = (o.a.dtype, o.b_type, batch.len());
+    let (a_type, b_type) = (o.a.dtype, o.b_type);
     let (trans_a, trans_b) = (op.trans_a, op.trans_b);
     cx.launch_blocks(l, tile.block_threads(), move |kx| {
         let (a, w) = (kx.buf(0), kx.buf(1));
