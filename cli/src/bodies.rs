@@ -1,7 +1,8 @@
 //! The graphs of a model that is compiled: one, or one for each combination of the values that `--set` gives symbols.
 
+use crate::data::Data;
 use crate::engine::codegen::{self, BuildOptions};
-use crate::equivalence::Verdict;
+use crate::equivalence::{Case, Verdict};
 use crate::failure::{Failure, Result};
 use crate::load::{self, LoadOptions, Model};
 use crate::pipeline::Plan;
@@ -143,18 +144,38 @@ impl Bodies {
             self.bodies.iter().map(|b| lower::Body { values: b.values.clone(), graph: &b.fused }).collect();
         Ok(lower_bodies(&self.model.graph, &self.symbols, &bodies, &options.lower())?)
     }
-    /// Checks each body by `one`, which gets the graph as imported and its share of the time, and at least a second.
-    pub fn check(&self, time: Duration, one: &mut dyn FnMut(&Graph, Duration) -> Verdict) -> Verdict {
-        let share = (time / self.bodies.len().max(1) as u32).max(Duration::from_secs(1)).min(time);
+    /// Refuses samples of sizes that no body is for.
+    pub fn accept(&self, data: &Data) -> Result<()> {
+        for sample in &data.samples {
+            let alone = Data { path: data.path.clone(), samples: vec![sample.clone()] };
+            if !self.bodies.iter().any(|b| alone.fitting(&b.original).is_some()) {
+                let labels: Vec<&str> = self.bodies.iter().map(|b| b.label.as_str()).collect();
+                let text = format!("the sizes are none of those given: {}", labels.join("; "));
+                return Err(sample.failed(Failure::new("input-mismatch", text)).about(&data.path));
+            }
+        }
+        Ok(())
+    }
+    /// Checks each body by `one`, which gets the graph as imported, the samples that fit it, and its share of the time: at
+    /// least a second.
+    pub fn check(
+        &self,
+        time: Duration,
+        data: Option<&Data>,
+        one: &mut dyn FnMut(Case<'_>) -> Verdict,
+    ) -> Verdict {
+        let limit = (time / self.bodies.len().max(1) as u32).max(Duration::from_secs(1)).min(time);
         let mut all: Option<Verdict> = None;
         for b in &self.bodies {
             let about = |why: String| if b.label.is_empty() { why } else { format!("{}: {why}", b.label) };
-            all = Some(match (all, one(&b.original, share)) {
+            let data = data.and_then(|d| d.fitting(&b.original));
+            let case = Case { graph: &b.original, data: data.as_ref(), limit };
+            all = Some(match (all, one(case)) {
                 (_, Verdict::Different(why)) => return Verdict::Different(about(why)),
                 (Some(before @ Verdict::NotChecked(_)), _) => before,
                 (_, Verdict::NotChecked(why)) => Verdict::NotChecked(about(why)),
-                (Some(Verdict::Equal { worst: a }), Verdict::Equal { worst: b }) => {
-                    Verdict::Equal { worst: a.max(b) }
+                (Some(Verdict::Equal { worst: a, on }), Verdict::Equal { worst: b, on: more }) => {
+                    Verdict::Equal { worst: a.max(b), on: on.and(more) }
                 }
                 (_, now) => now,
             });

@@ -5,7 +5,7 @@ use crate::artifact::object::{self, LibraryError};
 use crate::engine::codegen::{self, Built};
 #[cfg(feature = "llvm")]
 use crate::equivalence;
-use crate::equivalence::Verdict;
+use crate::equivalence::{Case, Verdict};
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::interrupt::Temporary;
@@ -13,14 +13,12 @@ use crate::verbs::compile::Kind;
 use planish_codegen::Module;
 use planish_codegen::kernel::Arch;
 use planish_codegen::weights::Weights;
-use planish_ir::Graph;
 #[cfg(feature = "llvm")]
 use planish_ir::{PrepareOptions, Program};
 use planish_rt::image::{self, Parts};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// The processor family that a model was compiled for.
 fn arch(built: &Built) -> image::Arch {
@@ -203,13 +201,13 @@ impl Ptxas {
 #[cfg(feature = "llvm")]
 const CHECK_STEPS: u64 = 20_000_000;
 
-/// Runs the kernels of a PTX text in the PTX interpreter on synthetic inputs and compares with the graph interpreter.
+/// Runs the kernels of a PTX text in the PTX interpreter and compares with the graph interpreter.
 #[cfg(feature = "llvm")]
-pub fn check_ptx(module: &Module, text: &str, graph: &Graph, limit: Duration) -> Verdict {
+pub fn check_ptx(module: &Module, text: &str, case: Case<'_>) -> Verdict {
     let options =
         PrepareOptions { max_steps: Some(10_000), max_memory: Some(2 << 30), ..PrepareOptions::default() };
-    equivalence::check(graph, limit, &mut |reference| {
-        let program = crate::engine::ptx::program(graph, module.clone(), text, &options, CHECK_STEPS);
+    equivalence::check(case, &mut |reference| {
+        let program = crate::engine::ptx::program(case.graph, module.clone(), text, &options, CHECK_STEPS);
         let program = program.map_err(|f| Verdict::Different(f.message()))?;
         let inputs: Vec<_> = reference.inputs.iter().cloned().map(Some).collect();
         match program.session().and_then(|mut s| s.run(&inputs)) {
@@ -224,6 +222,6 @@ pub fn check_ptx(module: &Module, text: &str, graph: &Graph, limit: Duration) ->
 
 /// Nothing to check: without LLVM there is no PTX.
 #[cfg(not(feature = "llvm"))]
-pub fn check_ptx(_: &Module, _: &str, _: &Graph, _: Duration) -> Verdict {
+pub fn check_ptx(_: &Module, _: &str, _: Case<'_>) -> Verdict {
     Verdict::NotChecked("this build of planish has no LLVM".into())
 }

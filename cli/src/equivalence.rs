@@ -1,14 +1,17 @@
-//! The check after `optimize` and `compile`: the result and the reference interpreter agree on synthetic inputs.
+//! The check after `optimize` and `compile`: the result and the reference interpreter agree on the samples of `--data`,
+//! or on synthetic inputs where none are given.
 //!
 //! Where a model quantises with scales that it computes, a difference in the last bit of a sum may move a quotient over
 //! a half and a number to its neighbour among 256, and with it everything after it. Such models get the wider
 //! tolerance, and where inputs still differ, other inputs are tried: a wrong kernel is wrong for all of them.
 
 use crate::compare::{self, Tolerance};
+use crate::data::{Data, Sample};
 use crate::failure::Failure;
 use crate::synthetic;
 use planish_ir::{Diag, Engine, Graph, Interpreter, Op, PrepareOptions, Value, ValueId};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -19,11 +22,66 @@ pub enum Verdict {
     Equal {
         /// Part of the tolerance that was used.
         worst: f64,
+        /// What was compared.
+        on: Basis,
     },
     /// Not equal, and why.
     Different(String),
     /// Nothing could be said, and why.
     NotChecked(String),
+}
+
+/// The inputs that a verdict rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Basis {
+    /// Whether some were synthetic.
+    pub synthetic: bool,
+    /// The number of samples that were compared.
+    pub samples: usize,
+    /// The number of samples there are.
+    pub of: usize,
+    /// Where the samples are from.
+    pub path: String,
+}
+
+impl Basis {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Basis) -> Basis {
+        Basis {
+            synthetic: self.synthetic || other.synthetic,
+            samples: self.samples + other.samples,
+            of: self.of + other.of,
+            path: if self.path.is_empty() { other.path } else { self.path },
+        }
+    }
+}
+
+impl fmt::Display for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.samples, self.of) {
+            (0, _) => return f.write_str("synthetic inputs"),
+            (1, 1) => write!(f, "the sample of {}", self.path)?,
+            (n, of) if n == of => write!(f, "all {n} samples of {}", self.path)?,
+            (n, of) => write!(f, "{n} of the {of} samples of {}", self.path)?,
+        }
+        f.write_str(if self.synthetic {
+            ", and on synthetic inputs for sizes that no sample has"
+        } else {
+            ""
+        })
+    }
+}
+
+/// What is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The graph as imported: what the interpreter makes of it is right.
+    pub graph: &'a Graph,
+    /// The inputs; synthetic ones if there are none.
+    pub data: Option<&'a Data>,
+    /// The time it may take.
+    pub limit: Duration,
 }
 
 /// Limits of the reference run.
@@ -43,18 +101,33 @@ pub struct Reference {
 /// Seeds of the inputs of a check; all but the first are for models that quantise dynamically.
 const SEEDS: [u64; 4] = [0x5eed, 1, 2, 3];
 
-/// Compares what `run` makes of synthetic inputs with the interpreter, which gets half of `limit` for each trial.
-pub fn check(
-    graph: &Graph,
-    limit: Duration,
+/// Where the inputs of a trial are from.
+enum Source<'a> {
+    Seed(u64),
+    Sample(&'a Sample),
+}
+
+/// Compares what `run` makes of inputs with the interpreter, which gets half of the time for each trial. Of the samples as
+/// many are tried as the time allows.
+pub fn check(case: Case<'_>, run: &mut dyn FnMut(&Reference) -> Result<Vec<Value>, Verdict>) -> Verdict {
+    let quantised = quantises_dynamically(case.graph);
+    let allowed = if quantised { Allowed::QUANTISED } else { Allowed::PLAIN };
+    match case.data {
+        Some(data) => check_samples(case, data, quantised, allowed, run),
+        None => check_synthetic(case, quantised, allowed, run),
+    }
+}
+
+fn check_synthetic(
+    case: Case<'_>,
+    quantised: bool,
+    allowed: Allowed,
     run: &mut dyn FnMut(&Reference) -> Result<Vec<Value>, Verdict>,
 ) -> Verdict {
-    let quantised = quantises_dynamically(graph);
-    let allowed = if quantised { Allowed::QUANTISED } else { Allowed::PLAIN };
     let started = Instant::now();
     let mut verdict = None;
     for seed in if quantised { &SEEDS[..] } else { &SEEDS[..1] } {
-        let now = trial(graph, *seed, limit / 2, allowed, run);
+        let now = trial(case, &Source::Seed(*seed), allowed, run);
         match (&now, &verdict) {
             // Inputs for which nothing can be said do not excuse those that differed.
             (Verdict::NotChecked(_), Some(_)) => break,
@@ -62,26 +135,66 @@ pub fn check(
             (Verdict::Different(_), Some(_)) => {}
             _ => return now,
         }
-        if started.elapsed() > limit {
+        if started.elapsed() > case.limit {
             break;
         }
     }
     verdict.unwrap_or_else(|| Verdict::NotChecked("no inputs were tried".into()))
 }
 
-fn trial(
-    graph: &Graph,
-    seed: u64,
-    limit: Duration,
+fn check_samples(
+    case: Case<'_>,
+    data: &Data,
+    quantised: bool,
     allowed: Allowed,
     run: &mut dyn FnMut(&Reference) -> Result<Vec<Value>, Verdict>,
 ) -> Verdict {
-    let reference = match reference(graph, seed, limit) {
+    let started = Instant::now();
+    let (mut compared, mut most, mut different, mut unclear) = (0, 0f64, None, None);
+    for sample in &data.samples {
+        let about = |why: String| match sample.name.is_empty() {
+            true => format!("{}: {why}", data.path),
+            false => format!("{}: {}: {why}", data.path, sample.name),
+        };
+        match trial(case, &Source::Sample(sample), allowed, run) {
+            Verdict::Equal { worst, .. } => {
+                compared += 1;
+                most = most.max(worst);
+            }
+            Verdict::Different(why) if quantised => {
+                different.get_or_insert(about(why));
+            }
+            Verdict::Different(why) => return Verdict::Different(about(why)),
+            Verdict::NotChecked(why) => {
+                unclear.get_or_insert(about(why));
+            }
+        }
+        if started.elapsed() > case.limit {
+            break;
+        }
+    }
+    match (compared, different, unclear) {
+        (0, Some(why), _) => Verdict::Different(why),
+        (0, None, why) => Verdict::NotChecked(why.unwrap_or_else(|| "there are no samples".into())),
+        (samples, ..) => {
+            let (of, path) = (data.samples.len(), data.path.clone());
+            Verdict::Equal { worst: most, on: Basis { synthetic: false, samples, of, path } }
+        }
+    }
+}
+
+fn trial(
+    case: Case<'_>,
+    source: &Source<'_>,
+    allowed: Allowed,
+    run: &mut dyn FnMut(&Reference) -> Result<Vec<Value>, Verdict>,
+) -> Verdict {
+    let reference = match reference(case.graph, source, case.limit / 2) {
         Ok(r) => r,
         Err(why) => return Verdict::NotChecked(why),
     };
     match run(&reference) {
-        Ok(outputs) => compare_outputs(&outputs, &reference, allowed, graph),
+        Ok(outputs) => compare_outputs(&outputs, &reference, allowed, case.graph),
         Err(verdict) => verdict,
     }
 }
@@ -108,18 +221,28 @@ fn computed(graph: &Graph, v: ValueId) -> bool {
     false
 }
 
-/// Runs the interpreter on synthetic inputs, for at most `limit`. Sizes of free dims are tried in turn.
+/// Runs the interpreter for at most `limit`. For synthetic inputs, sizes of free dims are tried in turn.
 ///
 /// The interpreter works in a thread of its own, which is left alone when the time is over.
-fn reference(graph: &Graph, seed: u64, limit: Duration) -> Result<Reference, String> {
+fn reference(graph: &Graph, source: &Source<'_>, limit: Duration) -> Result<Reference, String> {
     if has_random_effects(graph) {
         return Err("the model draws random numbers".into());
     }
     let (send, receive) = mpsc::channel();
     let graph = graph.clone();
+    let attempt: Box<dyn FnOnce() -> Result<Reference, String> + Send> = match source {
+        Source::Seed(seed) => {
+            let seed = *seed;
+            Box::new(move || synthetic_run(&graph, seed))
+        }
+        Source::Sample(sample) => {
+            let inputs = sample.values.clone();
+            Box::new(move || sample_run(&graph, inputs))
+        }
+    };
     let work = move || {
         // The receiver may be gone: nobody waits any more.
-        let _ = send.send(attempt(&graph, seed));
+        let _ = send.send(attempt());
     };
     let spawned = std::thread::Builder::new().stack_size(64 << 20).spawn(work);
     spawned.map_err(|e| e.to_string())?;
@@ -136,7 +259,15 @@ fn has_random_effects(graph: &Graph) -> bool {
     graph.all_nodes().iter().any(|n| graph.node(*n).op.name().starts_with("random"))
 }
 
-fn attempt(graph: &Graph, seed: u64) -> Result<Reference, String> {
+fn sample_run(graph: &Graph, inputs: Vec<Value>) -> Result<Reference, String> {
+    let program = Interpreter.prepare(graph, &options()).map_err(|d| Failure::from(d).message())?;
+    let given: Vec<Option<Value>> = inputs.iter().cloned().map(Some).collect();
+    let result = program.session().and_then(|mut s| s.run(&given));
+    let result = result.map_err(|e| format!("the interpreter does not run on it: {e}"))?;
+    Ok(Reference { inputs, outputs: result.values })
+}
+
+fn synthetic_run(graph: &Graph, seed: u64) -> Result<Reference, String> {
     let program = Interpreter.prepare(graph, &options()).map_err(|d| Failure::from(d).message())?;
     let free = !synthetic::symbols(graph, 1).is_empty();
     let mut why = String::new();
@@ -189,13 +320,14 @@ fn compare_outputs(got: &[Value], reference: &Reference, allowed: Allowed, graph
         }
         worst = worst.max(d.worst);
     }
-    Verdict::Equal { worst }
+    Verdict::Equal { worst, on: Basis { synthetic: true, ..Basis::default() } }
 }
 
-/// Checks an optimised graph against the original, both in the interpreter: `limit` for the optimised one, half of
-/// it for the original.
-pub fn graphs(original: &Graph, optimised: &Graph, limit: Duration) -> Verdict {
-    check(original, limit, &mut |reference| {
+/// Checks an optimised graph against the original, both in the interpreter: the limit for the optimised one, half of
+/// it for the original, of each sample.
+pub fn graphs(case: Case<'_>, optimised: &Graph) -> Verdict {
+    let limit = case.limit;
+    check(case, &mut |reference| {
         let (send, receive) = mpsc::channel();
         let graph = optimised.clone();
         let inputs: Vec<Option<Value>> = reference.inputs.iter().cloned().map(Some).collect();
@@ -221,12 +353,9 @@ impl Verdict {
     /// The finding that says so.
     pub fn diag(&self) -> Diag {
         match self {
-            Verdict::Equal { worst } => Diag::remark(
+            Verdict::Equal { worst, on } => Diag::remark(
                 "check-equal",
-                format!(
-                    "equal to the interpreter on synthetic inputs ({:.1}% of the tolerance)",
-                    worst * 100.0
-                ),
+                format!("equal to the interpreter on {on} ({:.1}% of the tolerance)", worst * 100.0),
             ),
             Verdict::Different(why) => {
                 Diag::error("mismatch", format!("the result differs from the interpreter: {why}"))
@@ -237,7 +366,12 @@ impl Verdict {
     /// For scripts.
     pub fn json(&self) -> serde_json::Value {
         match self {
-            Verdict::Equal { worst } => serde_json::json!({"verdict": "equal", "worst": worst}),
+            Verdict::Equal { worst, on } => serde_json::json!({
+                "verdict": "equal",
+                "worst": worst,
+                "inputs": on.to_string(),
+                "samples": on.samples,
+            }),
             Verdict::Different(why) => serde_json::json!({"verdict": "different", "why": why}),
             Verdict::NotChecked(why) => serde_json::json!({"verdict": "not-checked", "why": why}),
         }
@@ -260,7 +394,8 @@ mod tests {
         for (scale, tries) in [("v1", SEEDS.len()), ("v2", 1)] {
             let graph = graph(scale);
             let mut calls = 0;
-            let wrong = check(&graph, Duration::from_secs(60), &mut |r| {
+            let case = Case { graph: &graph, data: None, limit: Duration::from_secs(60) };
+            let wrong = check(case, &mut |r| {
                 calls += 1;
                 let Ok(t) = r.outputs[0].tensor() else { return Ok(Vec::new()) };
                 let off = t.to_f64().iter().map(|x| *x as i128 + 100).collect();
@@ -271,11 +406,53 @@ mod tests {
             assert!(matches!(wrong, Verdict::Different(_)), "{wrong:?}");
             assert_eq!(calls, tries);
             let mut calls = 0;
-            let late = check(&graph, Duration::from_secs(60), &mut |r| {
+            let late = check(case, &mut |r| {
                 calls += 1;
                 if calls == tries { Ok(r.outputs.clone()) } else { Ok(Vec::new()) }
             });
-            assert_eq!(late, Verdict::Equal { worst: 0.0 });
+            let on = Basis { synthetic: true, ..Basis::default() };
+            assert_eq!(late, Verdict::Equal { worst: 0.0, on });
         }
+    }
+
+    #[test]
+    fn every_sample_counts_but_for_models_that_compute_scales() -> Result<(), Diag> {
+        let sample = |k: usize| -> Result<Sample, Diag> {
+            let x = planish_ir::Tensor::f32s(&[8], &[k as f32; 8])?;
+            let s = planish_ir::Tensor::f32s(&[], &[0.5])?;
+            Ok(Sample { name: format!("s{k}"), values: vec![x.into(), s.into()] })
+        };
+        let samples = (0..3).map(sample).collect::<Result<Vec<_>, _>>()?;
+        let data = Data { path: "d".into(), samples };
+        for (scale, strict) in [("v1", false), ("v2", true)] {
+            let graph = graph(scale);
+            let mut case = Case { graph: &graph, data: Some(&data), limit: Duration::from_secs(60) };
+            let all = check(case, &mut |r| Ok(r.outputs.clone()));
+            assert_eq!(
+                all.diag().message,
+                "equal to the interpreter on all 3 samples of d (0.0% of the tolerance)"
+            );
+            // One of them differs.
+            let mut calls = 0;
+            let one = check(case, &mut |r| {
+                calls += 1;
+                if calls == 2 { Ok(Vec::new()) } else { Ok(r.outputs.clone()) }
+            });
+            match one {
+                Verdict::Different(why) if strict => assert!(why.starts_with("d: s1: "), "{why}"),
+                Verdict::Equal { on, .. } if !strict => assert_eq!(on.to_string(), "2 of the 3 samples of d"),
+                other => panic!("{other:?}"),
+            }
+            assert!(matches!(check(case, &mut |_| Ok(Vec::new())), Verdict::Different(_)));
+            // The time is over after the first.
+            case.limit = Duration::from_millis(300);
+            let late = check(case, &mut |r| {
+                std::thread::sleep(Duration::from_millis(310));
+                Ok(r.outputs.clone())
+            });
+            let Verdict::Equal { on, .. } = late else { panic!("{late:?}") };
+            assert_eq!((on.samples, on.of), (1, 3));
+        }
+        Ok(())
     }
 }

@@ -76,16 +76,7 @@ pub struct Sample {
 pub fn read(args: &InputArgs, signature: &Signature) -> Result<Vec<Sample>> {
     let mut samples = match &args.inputs {
         None => vec![Sample { name: String::new(), values: vec![None; signature.inputs.len()] }],
-        Some(path) if path.is_dir() => folder(path, signature)?,
-        Some(path) if path.extension().is_some_and(|e| e == "npz") => {
-            archive(path, signature, args.samples_axis)?
-        }
-        Some(path) => {
-            return Err(Failure::usage(format!(
-                "--inputs {}: neither a folder nor an .npz file",
-                path.display()
-            )));
-        }
+        Some(path) => samples(path, "--inputs", signature, args.samples_axis)?,
     };
     for text in &args.input {
         let (name, file) = text
@@ -98,6 +89,17 @@ pub fn read(args: &InputArgs, signature: &Signature) -> Result<Vec<Sample>> {
         }
     }
     Ok(samples)
+}
+
+/// The samples of a folder or an `.npz` file, which `option` named.
+pub fn samples(path: &Path, option: &str, signature: &Signature, samples_axis: bool) -> Result<Vec<Sample>> {
+    if path.is_dir() {
+        folder(path, signature)
+    } else if path.extension().is_some_and(|e| e == "npz") {
+        archive(path, signature, samples_axis)
+    } else {
+        Err(Failure::usage(format!("{option} {}: neither a folder nor an .npz file", path.display())))
+    }
 }
 
 fn unknown(name: &str, signature: &Signature) -> Failure {

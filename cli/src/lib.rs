@@ -10,6 +10,7 @@ pub mod bench;
 pub mod bodies;
 pub mod compare;
 pub mod cost;
+pub mod data;
 pub mod diagnostics;
 pub mod emit;
 pub mod engine;

@@ -1,4 +1,4 @@
-//! What `compile` makes for several values of a symbol.
+//! What `compile` makes for several values of a symbol, and the data that results are checked on.
 #![cfg(all(feature = "llvm", target_arch = "x86_64", target_os = "linux"))]
 
 use planish_ir::Tensor;
@@ -142,5 +142,77 @@ fn what_several_values_cannot_mean_is_refused() -> Outcome {
     }
     let out = ends(2, dir, &["run", "m.onnx", "--set", "N=1,2", "--engine", "interp"])?;
     assert!(said(&out).contains("only `compile` and `bench`"), "{}", said(&out));
+    Ok(())
+}
+
+/// A folder with a sample for each of these sizes.
+fn samples(dir: &Path, name: &str, sizes: &[(usize, usize)]) -> Outcome {
+    for (k, (n, t)) in sizes.iter().enumerate() {
+        let from = inputs(dir, *n, *t)?;
+        let to = dir.join(name).join(format!("test_data_set_{k}"));
+        fs::create_dir_all(&to)?;
+        for file in ["x.npy", "w.npy"] {
+            fs::copy(dir.join(&from).join(file), to.join(file))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn results_are_checked_on_the_data_given() -> Outcome {
+    let dir = scene()?;
+    let dir = dir.path();
+    samples(dir, "d", &[(1, 3), (8, 3), (1, 70)])?;
+    let check = |args: &[&str]| -> Result<Value, Box<dyn Error>> {
+        let out = ends(0, dir, &[args, &["--data", "d", "--format", "json"]].concat())?;
+        let v: Value = serde_json::from_slice(&out.stdout)?;
+        Ok(v["check"].clone())
+    };
+    let all = check(&compile("m", &[]))?;
+    assert_eq!((&all["verdict"], &all["samples"]), (&json!("equal"), &json!(3)), "{all}");
+    assert_eq!(all["inputs"], "all 3 samples of d");
+    let all = check(&["optimize", "m.onnx", "-o", "o.onnx"])?;
+    assert_eq!((&all["verdict"], &all["inputs"]), (&json!("equal"), &json!("all 3 samples of d")), "{all}");
+    let all = check(&compile("n", &["--set", "N=1,8"]))?;
+    assert_eq!(all["inputs"], "all 3 samples of d");
+    let all = check(&compile("o", &["--set", "N=1,8", "--set", "T=3,70"]))?;
+    assert_eq!(all["inputs"], "all 3 samples of d, and on synthetic inputs for sizes that no sample has");
+    let said = said(&ends(0, dir, &["optimize", "m.onnx", "-o", "p.onnx"])?);
+    assert!(said.contains("equal to the interpreter on synthetic inputs"), "{said}");
+    let object = check(&compile("m.o", &["--emit", "object"]))?;
+    assert_eq!(object["verdict"], "not-checked", "{object}");
+    Ok(())
+}
+
+#[test]
+fn bad_data_is_refused_as_bad_inputs_are() -> Outcome {
+    let dir = scene()?;
+    let dir = dir.path();
+    samples(dir, "sizes", &[(1, 3), (5, 3)])?;
+    for bad in ["rank", "torn", "lacks", "empty"] {
+        samples(dir, bad, &[(1, 3)])?;
+    }
+    let set = |name: &str| dir.join(name).join("test_data_set_0");
+    fs::write(set("rank").join("x.npy"), planish::io::npy::write(&Tensor::f32s(&[1, 3], &[0.0; 3])?))?;
+    fs::write(set("torn").join("x.npy"), b"\x93NUMPY\x01")?;
+    fs::remove_file(set("lacks").join("w.npy"))?;
+    fs::remove_dir_all(set("empty"))?;
+    for (data, id) in [
+        ("rank", "[input-mismatch]"),
+        ("torn", "[npy-malformed]"),
+        ("lacks", "[input-missing]"),
+        ("empty", "[input-missing]"),
+        ("nowhere", "[usage]"),
+        ("m.onnx", "[usage]"),
+    ] {
+        for args in [compile("m", &["--data", data]), vec!["optimize", "m.onnx", "-o", "m", "--data", data]] {
+            let out = ends(2, dir, &args)?;
+            assert!(said(&out).contains(id), "{data}: {}", said(&out));
+            assert!(!dir.join("m").exists());
+        }
+    }
+    ends(0, dir, &compile("all", &["--data", "sizes"]))?;
+    let out = ends(2, dir, &compile("m", &["--data", "sizes", "--set", "N=1,2"]))?;
+    assert!(said(&out).contains("test_data_set_1"), "{}", said(&out));
     Ok(())
 }

@@ -2,10 +2,11 @@
 
 use crate::artifact::object;
 use crate::bodies::Bodies;
+use crate::data::DataArgs;
 use crate::emit::{self, Ptxas};
 use crate::engine::cache::Cache;
 use crate::engine::codegen::{self, BuildOptions, Built};
-use crate::equivalence::{self, Verdict};
+use crate::equivalence::{self, Case, Verdict};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
@@ -15,7 +16,7 @@ use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
 use planish_codegen::kernel::{Arch, TargetSpec};
-use planish_ir::{Diag, Graph};
+use planish_ir::Diag;
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ pub struct Args {
     /// Where compiled kernels are kept: a folder, or `none`
     #[arg(long, value_name = "DIR|none")]
     pub cache_dir: Option<PathBuf>,
-    /// Do not compare the result with the interpreter on synthetic inputs
+    /// Do not compare the result with the interpreter on samples or synthetic inputs
     #[arg(long)]
     pub no_check: bool,
     /// Replace files that planish did not write
@@ -57,6 +58,8 @@ pub struct Args {
     pub passes: PassArgs,
     #[command(flatten)]
     pub shapes: ShapeArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
     #[command(flatten)]
     pub safety: SafetyArgs,
     /// Form of the summary on stdout
@@ -217,6 +220,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let started = Instant::now();
     let mut writer = Writer::new(args.force);
     writer.protect(&args.model);
+    if let Some(path) = &args.data.data {
+        writer.protect(path);
+    }
     let files = outputs(&args.output, &args.emit);
     for (_, path) in &files {
         writer.check(path)?;
@@ -246,6 +252,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
     let mut bodies = Bodies::load(&args.model, load)?;
     ui.diags(&bodies.model.warnings);
+    let data = args.data.read(&bodies.model.graph)?;
+    data.iter().try_for_each(|d| bodies.accept(d))?;
     bodies.too_large(args.safety.max_memory.unwrap_or(u64::MAX))?;
     if let Some((kind, _)) = files.iter().find(|(k, _)| k.is_graph() && bodies.several()) {
         return Err(Failure::usage(format!(
@@ -288,7 +296,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         Some(m) => {
             let text = codegen::ptx(m, &options)?;
             if checked_later {
-                let v = bodies.check(CHECK_TIME, &mut |graph, time| emit::check_ptx(m, &text, graph, time));
+                let v = bodies.check(CHECK_TIME, data.as_ref(), &mut |case| emit::check_ptx(m, &text, case));
                 checked = Some(judge(v, ui)?);
             }
             text
@@ -328,7 +336,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
                     let mut verdict = None;
                     let len = emit::executable(b, path, &writer, |made| {
                         if checked_later {
-                            let v = bodies.check(CHECK_TIME, &mut |graph, time| check(made, b, graph, time));
+                            let v = bodies.check(CHECK_TIME, data.as_ref(), &mut |case| check(made, b, case));
                             verdict = Some(judge(v, ui)?);
                         }
                         Ok(())
@@ -350,6 +358,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
             }
             _ => {}
         }
+    }
+    if let (None, Some(_), true) = (&checked, &data, checked_later) {
+        let v = Verdict::NotChecked("only executables and PTX can be run on the data".into());
+        ui.diag(&v.diag());
+        checked = Some(v);
     }
     plan.save(&args.passes, &writer)?;
     rows.extend(sizes);
@@ -417,14 +430,14 @@ fn judge(verdict: Verdict, ui: &Ui) -> Result<Verdict> {
     }
 }
 
-/// Runs the finished program on synthetic inputs and compares its outputs with the interpreter.
-fn check(program: &Path, built: &Built, graph: &Graph, limit: Duration) -> Verdict {
+/// Runs the finished program and compares its outputs with the interpreter.
+fn check(program: &Path, built: &Built, case: Case<'_>) -> Verdict {
     if !built.variants.iter().any(|v| v.target.runs_here()) {
         return Verdict::NotChecked("the program is for another kind of processor".into());
     }
     use crate::artifact_run::{Trouble, outputs};
-    equivalence::check(graph, limit, &mut |reference| {
-        outputs(program, &reference.inputs, graph, limit).map_err(|trouble| match trouble {
+    equivalence::check(case, &mut |reference| {
+        outputs(program, &reference.inputs, case.graph, case.limit).map_err(|trouble| match trouble {
             Trouble::Time => Verdict::NotChecked("the program was not done in time".into()),
             Trouble::Failed(why) => Verdict::Different(why),
         })

@@ -1,6 +1,7 @@
 //! `planish optimize`: passes, and an ONNX model that other runtimes load.
 
-use crate::equivalence::{self, Verdict};
+use crate::data::DataArgs;
+use crate::equivalence::{self, Case, Verdict};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
@@ -32,6 +33,8 @@ pub struct Args {
     #[command(flatten)]
     pub shapes: ShapeArgs,
     #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
     pub safety: SafetyArgs,
     /// Form of the summary on stdout
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
@@ -46,6 +49,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let plan = Plan::new(&args.passes, Phase::Compressed)?;
     let mut writer = Writer::new(args.force);
     writer.protect(&args.model);
+    if let Some(path) = &args.data.data {
+        writer.protect(path);
+    }
     writer.check(&args.output)?;
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
     let model = load::load(&args.model, &load)?;
@@ -54,6 +60,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     if !found.is_empty() {
         return Err(found.into());
     }
+    let data = args.data.read(&model.graph)?;
     let mut graph = model.graph.clone();
     let report = plan.compress(&mut graph, &mut |text| ui.out(text))?;
     pipeline::tell(&report, &args.passes, ui);
@@ -63,7 +70,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     } else if lossy {
         Some(Verdict::NotChecked("lossy passes change results on purpose".into()))
     } else {
-        Some(equivalence::graphs(&model.graph, &graph, CHECK_TIME))
+        let case = Case { graph: &model.graph, data: data.as_ref(), limit: CHECK_TIME };
+        Some(equivalence::graphs(case, &graph))
     };
     if let Some(v) = &verdict {
         ui.diag(&v.diag());
