@@ -2,6 +2,7 @@
 
 use crate::artifact::exe;
 use crate::artifact::object::{self, LibraryError};
+use crate::artifact::symbols::{self, KernelSymbol};
 use crate::engine::codegen::{self, Built};
 #[cfg(feature = "llvm")]
 use crate::equivalence;
@@ -59,20 +60,28 @@ pub fn write_weights(weights: &Weights, out: &mut dyn Write) -> std::io::Result<
     Ok(())
 }
 
-/// Writes an executable and gives its size. `examine` sees the finished file before it is put into place.
+/// The names of the kernels for tools, if they are wanted.
+fn kernels(built: &Built, parts: &Parts, perf_map: bool) -> Vec<KernelSymbol> {
+    if perf_map { symbols::kernel_symbols(&built.module.plan, parts) } else { Vec::new() }
+}
+
+/// Writes an executable, with names of kernels if `perf_map`, and gives its size. `examine` sees the finished file before it is put into place.
 pub fn executable(
     built: &Built,
+    perf_map: bool,
     path: &Path,
     writer: &Writer,
     examine: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<u64> {
     let parts = parts(built)?;
+    let kernels = kernels(built, &parts, perf_map);
     let weights = &built.module.weights;
     let mut failed = None;
     let mut size = 0;
     let fill = |file: &mut std::fs::File| {
         let mut out = std::io::BufWriter::with_capacity(1 << 20, &mut *file);
-        let composed = exe::compose(&mut out, exe::launcher(arch(built)), &parts, weights.len(), |w| {
+        let launcher = exe::launcher(arch(built));
+        let composed = exe::compose_with(&mut out, launcher, &parts, &kernels, weights.len(), |w| {
             write_weights(weights, w)
         });
         drop(out);
@@ -93,8 +102,15 @@ pub fn executable(
     Ok(size)
 }
 
-/// Writes an object, an archive or a shared object and gives its size.
-pub fn library(kind: Kind, name: &str, built: &Built, path: &Path, writer: &Writer) -> Result<u64> {
+/// Writes an object, an archive or a shared object, with names of kernels if `perf_map`, and gives its size.
+pub fn library(
+    kind: Kind,
+    name: &str,
+    built: &Built,
+    perf_map: bool,
+    path: &Path,
+    writer: &Writer,
+) -> Result<u64> {
     let fail = |e: LibraryError| match e {
         LibraryError::NoRuntime => Failure::new("machine-runtime", e.to_string()),
         LibraryError::NoLinker => Failure::new("machine-linker", e.to_string()),
@@ -104,7 +120,10 @@ pub fn library(kind: Kind, name: &str, built: &Built, path: &Path, writer: &Writ
     if built.variants.first().is_some_and(|v| v.target.arch != Arch::X86_64) {
         return Err(fail(LibraryError::NoRuntime));
     }
-    let model = object::model_object(name, &parts(built)?, &built.module.weights.to_vec()).map_err(fail)?;
+    let parts = parts(built)?;
+    let kernels = kernels(built, &parts, perf_map);
+    let weights = built.module.weights.to_vec();
+    let model = object::model_object_with(name, &parts, &kernels, &weights).map_err(fail)?;
     match kind {
         Kind::Shared => {
             writer.check(path)?;

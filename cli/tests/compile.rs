@@ -216,3 +216,58 @@ fn bad_data_is_refused_as_bad_inputs_are() -> Outcome {
     assert!(said(&out).contains("test_data_set_1"), "{}", said(&out));
     Ok(())
 }
+
+/// Addresses of the kernels in a file by name, and the places that its own tables name, both in the code section.
+fn kernels(path: &Path) -> Result<(Vec<(String, u64)>, Vec<u64>), Box<dyn Error>> {
+    use object::{Object, ObjectSection, ObjectSymbol};
+    let bytes = fs::read(path)?;
+    let file = object::File::parse(&*bytes)?;
+    let section = |name| file.section_by_name(name).ok_or(format!("no section {name}"));
+    let (code, data) = (section(".planish.code")?, section(".planish.data")?);
+    let parts = planish_rt::image::Parts { head: data.data()?.to_vec(), code: code.data()?.to_vec() };
+    let places: Vec<u64> = parts.entries().into_iter().flat_map(|e| e.starts).collect();
+    let mut names = Vec::new();
+    for s in file.symbols().filter(|s| s.section_index() == Some(code.index()) && s.size() > 0) {
+        assert!(s.address() >= code.address() && s.address() + s.size() <= code.address() + code.size());
+        names.push((s.name()?.to_owned(), s.address() - code.address()));
+    }
+    Ok((names, places))
+}
+
+#[test]
+fn kernels_have_names_in_machine_code() -> Outcome {
+    let dir = scene()?;
+    let dir = dir.path();
+    let build = |out: &str, more: &[&str]| {
+        let args = ["compile", "m.onnx", "-o", out, "--cache-dir", "none", "--no-check", "--name", "m"];
+        ends(0, dir, &[&args[..], more].concat())
+    };
+    build("m", &["--perf-map"])?;
+    build("again", &["--perf-map", "-j", "1"])?;
+    assert_eq!(fs::read(dir.join("m"))?, fs::read(dir.join("again"))?, "builds are equal");
+    let (names, mut places) = kernels(&dir.join("m"))?;
+    let mut at: Vec<u64> = names.iter().map(|n| n.1).collect();
+    places.sort_unstable();
+    at.sort_unstable();
+    assert_eq!(at, places);
+    let plan: Vec<&str> = names.iter().filter_map(|n| n.0.strip_suffix(".avx2")).collect();
+    assert!(!plan.is_empty() && names.len() == 3 * plan.len(), "{names:?}");
+    for isa in ["avx512", "avx512bf16"] {
+        assert!(plan.iter().all(|k| names.iter().any(|n| n.0 == format!("{k}.{isa}"))), "{names:?}");
+    }
+    agrees(dir, "./m", 2, 3)?;
+    // Without the option there is nothing of it; with several kinds each has the names.
+    build("plain", &[])?;
+    assert!(kernels(&dir.join("plain")).is_err());
+    build("lib", &["--perf-map", "--emit", "object,shared"])?;
+    for file in ["lib.o", "lib.so"] {
+        let (found, _) = kernels(&dir.join(file))?;
+        let same = |n: &&(String, u64)| names.contains(n);
+        assert_eq!(found.iter().filter(same).count(), names.len(), "{file}: {found:?}");
+    }
+    build("bare", &["--emit", "object"])?;
+    assert_eq!(kernels(&dir.join("bare"))?.0, []);
+    let refused = ends(2, dir, &compile("g", &["--perf-map", "--emit", "graph"]))?;
+    assert!(said(&refused).contains("--perf-map"));
+    Ok(())
+}

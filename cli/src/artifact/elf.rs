@@ -3,6 +3,7 @@
 /// Bytes of a program header.
 pub(super) const HEADER: usize = 56;
 pub(super) const PT_LOAD: u32 = 1;
+pub(super) const PT_DYNAMIC: u32 = 2;
 pub(super) const PT_NOTE: u32 = 4;
 pub(super) const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 pub(super) const PT_GNU_PROPERTY: u32 = 0x6474_e553;
@@ -72,4 +73,65 @@ impl Segment {
         }
         b
     }
+}
+
+/// Bytes of a symbol, and of a section header.
+pub(super) const SYMBOL: usize = 24;
+pub(super) const SECTION: usize = 64;
+pub(super) const SHT_PROGBITS: u32 = 1;
+pub(super) const SHT_SYMTAB: u32 = 2;
+pub(super) const SHT_STRTAB: u32 = 3;
+pub(super) const SHT_DYNAMIC: u32 = 6;
+pub(super) const SHF_WRITE: u64 = 1;
+pub(super) const SHF_ALLOC: u64 = 2;
+pub(super) const SHF_EXECINSTR: u64 = 4;
+
+/// A part of a file that a section names.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Range {
+    pub(super) offset: u64,
+    pub(super) address: u64,
+    pub(super) len: u64,
+    pub(super) align: u64,
+}
+
+/// A section.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Section {
+    pub(super) kind: u32,
+    pub(super) flags: u64,
+    pub(super) range: Range,
+    pub(super) link: u32,
+    pub(super) info: u32,
+    pub(super) entry: u64,
+}
+
+impl Section {
+    /// The header; `name` is a place in the section of names.
+    pub(super) fn bytes(&self, name: u32) -> [u8; SECTION] {
+        let mut b = [0; SECTION];
+        b[..4].copy_from_slice(&name.to_le_bytes());
+        b[4..8].copy_from_slice(&self.kind.to_le_bytes());
+        let r = self.range;
+        for (i, w) in [self.flags, r.address, r.offset, r.len].iter().enumerate() {
+            b[8 + 8 * i..16 + 8 * i].copy_from_slice(&w.to_le_bytes());
+        }
+        b[40..44].copy_from_slice(&self.link.to_le_bytes());
+        b[44..48].copy_from_slice(&self.info.to_le_bytes());
+        b[48..56].copy_from_slice(&r.align.to_le_bytes());
+        b[56..64].copy_from_slice(&self.entry.to_le_bytes());
+        b
+    }
+}
+
+/// A function that only this file sees; the symbol number 0, which means none, if `section` is 0.
+pub(super) fn symbol(name: u32, section: u16, address: u64, size: u64) -> [u8; SYMBOL] {
+    const STT_FUNC: u8 = 2;
+    let mut b = [0; SYMBOL];
+    b[..4].copy_from_slice(&name.to_le_bytes());
+    b[4] = if section == 0 { 0 } else { STT_FUNC };
+    b[6..8].copy_from_slice(&section.to_le_bytes());
+    b[8..16].copy_from_slice(&address.to_le_bytes());
+    b[16..24].copy_from_slice(&size.to_le_bytes());
+    b
 }

@@ -5,9 +5,10 @@
 //! system maps them with the program, so starting costs nothing that grows with the weights. The launcher finds them
 //! through a descriptor in its own data whose fields are filled in here.
 use super::elf::{
-    self, EM_AARCH64, EM_X86_64, HEADER, PF_R, PF_X, PT_GNU_EH_FRAME, PT_GNU_PROPERTY, PT_LOAD, PT_NOTE,
-    Segment, int,
+    self, EM_AARCH64, EM_X86_64, HEADER, PF_R, PF_X, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_PROPERTY, PT_LOAD,
+    PT_NOTE, Range, Section, Segment, int,
 };
+use super::symbols::{self, KernelSymbol};
 use planish_rt::image::{Arch, PAGE, Parts};
 use std::fmt;
 use std::io::{self, Write};
@@ -78,9 +79,16 @@ struct Layout {
     launcher: Vec<u8>,
     data_at: u64,
     code_at: u64,
+    /// What follows the code, and where.
+    tail: Option<(u64, Vec<u8>)>,
 }
 
-fn lay_out(launcher: &[u8], parts: &Parts, weights_len: u64) -> Result<Layout, ExeError> {
+fn lay_out(
+    launcher: &[u8],
+    parts: &Parts,
+    weights_len: u64,
+    kernels: &[KernelSymbol],
+) -> Result<Layout, ExeError> {
     if launcher.is_empty() {
         return Err(ExeError::NoLauncher);
     }
@@ -128,8 +136,38 @@ fn lay_out(launcher: &[u8], parts: &Parts, weights_len: u64) -> Result<Layout, E
     // Without section headers no tool takes the appended segments for rubbish behind the last section.
     out[40..48].fill(0);
     out[60..64].fill(0);
-    fill_descriptor(&mut out, &segments, data_address, data_len, code_address, parts.code.len() as u64)?;
-    Ok(Layout { launcher: out, data_at, code_at })
+    let code_len = parts.code.len() as u64;
+    let mut tail = None;
+    if !kernels.is_empty() {
+        let at = code_at + code_len.next_multiple_of(8);
+        let tables = symbols::tables(kernels, &sections(&old, &data, &code), at);
+        out[40..48].copy_from_slice(&tables.headers_at.to_le_bytes());
+        out[58..60].copy_from_slice(&tables.header_len.to_le_bytes());
+        out[60..62].copy_from_slice(&tables.count.to_le_bytes());
+        out[62..64].copy_from_slice(&tables.names.to_le_bytes());
+        tail = Some((at, tables.bytes));
+    }
+    fill_descriptor(&mut out, &segments, data_address, data_len, code_address, code_len)?;
+    Ok(Layout { launcher: out, data_at, code_at, tail })
+}
+
+/// The segments that tools look for, as sections; code of the model is the last.
+fn sections(launcher: &[Segment], data: &Segment, code: &Segment) -> Vec<(&'static str, Section)> {
+    let section = |s: &Segment, kind, flags, entry| {
+        let range = Range { offset: s.offset, address: s.address, len: s.file_len, align: s.align };
+        Section { kind, flags, range, entry, ..Section::default() }
+    };
+    let program = |s: &Segment| section(s, elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_EXECINSTR, 0);
+    let mut out = Vec::new();
+    if let Some(text) = launcher.iter().find(|s| s.kind == PT_LOAD && s.flags & PF_X != 0) {
+        out.push((".text", program(text)));
+    }
+    if let Some(dynamic) = launcher.iter().find(|s| s.kind == PT_DYNAMIC) {
+        out.push((".dynamic", section(dynamic, elf::SHT_DYNAMIC, elf::SHF_ALLOC | elf::SHF_WRITE, 16)));
+    }
+    out.push((".planish.data", section(data, elf::SHT_PROGBITS, elf::SHF_ALLOC, 0)));
+    out.push((".planish.code", program(code)));
+    out
 }
 
 fn fill_descriptor(
@@ -167,7 +205,19 @@ pub fn compose<W: Write>(
     weights_len: u64,
     weights: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), ExeError> {
-    let l = lay_out(launcher, parts, weights_len)?;
+    compose_with(out, launcher, parts, &[], weights_len, weights)
+}
+
+/// Writes an executable with a table of symbols that names these kernels.
+pub fn compose_with<W: Write>(
+    out: &mut W,
+    launcher: &[u8],
+    parts: &Parts,
+    kernels: &[KernelSymbol],
+    weights_len: u64,
+    weights: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), ExeError> {
+    let l = lay_out(launcher, parts, weights_len, kernels)?;
     let mut out = Counting { out, written: 0 };
     out.write_all(&l.launcher)?;
     out.pad_to(l.data_at)?;
@@ -180,6 +230,10 @@ pub fn compose<W: Write>(
     }
     out.pad_to(l.code_at)?;
     out.write_all(&parts.code)?;
+    if let Some((at, bytes)) = l.tail {
+        out.pad_to(at)?;
+        out.write_all(&bytes)?;
+    }
     out.flush()?;
     Ok(())
 }

@@ -2,3 +2,4 @@
 mod elf;
 pub mod exe;
 pub mod object;
+pub mod symbols;

@@ -3,6 +3,7 @@
 //! A model is one object with its image in two sections (data, code), a descriptor of them, and one global function
 //! `planish_model_NAME`, which passes the descriptor to the runtime. The runtime is a second object that needs the C
 //! library only.
+use super::symbols::KernelSymbol;
 use object::write::{Object, Relocation, Symbol, SymbolSection};
 use object::{
     Architecture, BinaryFormat, Endianness, RelocationFlags, SectionFlags, SectionKind, SymbolFlags,
@@ -65,6 +66,16 @@ pub fn identifier(name: &str) -> String {
 /// The relocatable object of a model. Its global symbol is `planish_model_` and `identifier(name)`; it refers to
 /// `planish_rt_model_v1` of the runtime.
 pub fn model_object(name: &str, parts: &Parts, weights: &[u8]) -> Result<Vec<u8>, LibraryError> {
+    model_object_with(name, parts, &[], weights)
+}
+
+/// [`model_object`] with local symbols that name these kernels.
+pub fn model_object_with(
+    name: &str,
+    parts: &Parts,
+    kernels: &[KernelSymbol],
+    weights: &[u8],
+) -> Result<Vec<u8>, LibraryError> {
     if RUNTIME.is_empty() {
         return Err(LibraryError::NoRuntime);
     }
@@ -84,6 +95,11 @@ pub fn model_object(name: &str, parts: &Parts, weights: &[u8]) -> Result<Vec<u8>
     o.append_section_data(data, &parts.head, PAGE as u64);
     o.append_section_data(data, weights, 1);
     o.append_section_data(code, &parts.code, PAGE as u64);
+    for k in kernels {
+        let place = SymbolSection::Section(code);
+        let named = symbol(&k.name, k.size, SymbolKind::Text, place);
+        o.add_symbol(Symbol { value: k.offset, scope: SymbolScope::Compilation, ..named });
+    }
     // `ModelDescriptor`: table, data, length, code, length.
     let mut d = vec![0u8; 40];
     d[16..24].copy_from_slice(&((parts.head.len() + weights.len()) as u64).to_le_bytes());

@@ -173,7 +173,7 @@ fn program(mut graph: Graph, path: &Path) -> Result<PathBuf> {
     let options =
         BuildOptions { targets: vec![target], cache: Cache::from_option(None), ..BuildOptions::default() };
     let built = codegen::build(&graph, &options)?;
-    emit::executable(&built, path, &Writer::new(true), |_| Ok(()))?;
+    emit::executable(&built, false, path, &Writer::new(true), |_| Ok(()))?;
     Ok(path.to_owned())
 }
 

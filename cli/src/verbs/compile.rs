@@ -51,6 +51,9 @@ pub struct Args {
     /// Do not compare the result with the interpreter on samples or synthetic inputs
     #[arg(long)]
     pub no_check: bool,
+    /// Name the kernels in machine code, for `perf` and debuggers
+    #[arg(long)]
+    pub perf_map: bool,
     /// Replace files that planish did not write
     #[arg(long)]
     pub force: bool,
@@ -242,6 +245,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
             args.target
         )));
     }
+    if args.perf_map && !files.iter().any(|(k, _)| k.needs_code()) {
+        return Err(Failure::usage(
+            "--perf-map names kernels in machine code: an executable, a library or an object",
+        ));
+    }
     let ptxas = files.iter().any(|(k, _)| *k == Kind::Cubin).then(Ptxas::find).transpose()?;
     let plan = Plan::new(&args.passes, Phase::Fused)?;
     if plan.last() < Phase::Fused && files.iter().any(|(k, _)| k.needs_kernels()) {
@@ -334,7 +342,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
             (Kind::Exe, _) => {
                 if let Some(b) = &built {
                     let mut verdict = None;
-                    let len = emit::executable(b, path, &writer, |made| {
+                    let len = emit::executable(b, args.perf_map, path, &writer, |made| {
                         if checked_later {
                             let v = bodies.check(CHECK_TIME, data.as_ref(), &mut |case| check(made, b, case));
                             verdict = Some(judge(v, ui)?);
@@ -352,7 +360,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
             }
             (Kind::Shared | Kind::Static | Kind::Object, _) => {
                 if let Some(b) = &built {
-                    let len = emit::library(*kind, &name, b, path, &writer)?;
+                    let len = emit::library(*kind, &name, b, args.perf_map, path, &writer)?;
                     sizes.push((*kind, path.clone(), len));
                 }
             }

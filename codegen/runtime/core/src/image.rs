@@ -73,6 +73,35 @@ pub struct Parts {
     pub code: Vec<u8>,
 }
 
+/// Where the kernels of one variant are in the code block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entries {
+    /// What the code needs.
+    pub isa: Isa,
+    /// The end of the text.
+    pub end: u64,
+    /// The start of each kernel of the plan.
+    pub starts: Vec<u64>,
+}
+
+impl Parts {
+    /// The places of all kernels, as the tables in `head` say.
+    pub fn entries(&self) -> Vec<Entries> {
+        let (kernels, variants) = (u64_at(&self.head, 48).unwrap_or(0), u64_at(&self.head, 56).unwrap_or(0));
+        let one = |i: usize| {
+            let word = |k: usize| u64_at(&self.head, HEADER + i * VARIANT + 8 * k);
+            let (isa, at, text, table) = (Isa::from_code(word(0)? as u32)?, word(1)?, word(3)?, word(4)?);
+            let start = |k: usize| Some((at + u32_at(&self.head, table + 4 * k)? as usize) as u64);
+            Some(Entries {
+                isa,
+                end: (at + text) as u64,
+                starts: (0..kernels).map(start).collect::<Option<_>>()?,
+            })
+        };
+        (0..variants).filter_map(one).collect()
+    }
+}
+
 /// Lays out an image for weights of `weights_len` bytes.
 ///
 /// # Errors
@@ -262,6 +291,10 @@ mod tests {
         let arch = Arch::HOST.expect("known");
         let parts = build(&plan(), 5, arch, &[v(Isa::Avx512, vec![0, 63]), v(Isa::Base, vec![1, 2])])
             .expect("builds");
+        let base = Entries { isa: Isa::Base, end: 64, starts: vec![1, 2] };
+        let page = PAGE as u64;
+        let wide = Entries { isa: Isa::Avx512, end: page + 64, starts: vec![page, page + 63] };
+        assert_eq!(parts.entries(), [base, wide]);
         let mut data = parts.head;
         data.extend_from_slice(b"12345");
         (data, parts.code)
