@@ -14,7 +14,7 @@ impl Emitter<'_> {
             }
             CastOp::Bitcast if f == t => a,
             CastOp::Bitcast => self.def(format!("bitcast {f} {a} to {t}")),
-            CastOp::FpToSi if self.converts_vectors(from, to) => self.to_signed(&a, from, to),
+            CastOp::FpToSi if self.converts_vectors(from, to) => self.saturated(&a, from, to),
             CastOp::FpToSi | CastOp::FpToUi => {
                 let name = if op == CastOp::FpToSi { "fptosi" } else { "fptoui" };
                 let name = format!("llvm.{name}.sat.{}.{}", suffix(to), suffix(from));
@@ -53,7 +53,7 @@ impl Emitter<'_> {
     }
 
     /// Toward zero, saturating, NaN gives 0: what the instruction cannot convert is kept from it.
-    fn to_signed(&mut self, a: &str, from: Ty, to: Ty) -> String {
+    fn saturated(&mut self, a: &str, from: Ty, to: Ty) -> String {
         let (f, t, cond) = (ty(from), ty(to), ty(from.with_elem(Elem::I1)));
         let limit = if to.elem == Elem::I64 { 63f64 } else { 31f64 }.exp2();
         let float = |x: f64| match from.elem {

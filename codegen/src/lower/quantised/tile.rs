@@ -338,6 +338,15 @@ impl Job<'_> {
                 b.load(self.w, at, bytes.lanes)
             })
             .collect();
+        if count == group && starts.len() > 1 {
+            // The next block, which follows this one, is asked for meanwhile: a large model's weights are far away. A single
+            // row reads one line after the other, which processors foresee.
+            let size = (self.k + group - 1) / group * self.width * group;
+            for line in (0..nv as i64 * i64::from(bytes.lanes)).step_by(64) {
+                let at = b.add(at, size + line);
+                b.prefetch(self.w, at);
+            }
+        }
         let mut next = Vec::with_capacity(sums.len());
         for (start, sums) in starts.iter().zip(sums.chunks(nv)) {
             let at = b.at(*start, g, group);
