@@ -64,11 +64,11 @@ pub struct LowerCx<'g> {
     slots: HashMap<ValueId, SlotId>,
     consts: HashMap<ConstId, SlotId>,
     pub(super) syms: BTreeMap<SymId, plan::SymId>,
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     pub(super) clock: u32,
     node: Option<NodeId>,
-    diags: Vec<Diag>,
-    errors: HashMap<String, ErrorId>,
+    pub(super) diags: Vec<Diag>,
+    pub(super) errors: HashMap<String, ErrorId>,
     /// Expressions of dims so far: a dim may hold the same part very often.
     pub(super) exprs: HashMap<Dim, ExprId>,
     /// Whether weights are left out: what is asked is only whether the graph can be lowered.
@@ -102,17 +102,6 @@ impl<'g> LowerCx<'g> {
             places: None,
             bound_in_run: Vec::new(),
         }
-    }
-
-    /// The plan, weights and kernels so far, to be continued with the steps of another graph. Nothing of the graph so far
-    /// is known to it but the symbols of these names.
-    pub(super) fn with_graph(self, graph: &'g Graph, known: &BTreeMap<String, plan::SymId>) -> LowerCx<'g> {
-        let LowerCx { options, plan, pool, weights, kernels, life, clock, errors, .. } = self;
-        let input = graph.symbols.iter().filter(|(_, s)| s.origin == SymOrigin::Input);
-        let syms = input.filter_map(|(id, s)| Some((id, *known.get(&*s.name)?))).collect();
-        // The numbers of steps of one graph are after those of the other: what they keep may share memory.
-        let clock = clock + 1;
-        LowerCx { plan, pool, weights, kernels, life, clock, errors, syms, ..LowerCx::new(graph, options) }
     }
 
     // ---- signature and regions ----
@@ -601,26 +590,8 @@ impl<'g> LowerCx<'g> {
         self.plan.blocks[0].steps = steps;
         super::finish::finish(self)
     }
-    /// Declares the outputs and takes the steps, or the findings if there are any.
-    pub(super) fn end(&mut self) -> Result<Vec<Step>, Vec<Diag>> {
-        self.outputs();
-        self.steps()
-    }
-    /// Takes the steps, or the findings if there are any.
-    pub(super) fn steps(&mut self) -> Result<Vec<Step>, Vec<Diag>> {
-        if !self.diags.is_empty() {
-            return Err(std::mem::take(&mut self.diags));
-        }
-        Ok(std::mem::take(&mut self.steps))
-    }
-    /// Adds a slot of which nothing but the plan knows.
-    pub(super) fn plan_slot(&mut self, slot: Slot) -> SlotId {
-        self.plan.slots.push(slot);
-        self.life.push(Life { first: self.clock, last: self.clock });
-        SlotId(self.plan.slots.len() as u32 - 1)
-    }
     /// Copies to the outputs what was not made there.
-    fn outputs(&mut self) {
+    pub(super) fn outputs(&mut self) {
         for (i, v) in self.graph.outputs().iter().enumerate() {
             let made = match self.slot(*v) {
                 Ok(s) => s,

@@ -2,14 +2,14 @@
 //! these values there is a graph that knows them. When inputs are bound the values are checked; a run then takes the body
 //! that was made for them. Weights, kernels and messages that are equal stand in the module once.
 
-use super::cx::LowerCx;
+use super::cx::{Life, LowerCx};
 use super::{LowerOptions, Module, finish};
 use crate::kernel::Arch;
 use planish_ir::dim::SymOrigin;
 use planish_ir::op::attention::without_attention;
 use planish_ir::{Diag, Dim, Graph, SymId};
 use planish_rt::plan::{
-    self, BinOp, Block, BlockId, Expr, ExprId, ExprPool, Place, Port, Slot, SlotKind, Step, Value,
+    self, BinOp, Block, BlockId, Expr, ExprId, ExprPool, Place, Port, Slot, SlotId, SlotKind, Step, Value,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,6 +88,39 @@ pub fn lower_bodies(
     }
     cx.plan.blocks[0].steps = entry;
     Ok(finish::module(cx))
+}
+
+impl<'g> LowerCx<'g> {
+    /// The plan, weights and kernels so far, to be continued with the steps of another graph. Nothing of the graph so far
+    /// is known to it but the symbols of these names.
+    fn with_graph(self, graph: &'g Graph, known: &BTreeMap<String, plan::SymId>) -> LowerCx<'g> {
+        let mut next = LowerCx::new(graph, self.options);
+        let input = graph.symbols.iter().filter(|(_, s)| s.origin == SymOrigin::Input);
+        next.syms = input.filter_map(|(id, s)| Some((id, *known.get(&*s.name)?))).collect();
+        // The numbers of steps of one graph are after those of the other: what they keep may share memory.
+        next.clock = self.clock + 1;
+        (next.plan, next.pool, next.weights) = (self.plan, self.pool, self.weights);
+        (next.kernels, next.life, next.errors) = (self.kernels, self.life, self.errors);
+        next
+    }
+    /// Declares the outputs and takes the steps, or the findings if there are any.
+    pub(super) fn end(&mut self) -> Result<Vec<Step>, Vec<Diag>> {
+        self.outputs();
+        self.steps()
+    }
+    /// Takes the steps, or the findings if there are any.
+    pub(super) fn steps(&mut self) -> Result<Vec<Step>, Vec<Diag>> {
+        if !self.diags.is_empty() {
+            return Err(std::mem::take(&mut self.diags));
+        }
+        Ok(std::mem::take(&mut self.steps))
+    }
+    /// Adds a slot of which nothing but the plan knows.
+    fn plan_slot(&mut self, slot: Slot) -> SlotId {
+        self.plan.slots.push(slot);
+        self.life.push(Life { first: self.clock, last: self.clock });
+        SlotId(self.plan.slots.len() as u32 - 1)
+    }
 }
 
 /// A lowered body.
