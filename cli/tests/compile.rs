@@ -179,6 +179,8 @@ fn results_are_checked_on_the_data_given() -> Outcome {
     assert_eq!(all["inputs"], "all 3 samples of d, and on synthetic inputs for sizes that no sample has");
     let said = said(&ends(0, dir, &["optimize", "m.onnx", "-o", "p.onnx"])?);
     assert!(said.contains("equal to the interpreter on synthetic inputs"), "{said}");
+    let text = planish(dir, &compile("q", &["--data", "d"]))?;
+    assert!(String::from_utf8_lossy(&text.stdout).contains("on all 3 samples of d"), "{text:?}");
     let object = check(&compile("m.o", &["--emit", "object"]))?;
     assert_eq!(object["verdict"], "not-checked", "{object}");
     Ok(())

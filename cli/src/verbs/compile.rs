@@ -395,6 +395,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
             for (k, p, n) in &rows {
                 ui.out(format!("{}: {}, {}", p.display(), kind_name(*k), show_bytes(*n)));
             }
+            // What was asked for is answered; other checks are remarks.
+            if let (Some(v), Some(_)) = (&checked, &data) {
+                ui.out(v.diag().message);
+            }
             ui.detail(format!("{seconds:.2} s"));
         }
     }
