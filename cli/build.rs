@@ -17,17 +17,19 @@ fn main() {
     println!("cargo::rerun-if-env-changed=RUSTC");
     let target = env::var("TARGET").expect("cargo sets TARGET");
     let (launcher, object) = (out.join("launcher"), out.join("runtime.o"));
-    let aarch64 = out.join("launcher-aarch64");
-    std::fs::write(&aarch64, b"").expect("OUT_DIR is writable");
+    let (launcher_aarch64, object_aarch64) = (out.join("launcher-aarch64"), out.join("runtime-aarch64.o"));
+    std::fs::write(&launcher_aarch64, b"").expect("OUT_DIR is writable");
+    std::fs::write(&object_aarch64, b"").expect("OUT_DIR is writable");
     if target.contains("linux") {
-        // The two are independent; each takes some seconds on one processor.
+        // All are independent; each takes some seconds on one processor.
+        let cross = out.join("aarch64");
         std::thread::scope(|s| {
             s.spawn(|| build_launcher(&root, &runtime, &out, &target, &launcher));
             s.spawn(|| build_object(&root, &runtime, &out, &target, &object));
             if !target.starts_with("aarch64") && installed(CROSS) {
-                let cross = out.join("aarch64");
                 std::fs::create_dir_all(&cross).expect("OUT_DIR is writable");
-                s.spawn(|| build_launcher(&root, &runtime, &out.join("aarch64"), CROSS, &aarch64));
+                s.spawn(|| build_launcher(&root, &runtime, &cross, CROSS, &launcher_aarch64));
+                s.spawn(|| build_object(&root, &runtime, &cross, CROSS, &object_aarch64));
             }
         });
     } else {
@@ -38,6 +40,7 @@ fn main() {
 }
 
 /// What the launcher of executables for aarch64 is built for: this target links with nothing but what comes with `rustc`.
+/// The runtime of libraries is built for it too: what it asks of the C library is the same for all of them.
 const CROSS: &str = "aarch64-unknown-linux-musl";
 
 fn rustc() -> Command {
@@ -74,6 +77,10 @@ fn build_object(root: &Path, runtime: &Path, out: &Path, target: &str, object: &
     ]);
     c.args(["-C", "opt-level=3", "-C", "panic=abort", "-C", "codegen-units=1", "-C", "lto=fat"]);
     c.args(["-C", "relocation-model=pic", "--cfg", "planish_standalone", "--cap-lints", "allow"]);
+    if target.starts_with("aarch64") {
+        // Else atomic operations are functions of the compiler's support library.
+        c.args(["-C", "target-feature=-outline-atomics"]);
+    }
     c.arg(format!("--remap-path-prefix={}=.", root.display()));
     run(c.arg(runtime.join("core/src/lib.rs")).arg("-o").arg(&archive));
     let bytes = std::fs::read(&archive).expect("the archive was just made");

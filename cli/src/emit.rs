@@ -113,30 +113,27 @@ pub fn library(
 ) -> Result<u64> {
     let fail = |e: LibraryError| match e {
         LibraryError::NoRuntime => Failure::new("machine-runtime", e.to_string()),
-        LibraryError::NoLinker => Failure::new("machine-linker", e.to_string()),
+        LibraryError::NoLinker(_) => Failure::new("machine-linker", e.to_string()),
         LibraryError::Linker(_) | LibraryError::Object(_) => Failure::new("internal-library", e.to_string()),
         LibraryError::Io(e) => Failure::file(path, e),
     };
-    if built.variants.first().is_some_and(|v| v.target.arch != Arch::X86_64) {
-        return Err(fail(LibraryError::NoRuntime));
-    }
-    let parts = parts(built)?;
+    let (arch, parts) = (arch(built), parts(built)?);
     let kernels = kernels(built, &parts, perf_map);
     let weights = built.module.weights.to_vec();
-    let model = object::model_object_with(name, &parts, &kernels, &weights).map_err(fail)?;
+    let model = object::model_object(name, arch, &parts, &kernels, &weights).map_err(fail)?;
     match kind {
         Kind::Shared => {
             writer.check(path)?;
             let folder = crate::files::parent(path);
             std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
             let made = Temporary::new(crate::files::beside(path));
-            object::shared_object(name, &model, made.path()).map_err(fail)?;
+            object::shared_object(name, arch, &model, made.path()).map_err(fail)?;
             let size = std::fs::metadata(made.path()).map_or(0, |m| m.len());
             writer.adopt(made, path)?;
             Ok(size)
         }
         Kind::Static => {
-            let archive = object::static_archive(name, &model).map_err(fail)?;
+            let archive = object::static_archive(name, arch, &model).map_err(fail)?;
             writer.write(path, &archive)?;
             Ok(archive.len() as u64)
         }

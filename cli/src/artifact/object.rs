@@ -10,7 +10,7 @@ use object::{
 };
 use object::{SymbolKind, SymbolScope, elf};
 use planish_rt::abi::HEADER;
-use planish_rt::image::{PAGE, Parts};
+use planish_rt::image::{Arch, PAGE, Parts};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -18,7 +18,19 @@ use std::path::Path;
 use std::process::Command;
 
 /// The runtime core for the machine this program was built for; empty where libraries cannot be made.
-pub static RUNTIME: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/runtime.o"));
+static RUNTIME: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/runtime.o"));
+
+static RUNTIME_AARCH64: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/runtime-aarch64.o"));
+
+/// The runtime core for a processor.
+fn runtime(arch: Arch) -> Result<&'static [u8], LibraryError> {
+    let object = match arch {
+        _ if Some(arch) == Arch::HOST => RUNTIME,
+        Arch::Aarch64 => RUNTIME_AARCH64,
+        Arch::X86_64 => &[],
+    };
+    if object.is_empty() { Err(LibraryError::NoRuntime) } else { Ok(object) }
+}
 
 /// Why no library could be made.
 #[derive(Debug)]
@@ -27,8 +39,8 @@ pub enum LibraryError {
     NoRuntime,
     /// The object could not be written: a bug.
     Object(String),
-    /// None of the linkers is there.
-    NoLinker,
+    /// None of the linkers for this target is there.
+    NoLinker(Arch),
     /// The linker failed; what it said.
     Linker(String),
     /// A file could not be written.
@@ -38,10 +50,14 @@ pub enum LibraryError {
 impl fmt::Display for LibraryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LibraryError::NoRuntime => f.write_str("libraries can be made for Linux on x86-64 only"),
+            LibraryError::NoRuntime => f.write_str(
+                "this planish was built without the runtime of libraries for that processor; for aarch64, \
+                 `rustup target add aarch64-unknown-linux-musl` before planish is built",
+            ),
             LibraryError::Object(why) => write!(f, "the object could not be made: {why}"),
-            LibraryError::NoLinker => {
-                f.write_str("a shared object needs `cc` or `ld.lld`; neither was found")
+            LibraryError::NoLinker(arch) => {
+                let [compiler, linker] = linkers(*arch);
+                write!(f, "a shared object needs `{compiler}` or `{linker}`; neither was found")
             }
             LibraryError::Linker(said) => write!(f, "the linker failed: {said}"),
             LibraryError::Io(e) => write!(f, "{e}"),
@@ -63,23 +79,33 @@ pub fn identifier(name: &str) -> String {
     if out.is_empty() { String::from("model") } else { out }
 }
 
-/// The relocatable object of a model. Its global symbol is `planish_model_` and `identifier(name)`; it refers to
-/// `planish_rt_model_v1` of the runtime.
-pub fn model_object(name: &str, parts: &Parts, weights: &[u8]) -> Result<Vec<u8>, LibraryError> {
-    model_object_with(name, parts, &[], weights)
+/// What links shared objects: a C compiler, else a linker that knows all processors.
+fn linkers(arch: Arch) -> [&'static str; 2] {
+    let compiler = match arch {
+        _ if Some(arch) == Arch::HOST => "cc",
+        Arch::Aarch64 => "aarch64-linux-gnu-gcc",
+        Arch::X86_64 => "x86_64-linux-gnu-gcc",
+    };
+    [compiler, "ld.lld"]
 }
 
-/// [`model_object`] with local symbols that name these kernels.
-pub fn model_object_with(
+/// The relocatable object of a model. Its global symbol is `planish_model_` and `identifier(name)`; it refers to
+/// `planish_rt_model_v1` of the runtime.
+///
+/// Local symbols name `kernels`.
+pub fn model_object(
     name: &str,
+    arch: Arch,
     parts: &Parts,
     kernels: &[KernelSymbol],
     weights: &[u8],
 ) -> Result<Vec<u8>, LibraryError> {
-    if RUNTIME.is_empty() {
-        return Err(LibraryError::NoRuntime);
-    }
-    let mut o = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+    runtime(arch)?;
+    let architecture = match arch {
+        Arch::X86_64 => Architecture::X86_64,
+        Arch::Aarch64 => Architecture::Aarch64,
+    };
+    let mut o = Object::new(BinaryFormat::Elf, architecture, Endianness::Little);
     let section = |o: &mut Object<'_>, name: &str, kind, flags: u32| {
         let id = o.add_section(Vec::new(), name.as_bytes().to_vec(), kind);
         o.section_mut(id).flags =
@@ -105,20 +131,35 @@ pub fn model_object_with(
     d[16..24].copy_from_slice(&((parts.head.len() + weights.len()) as u64).to_le_bytes());
     d[32..40].copy_from_slice(&(parts.code.len() as u64).to_le_bytes());
     o.append_section_data(descriptor, &d, 8);
-    // lea rdi, [rip + descriptor]; jmp planish_rt_model_v1
-    o.append_section_data(text, &[0x48, 0x8d, 0x3d, 0, 0, 0, 0, 0xe9, 0, 0, 0, 0], 16);
+    // The function passes the address of the descriptor to the runtime.
+    let function: [u8; 12] = match arch {
+        // lea rdi, [rip + descriptor]; jmp planish_rt_model_v1
+        Arch::X86_64 => [0x48, 0x8d, 0x3d, 0, 0, 0, 0, 0xe9, 0, 0, 0, 0],
+        // adrp x0, descriptor; add x0, x0, :lo12:descriptor; b planish_rt_model_v1
+        Arch::Aarch64 => [0, 0, 0, 0x90, 0, 0, 0, 0x91, 0, 0, 0, 0x14],
+    };
+    o.append_section_data(text, &function, 16);
     let runtime =
         o.add_symbol(symbol("planish_rt_model_v1", 0, SymbolKind::Unknown, SymbolSection::Undefined));
-    let function = format!("planish_model_{}", identifier(name));
-    o.add_symbol(symbol(&function, 12, SymbolKind::Text, SymbolSection::Section(text)));
+    let exported = format!("planish_model_{}", identifier(name));
+    o.add_symbol(symbol(&exported, 12, SymbolKind::Text, SymbolSection::Section(text)));
     let local = |o: &mut Object<'_>, id| o.section_symbol(id);
     let (data, code, desc) = (local(&mut o, data), local(&mut o, code), local(&mut o, descriptor));
-    let relocations = [
-        (descriptor, 8, data, 0, elf::R_X86_64_64),
-        (descriptor, 24, code, 0, elf::R_X86_64_64),
-        (text, 3, desc, -4, elf::R_X86_64_PC32),
-        (text, 8, runtime, -4, elf::R_X86_64_PLT32),
-    ];
+    let relocations = match arch {
+        Arch::X86_64 => vec![
+            (descriptor, 8, data, 0, elf::R_X86_64_64),
+            (descriptor, 24, code, 0, elf::R_X86_64_64),
+            (text, 3, desc, -4, elf::R_X86_64_PC32),
+            (text, 8, runtime, -4, elf::R_X86_64_PLT32),
+        ],
+        Arch::Aarch64 => vec![
+            (descriptor, 8, data, 0, elf::R_AARCH64_ABS64),
+            (descriptor, 24, code, 0, elf::R_AARCH64_ABS64),
+            (text, 0, desc, 0, elf::R_AARCH64_ADR_PREL_PG_HI21),
+            (text, 4, desc, 0, elf::R_AARCH64_ADD_ABS_LO12_NC),
+            (text, 8, runtime, 0, elf::R_AARCH64_JUMP26),
+        ],
+    };
     for (section, offset, symbol, addend, r_type) in relocations {
         let r = Relocation { offset, symbol, addend, flags: RelocationFlags::Elf { r_type } };
         o.add_relocation(section, r).map_err(|e| LibraryError::Object(e.to_string()))?;
@@ -140,35 +181,35 @@ fn symbol(name: &str, size: u64, kind: SymbolKind, section: SymbolSection) -> Sy
 }
 
 /// A static archive of a model and the runtime. Several may be linked into one program: one runtime serves all.
-pub fn static_archive(name: &str, model: &[u8]) -> Result<Vec<u8>, LibraryError> {
+pub fn static_archive(name: &str, arch: Arch, model: &[u8]) -> Result<Vec<u8>, LibraryError> {
     use ar_archive_writer::{ArchiveKind, DEFAULT_OBJECT_READER, NewArchiveMember, write_archive_to_stream};
     let member =
         |bytes: &[u8], name: String| NewArchiveMember::new(bytes.to_vec(), &DEFAULT_OBJECT_READER, name);
     let members = [
         member(model, format!("planish_model_{}.o", identifier(name))),
-        member(RUNTIME, "planish_rt.o".into()),
+        member(runtime(arch)?, "planish_rt.o".into()),
     ];
     let mut out = io::Cursor::new(Vec::new());
     write_archive_to_stream(&mut out, &members, ArchiveKind::Gnu, false, None)?;
     Ok(out.into_inner())
 }
 
-/// Links a shared object with `cc`, or `ld.lld` where that is missing, and puts it at `path`. It exports one function
+/// Links a shared object with a C compiler, or `ld.lld` where there is none, and puts it at `path`. It exports one function
 /// and refers to the C library without naming a version of it.
-pub fn shared_object(name: &str, model: &[u8], path: &Path) -> Result<(), LibraryError> {
+pub fn shared_object(name: &str, arch: Arch, model: &[u8], path: &Path) -> Result<(), LibraryError> {
     let near = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir = tempfile::Builder::new().prefix(".planish-").tempdir_in(near)?;
     let file = |n: &str| dir.path().join(n);
     let function = format!("planish_model_{}", identifier(name));
     std::fs::write(file("model.o"), model)?;
-    std::fs::write(file("runtime.o"), RUNTIME)?;
+    std::fs::write(file("runtime.o"), runtime(arch)?)?;
     std::fs::write(file("exports"), format!("{{ global: {function}; local: *; }};\n"))?;
     let script = file("exports");
     let script = script.display();
     let cc =
         [String::from("-nostdlib"), format!("-Wl,-z,relro,-z,now,--build-id=none,--version-script={script}")];
     let lld = [String::from("-zrelro"), String::from("-znow"), format!("--version-script={script}")];
-    for (linker, flags) in [("cc", &cc[..]), ("ld.lld", &lld[..])] {
+    for (linker, flags) in linkers(arch).into_iter().zip([&cc[..], &lld[..]]) {
         let mut c = Command::new(linker);
         c.arg("-shared")
             .args(flags)
@@ -186,7 +227,7 @@ pub fn shared_object(name: &str, model: &[u8], path: &Path) -> Result<(), Librar
             Err(e) => return Err(e.into()),
         }
     }
-    Err(LibraryError::NoLinker)
+    Err(LibraryError::NoLinker(arch))
 }
 
 /// The C header of a model: the types, and the one function.

@@ -7,7 +7,7 @@ use std::process::Command;
 fn model(name: &str) -> Vec<u8> {
     let mut w = Vec::new();
     weights(&mut w).expect("writes to memory");
-    model_object(name, &parts(400, Isa::Base), &w).expect("object")
+    model_object(name, Arch::X86_64, &parts(400, Isa::Base), &[], &w).expect("object")
 }
 
 /// Two models, each with a session in each of four threads, all on one pool.
@@ -69,8 +69,11 @@ fn models_link_statically_and_share_a_pool() {
     std::fs::write(d.join("main.c"), PROGRAM).expect("written");
     for name in ["a", "b 2"] {
         let id = identifier(name);
-        std::fs::write(d.join(format!("lib{id}.a")), static_archive(name, &model(name)).expect("archive"))
-            .expect("ok");
+        std::fs::write(
+            d.join(format!("lib{id}.a")),
+            static_archive(name, Arch::X86_64, &model(name)).expect("archive"),
+        )
+        .expect("ok");
         std::fs::write(d.join(format!("{}.h", &id[..1])), header(name)).expect("written");
     }
     for extra in [&["-pie"][..], &["-static"]] {
@@ -117,7 +120,7 @@ fn shared_objects_export_one_function_and_load_together() {
     for name in ["a", "b 2"] {
         let id = identifier(name);
         let so = d.join(format!("lib{id}.so"));
-        shared_object(name, &model(name), &so).expect("links");
+        shared_object(name, Arch::X86_64, &model(name), &so).expect("links");
         std::fs::write(d.join(format!("{}.h", &id[..1])), header(name)).expect("written");
         let bytes = std::fs::read(&so).expect("file");
         let file = object::read::elf::ElfFile64::<Endianness>::parse(&*bytes).expect("ELF");
@@ -144,7 +147,7 @@ fn shared_objects_export_one_function_and_load_together() {
     assert_eq!(ok(&mut Command::new(d.join("main"))), "0 0 0 0 add\n");
     // The same bytes every time.
     let again = d.join("again.so");
-    shared_object("a", &model("a"), &again).expect("links");
+    shared_object("a", Arch::X86_64, &model("a"), &again).expect("links");
     assert!(std::fs::read(&again).expect("file") == std::fs::read(d.join("liba.so")).expect("file"));
 }
 
@@ -189,7 +192,7 @@ fn python_modules_run_models_in_threads() {
     for name in ["one", "two"] {
         // Not `one.so`, which Python would take for an extension module and prefer to `one.py`.
         let so = format!("lib{name}.so");
-        shared_object(name, &model(name), &d.join(&so)).expect("links");
+        shared_object(name, Arch::X86_64, &model(name), &d.join(&so)).expect("links");
         std::fs::write(d.join(format!("{name}.py")), super::python(name, OsStr::new(&so))).expect("written");
     }
     assert_eq!(ok(Command::new(tools::python()).current_dir(d).args(["-B", "-c", SCRIPT])), "fine\n");

@@ -102,7 +102,7 @@ pub(super) fn tables(symbols: &[KernelSymbol], parts: &[(&'static str, Section)]
 mod tests {
     use super::*;
     use crate::artifact::exe::{LAUNCHER, compose, compose_with};
-    use crate::artifact::object::model_object_with;
+    use crate::artifact::object::model_object;
     use object::{Object, ObjectSection, ObjectSymbol};
     use planish_rt::cpu::Isa;
     use planish_rt::image::{self, Arch, PAGE, Variant};
@@ -156,7 +156,7 @@ mod tests {
         let mut exe = Vec::new();
         compose_with(&mut exe, LAUNCHER, &parts, &kernels, 100, weights).expect("composes");
         assert_eq!(found(&exe), expected);
-        let object = model_object_with("m", &parts, &kernels, &[7; 100]).expect("object");
+        let object = model_object("m", Arch::X86_64, &parts, &kernels, &[7; 100]).expect("object");
         assert_eq!(found(&object), expected);
     }
 
