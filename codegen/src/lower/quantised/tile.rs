@@ -9,7 +9,7 @@
 use super::packing::{GROUP, Packed};
 use super::plain::widen;
 use super::product::Sides;
-use crate::kernel::{Arch, BinOp, Buf, Builder, Elem, TargetSpec, Ty, Val};
+use crate::kernel::{Arch, BinOp, Buf, Builder, CmpOp, Elem, TargetSpec, Ty, Val};
 use crate::lower::contraction::{Epilogue, Place, balanced};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::launch::Launch;
@@ -229,7 +229,7 @@ impl Job<'_> {
         let nv = self.machine.vectors(per_block, rows);
         let row0 = b.add(m0, r);
         let step = nv as i64 * i64::from(self.lanes);
-        b.loop_(0, self.width, step, |b, col| self.tile(b, block, row0, col, rows, nv));
+        b.loop_(0, self.width, step, |b, col| self.tile(b, block, (row0, r), col, rows, nv));
     }
 
     /// The zero point of a row as the instruction sees it; none if it is 0.
@@ -251,13 +251,17 @@ impl Job<'_> {
         }
     }
 
-    fn tile(&self, b: &mut Builder, block: Val, row0: Val, col: Val, rows: usize, nv: usize) {
+    fn tile(&self, b: &mut Builder, block: Val, (row0, r): (Val, Val), col: Val, rows: usize, nv: usize) {
         let lanes = self.lanes;
         let (group, wide) = (GROUP as i64, i64::from(lanes));
         let groups = (self.k + group - 1) / group;
         let whole = self.k / group;
         let first = b.mul(block, groups * self.width * group);
         let first = b.at(first, col, group);
+        // The first rows ask for the next block, which follows this one: a large model's weights are far away. A single row
+        // reads one line after the other, which processors foresee.
+        let ahead = (rows > 1).then(|| b.cmp(CmpOp::Eq, r, 0));
+        let from = (first, ahead);
         let column = b.at(col, block, self.width);
         let row: Vec<Val> = (0..rows).map(|r| b.add(row0, r as i64)).collect();
         let starts: Vec<Val> = row.iter().map(|r| b.mul(*r, self.k)).collect();
@@ -284,15 +288,15 @@ impl Job<'_> {
             let mut next = Vec::with_capacity(all.len());
             for (c, sums) in (0..chains).zip(all.chunks(rows * nv)) {
                 let g = b.add(g, c);
-                next.extend(self.step(b, first, &starts, g, nv, sums, group));
+                next.extend(self.step(b, from, &starts, g, nv, sums, group));
             }
             next
         });
         let mut sums = all[..rows * nv].to_vec();
-        sums = b.for_(end, whole, 1, &sums, |b, g, s| self.step(b, first, &starts, g, nv, s, group));
+        sums = b.for_(end, whole, 1, &sums, |b, g, s| self.step(b, from, &starts, g, nv, s, group));
         if whole < groups {
             let g = b.i64(whole);
-            sums = self.step(b, first, &starts, g, nv, &sums, self.k % group);
+            sums = self.step(b, from, &starts, g, nv, &sums, self.k % group);
         }
         for more in all[rows * nv..].chunks(rows * nv) {
             sums = sums.iter().zip(more).map(|(a, c)| b.add(*a, *c)).collect();
@@ -322,7 +326,7 @@ impl Job<'_> {
     fn step(
         &self,
         b: &mut Builder,
-        first: Val,
+        (first, ahead): (Val, Option<Val>),
         starts: &[Val],
         g: Val,
         nv: usize,
@@ -338,14 +342,14 @@ impl Job<'_> {
                 b.load(self.w, at, bytes.lanes)
             })
             .collect();
-        if count == group && starts.len() > 1 {
-            // The next block, which follows this one, is asked for meanwhile: a large model's weights are far away. A single
-            // row reads one line after the other, which processors foresee.
+        if let Some(ahead) = ahead.filter(|_| count == group) {
             let size = (self.k + group - 1) / group * self.width * group;
-            for line in (0..nv as i64 * i64::from(bytes.lanes)).step_by(64) {
-                let at = b.add(at, size + line);
-                b.prefetch(self.w, at);
-            }
+            b.when(ahead, |b| {
+                for line in (0..nv as i64 * i64::from(bytes.lanes)).step_by(64) {
+                    let at = b.add(at, size + line);
+                    b.prefetch(self.w, at);
+                }
+            });
         }
         let mut next = Vec::with_capacity(sums.len());
         for (start, sums) in starts.iter().zip(sums.chunks(nv)) {
