@@ -250,3 +250,37 @@ fn llvm_on_every_level() -> Result<(), Diag> {
     }
     Ok(())
 }
+
+#[cfg(feature = "llvm")]
+#[test]
+fn inner_loops_keep_their_sums_in_registers() -> Result<(), Diag> {
+    for [ta, tb] in [[DType::U8, DType::I8], [DType::I8, DType::U8]] {
+        for (known, n) in [(true, 128), (false, 96)] {
+            let case = Case {
+                batch: 1,
+                m: 16,
+                k: 256,
+                n,
+                types: [ta, tb],
+                zeros: [Zero::One, Zero::None],
+                constant: true,
+                known,
+                epilogue: true,
+                extreme: false,
+                seed: 1,
+            };
+            for target in targets() {
+                let vnni = target.features.vnni;
+                let module = Native::new(Maker::Llvm, target.clone()).lowered(&case.build()?.0);
+                let module = module.map_err(|mut d| d.swap_remove(0))?;
+                let text = planish_llvm::assembly(&module.variants[0].kernels, &target);
+                let text = text.map_err(|e| Diag::error("internal-test", e.to_string()))?;
+                let spilled = planish_llvm::stack_in_inner_loops(&text);
+                let spilled: Vec<_> = spilled.iter().filter(|(_, count)| *count > 0).collect();
+                assert!(spilled.is_empty(), "{spilled:?} on {} in {case:?}", target.name);
+                assert_eq!(text.contains("vpdpbusd"), vnni, "{}", target.name);
+            }
+        }
+    }
+    Ok(())
+}

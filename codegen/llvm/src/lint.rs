@@ -50,8 +50,13 @@ pub fn stack_in_inner_loops(assembly: &str) -> Vec<(String, usize)> {
         let end = starts.get(n + 1).map_or(lines.len(), |s| s.0);
         let inside = |l: &(usize, usize)| l.0 > *start && l.1 < end;
         let mine: Vec<(usize, usize)> = loops.iter().copied().filter(inside).collect();
-        let innermost = mine.iter().filter(|a| !mine.iter().any(|b| b != *a && a.0 <= b.0 && b.1 <= a.1));
-        let touches = |l: &&&str| l.contains("(%rsp") || l.contains("(%rbp");
+        // Blocks may be laid out so that a loop begins inside another one and ends behind it.
+        let innermost = mine
+            .iter()
+            .filter(|a| !mine.iter().any(|b| (a.0 < b.0 && b.0 <= a.1) || (a.0 == b.0 && a.1 < b.1)));
+        // Without a frame, %rbp is a register like others.
+        let frame = lines[*start..end].iter().any(|l| l.ends_with("%rsp, %rbp"));
+        let touches = |l: &&&str| l.contains("(%rsp") || (frame && l.contains("(%rbp"));
         let count = innermost.map(|&(a, b)| lines[a..=b].iter().filter(touches).count()).sum();
         out.push(((*name).to_string(), count));
     }

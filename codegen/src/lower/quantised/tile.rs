@@ -145,20 +145,20 @@ fn row_sums(cx: &mut LowerCx<'_>, s: &Sides, m: &Dim, zero: Option<&Opnd>) -> Re
         let lanes = kc.lanes(Elem::I32);
         let (a, y, k) = (kc.buf(0), kc.buf(1), kc.dim(0));
         let zero = given.then(|| kc.buf(2));
-        let acc = kc.b.local("sum", Elem::I32, u32::from(lanes));
         kc.b.parallel_for(|b, row| {
             let start = b.mul(row, k);
             let none = b.zero(Ty::vec(Elem::I32, lanes));
-            b.store(acc, 0, none);
-            b.for_lanes(0, k, lanes, |b, i, mask| {
+            let whole = b.and(k, -i64::from(lanes));
+            let add = |b: &mut Builder, i: Val, sum: Val, mask: Option<Val>| {
                 let at = b.add(start, i);
                 let v = b.load_opt(a, at, lanes, mask);
                 let v = widen(b, a_type, v);
-                let sum = b.load(acc, 0, lanes);
-                let sum = b.add(sum, v);
-                b.store(acc, 0, sum);
-            });
-            let sum = b.load(acc, 0, lanes);
+                b.add(sum, v)
+            };
+            let sums = b.for_(0, whole, i64::from(lanes), &[none], |b, i, s| vec![add(b, i, s[0], None)]);
+            let rest = b.sub(k, whole);
+            let mask = b.mask_below(lanes, rest);
+            let sum = if lanes > 1 { add(b, whole, sums[0], Some(mask)) } else { sums[0] };
             let mut sum = b.reduce(BinOp::Add, sum);
             if let Some(z) = zero {
                 let at = if by_row { row } else { b.i64(0) };
