@@ -5,8 +5,8 @@
 
 `check` of a model that must be rejected ends with exit code 2 or 3, prints at least one diagnostic with an id, within
 100 ms of wall time and 64 MB of memory above the idle process; of a valid one it ends with 0. `inspect`, `optimize`,
-`compile` and `run` may do as they like but never die by a signal, panic (101), hang, or write outside their output.
-The endless loop, run with --max-steps, ends.
+`compile` and `run` may do as they like with a hostile model but never die by a signal, panic (101), hang, or write
+outside their output; valid ones they take. The endless loop, run with --max-steps, ends and says why.
 """
 import argparse
 import json
@@ -81,8 +81,9 @@ def check(planish, name, model, want, idle):
     return findings
 
 
-def other_verbs(planish, model, out):
+def other_verbs(planish, model, want, out):
     findings = []
+    endless = model.stem == "loop_infinite"
     verbs = {
         "inspect": ["inspect", model],
         "optimize": ["optimize", model, "-o", out / "o.onnx", "--no-check"],
@@ -90,12 +91,23 @@ def other_verbs(planish, model, out):
         "run": ["run", model, "--inputs", out, "--output-dir", out / "outputs", "--engine", "interp", "--max-steps", "1000"],
     }
     for verb, args in verbs.items():
-        why = Outcome([planish, *args], out).died()
+        done = Outcome([planish, *args], out)
+        why = done.died()
+        if "Usage:" in done.text:
+            why = f"the command was not understood: {done.text.strip()[:300]}"
+        elif verb == "run":
+            if endless and "step-limit" not in done.text:
+                why = why or f"exit {done.code} without the limit of steps"
+        elif want == "accept" and done.code != 0:
+            why = why or f"exit {done.code} for a valid model: {done.text.strip()[-300:]}"
         if why:
             findings.append(f"{verb}: {why}")
     exe = out / "exe"
     if exe.exists():
-        why = Outcome([exe, "--inputs", out, "--output-dir", out / "outputs", "--max-steps", "1000"], out).died()
+        done = Outcome([exe, "--inputs", out, "--output-dir", out / "outputs", "--max-steps", "1000"], out)
+        why = done.died()
+        if endless and done.code == 0:
+            why = "the endless loop ended without an error"
         if why:
             findings.append(f"executable: {why}")
     return findings
@@ -119,7 +131,7 @@ def main():
         model = (a.data / "models" / f"{name}.onnx").resolve()
         findings = check(planish, name, model, expect[name], idle)
         with tempfile.TemporaryDirectory() as out:
-            findings += other_verbs(planish, model, pathlib.Path(out))
+            findings += other_verbs(planish, model, expect[name], pathlib.Path(out))
         passed += not findings
         failed += bool(findings)
         print(f"{'FAIL' if findings else 'ok  '} {name:24} {'; '.join(findings)}", flush=True)

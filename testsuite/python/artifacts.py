@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Properties of what `planish compile` makes, each with the number that decided; ends with `N passed, N failed`.
+"""Properties of what `planish compile` makes, each with the number that decided; ends with `N passed, N failed, N skipped`.
 
     artifacts.py --planish PATH [--only NAME..]
 
@@ -32,7 +32,7 @@ import numpy as np
 
 import embedding
 import model_cases as mc
-from embedding import GLIBC_LIMIT, Fault, newest_glibc, tool
+from embedding import GLIBC_LIMIT, Fault, LeftOut, newest_glibc, tool
 
 SMALL = ["mnist-cnn", "silero-vad", "ppocr2-cls"]
 BIG = "rxnmap-graph-transformer"
@@ -118,7 +118,7 @@ class Bench:
             if made.returncode == 6 and "launcher" in made.stderr:
                 if exe.exists():
                     raise Fault("exit 6, but a file was written")
-                return "refused with exit 6: this planish has no launcher for aarch64"
+                raise LeftOut("refused with exit 6: this planish has no launcher for aarch64")
             if made.returncode != 0:
                 raise Fault(f"{name}: exit {made.returncode}: {made.stderr[-300:]}")
             machine = int.from_bytes(exe.read_bytes()[18:20], "little")
@@ -127,7 +127,9 @@ class Bench:
             if qemu:
                 inputs = self.inputs(name)
                 tool([qemu, exe, "--inputs", inputs, "--expect", inputs / "ref", "--rtol", "1e-3", "--atol", "1e-4"])
-        return f"{len(SMALL)} models" + ("" if qemu else ", not run: there is no qemu-aarch64")
+        if not qemu:
+            raise LeftOut(f"{len(SMALL)} programs made but not run: there is no qemu-aarch64")
+        return f"{len(SMALL)} models"
 
     def compile_memory(self):
         model = mc.model_path(BIG)
@@ -149,7 +151,7 @@ class Bench:
 
     def alone(self):
         if os.geteuid() != 0:
-            return "left out: needs root"
+            raise LeftOut("needs root")
         name = SMALL[0]
         root = self.work / "root"
         (root / "in").mkdir(parents=True)
@@ -186,19 +188,20 @@ def main():
     ap.add_argument("--planish", required=True, type=pathlib.Path)
     ap.add_argument("--only", nargs="+", choices=list(CHECKS), default=list(CHECKS))
     a = ap.parse_args()
-    passed = failed = 0
+    counts = {"ok": 0, "FAIL": 0, "skip": 0}
     with tempfile.TemporaryDirectory(prefix="planish-artifacts-") as work:
         bench = Bench(a.planish.resolve(), pathlib.Path(work))
         for name in a.only:
             try:
-                text, ok = CHECKS[name](bench), True
+                text, verdict = CHECKS[name](bench), "ok"
+            except LeftOut as ex:
+                text, verdict = str(ex), "skip"
             except (Fault, OSError, KeyError, ValueError) as ex:
-                text, ok = f"{type(ex).__name__}: {ex}" if not isinstance(ex, Fault) else str(ex), False
-            passed += ok
-            failed += not ok
-            print(f"{'ok  ' if ok else 'FAIL'} {name:15} {text}", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed > 0)
+                text, verdict = f"{type(ex).__name__}: {ex}" if not isinstance(ex, Fault) else str(ex), "FAIL"
+            counts[verdict] += 1
+            print(f"{verdict:4} {name:15} {text}", flush=True)
+    print(f"{counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
+    sys.exit(counts["FAIL"] > 0)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ class Fault(Exception):
     """A property that does not hold."""
 
 
+class LeftOut(Exception):
+    """A property that cannot be shown on this machine."""
+
+
 def tool(cmd, **kw):
     done = subprocess.run([str(c) for c in cmd], capture_output=True, text=True, stdin=subprocess.DEVNULL, **kw)
     if done.returncode:
@@ -32,7 +36,7 @@ def tool(cmd, **kw):
 
 def share_of_tolerance(ours, ref):
     """The largest difference as a part of 1e-3 |ref| + 1e-4 max(1, max |ref|); above 1 is wrong."""
-    if ours.shape != ref.shape or not np.isfinite(ours).all():
+    if ours.shape != ref.shape or not np.isfinite(ours).all() or not np.isfinite(ref).all():
         raise Fault(f"shape {ours.shape} instead of {ref.shape}, or values that are not finite")
     ref = ref.astype(np.float64)
     allowed = 1e-3 * np.abs(ref) + 1e-4 * max(1.0, np.abs(ref).max(initial=0))

@@ -5,7 +5,8 @@
 
 The models are the operator tests of the conformance suite with all dims made free. In each trial one axis of one input
 grows, shrinks, or becomes 1 or 0. A run may succeed or be refused; an internal error or the end of the process is a
-failure. `--every N` takes every Nth test. Ends with `N passed, N failed`.
+failure, and so are runs of which none succeeds or none is refused. `--every N` takes every Nth test. Ends with `N passed, N
+failed`.
 """
 import argparse
 import json
@@ -90,7 +91,7 @@ def main():
     a = ap.parse_args()
     tests = [t for t in conformance.discover(str(a.data), ["node"]) if "_expanded" not in t[1]][:: a.every]
     worker, rng = Worker(a.planish.resolve()), random.Random(a.seed)
-    passed = failed = 0
+    passed = failed = succeeded = 0
     print(f"seed {a.seed}, {len(tests)} models")
     with tempfile.TemporaryDirectory(prefix="planish-shapes-") as work:
         work = pathlib.Path(work)
@@ -104,6 +105,11 @@ def main():
                     print(f"FAIL {name}, {what}: {wrong[:200]}", flush=True)
                 else:
                     passed += 1
+                    succeeded += answer["status"] == "ok"
+    if not 0 < succeeded < passed:
+        failed += 1
+        print(f"FAIL {succeeded} of {passed} runs succeed: these are no trials")
+    print(f"{succeeded} runs succeed, {passed - succeeded} are refused")
     print(f"{passed} passed, {failed} failed")
     sys.exit(failed > 0 or passed == 0)
 

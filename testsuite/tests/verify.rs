@@ -36,9 +36,7 @@ fn check(test: &TextTest) -> Result<(), String> {
     for want in &test.errors {
         let hit = found.iter().any(|diag| {
             let at = lines(&diag.at, &test.text);
-            diag.id == want.id
-                && diag.message.contains(&want.text)
-                && (at.is_empty() || at.contains(&want.line))
+            diag.id == want.id && diag.message.contains(&want.text) && at.contains(&want.line)
         });
         if !hit {
             return Err(format!("line {}: no {} {}; found:\n  {shown}", want.line, want.id, want.text));

@@ -44,6 +44,9 @@ fn counted(command: &mut Command) -> Result<Counts> {
     let mut counts = None;
     let ok = watch(command, |line| counts = Counts::parse(line).or(counts))?;
     match counts {
+        Some(counts) if counts.passed + counts.failed + counts.skipped == 0 => {
+            Err(Failure::new("the script ran no test"))
+        }
         Some(counts) if ok || counts.failed > 0 => Ok(counts),
         _ => Err(Failure::new("the script did not end with its counts")),
     }
@@ -164,6 +167,11 @@ pub(crate) fn conformance(tools: &Tools, planish: &Path, request: &Conformance) 
     command.args(["run", "--worker-cmd", &worker, "--name", request.engine, "--timeout", "60"]);
     command.arg("--data").arg(&data).arg("--json").arg(&report);
     command.arg("--log").arg(results.join(format!("{}.log", request.engine)));
+    // The script fails when one test does, so its report decides: none is left from an earlier run.
+    match std::fs::remove_file(&report) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     let _ = watch(command.args(request.extra), |_| {})?;
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&report)?)?;
     let summary = &report["summary"];
@@ -177,6 +185,9 @@ pub(crate) fn conformance(tools: &Tools, planish: &Path, request: &Conformance) 
     let path = root().join("testsuite/conformance/ratchet.json");
     let mut ratchet: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
     let floor = ratchet[request.engine].clone();
+    if floor.is_null() && !request.update_ratchet {
+        return Err(Failure::new(format!("ratchet.json has no floor for {}", request.engine)));
+    }
     let short =
         number(&floor["all"]).saturating_sub(passed).max(number(&floor["tier1"]).saturating_sub(tier1));
     println!(
