@@ -87,7 +87,8 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Sides, p: &Packed, mut e: Epilogue)
         first += 1;
     }
     l = e.bufs(l, first).dim(&m).dim(&chunks);
-    let cost = m.smaller(&ROWS.into()).mul(&(p.k.div_ceil(GROUP) * p.width / 16).into());
+    // To load the weights takes as long as to multiply a few rows with them.
+    let cost = m.smaller(&ROWS.into()).larger(&4.into()).mul(&(p.k.div_ceil(GROUP) * p.width / 16).into());
     let flops = Dim::product(&s.out).mul(&(2 * k).into());
     l = l.extent(chunks.mul(&blocks.into())).cost(cost).flops(flops);
     let (a_type, by_row) = (s.a.dtype, a_zero.as_ref().is_some_and(|z| z.dims.iter().any(|d| !d.is(1))));
