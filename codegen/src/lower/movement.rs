@@ -3,6 +3,7 @@
 use super::cx::{LowerCx, Opnd};
 use super::launch::Launch;
 use super::nest::{Block, bits_elem, copy_block, fill, for_indices, over, stride_vals, zero};
+use super::strings::own_symbols;
 use crate::kernel::{Access, Buf, Builder, CmpOp, Val};
 use planish_ir::op::concat::{Pad, PadMode, Split};
 use planish_ir::op::normalize_axis;
@@ -20,7 +21,8 @@ pub(super) fn lower_content(cx: &mut LowerCx<'_>) -> Result<bool, Diag> {
             _ => return Ok(false),
         }
     }
-    if all.is_empty() {
+    // A dim that only data tell is bound, and checked against the content, by the operation itself.
+    if all.is_empty() || outputs.iter().any(|v| !own_symbols(cx, *v).is_empty()) {
         return Ok(false);
     }
     for (k, content) in all.into_iter().enumerate() {

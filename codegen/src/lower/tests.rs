@@ -29,6 +29,7 @@ fn same_on(body: &str, inputs: Vec<Value>, tolerance: f64, more: &[TargetSpec]) 
         let program = engine.prepare(&g, &PrepareOptions::default()).map_err(|mut d| d.swap_remove(0))?;
         let given: Vec<_> = inputs.iter().cloned().map(Some).collect();
         let got = program.session()?.run(&given)?.values;
+        assert_eq!(got.len(), want.len(), "{body}");
         for (g, w) in got.iter().zip(&want) {
             let (g, w) = (g.tensor()?, w.tensor()?);
             assert_eq!((g.dtype(), g.shape()), (w.dtype(), w.shape()), "{body}");
@@ -259,4 +260,17 @@ fn epilogues_run_on_the_sums() -> Result<(), Diag> {
         same(&body, vec![ramp(&[b, 20])?, ramp(&[70])?, ramp(&[b, 70])?], 1e-4)?;
     }
     Ok(())
+}
+
+/// The elements are known beforehand, how many the shape makes of them is not.
+#[test]
+fn constants_take_shapes_that_only_data_tell() -> Result<(), Diag> {
+    let body = "sym d 0.. data
+        graph @\"g\"(v0: i64[1]) {
+          v1 = const i64[2] [-9, -11]
+          v2 = reshape{allow_zero=false} v1, v0 : i64[d]
+          return v2
+        }";
+    same(body, vec![Tensor::vec_i64(&[-1]).into()], 0.0)?;
+    same(body, vec![Tensor::vec_i64(&[2]).into()], 0.0)
 }
