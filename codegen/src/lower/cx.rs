@@ -62,6 +62,8 @@ pub struct LowerCx<'g> {
     pub(super) kernels: Kernels,
     pub(super) life: Vec<Life>,
     slots: HashMap<ValueId, SlotId>,
+    /// Blocked forms, see [`layout`](super::layout).
+    pub(super) blocked_slots: HashMap<ValueId, SlotId>,
     consts: HashMap<ConstId, SlotId>,
     pub(super) syms: BTreeMap<SymId, plan::SymId>,
     pub(super) steps: Vec<Step>,
@@ -90,6 +92,7 @@ impl<'g> LowerCx<'g> {
             kernels: Kernels::new(&options.targets),
             life: Vec::new(),
             slots: HashMap::new(),
+            blocked_slots: HashMap::new(),
             consts: HashMap::new(),
             syms: BTreeMap::new(),
             steps: Vec::new(),
@@ -291,7 +294,10 @@ impl<'g> LowerCx<'g> {
     }
     /// Makes the slot of result `k`.
     pub fn output(&mut self, k: usize) -> Result<Opnd, Diag> {
-        let v = self.output_value(k)?;
+        self.own_slot(self.output_value(k)?)
+    }
+    /// Makes the slot of a value.
+    pub(super) fn own_slot(&mut self, v: ValueId) -> Result<Opnd, Diag> {
         let (dtype, dims) = self.tensor_type(v)?;
         let string = self.graph.dtype(v) == Some(DType::Str);
         let slot = match self.direct_output(v).filter(|_| !string) {
@@ -327,8 +333,12 @@ impl<'g> LowerCx<'g> {
     /// Declares result `k` to be in this slot.
     pub fn set_output(&mut self, k: usize, slot: SlotId) -> Result<(), Diag> {
         let v = self.output_value(k)?;
-        self.slots.insert(v, slot);
+        self.place(v, slot);
         Ok(())
+    }
+    /// Declares a value to be in this slot.
+    pub(super) fn place(&mut self, v: ValueId, slot: SlotId) {
+        self.slots.insert(v, slot);
     }
     /// Makes a slot for something that lives for a few steps.
     pub fn temp(&mut self, dtype: DType, dims: &[Dim]) -> Opnd {
@@ -370,6 +380,9 @@ impl<'g> LowerCx<'g> {
     pub fn slot(&mut self, v: ValueId) -> Result<SlotId, Diag> {
         if let Some(s) = self.slots.get(&v) {
             return Ok(*s);
+        }
+        if let Some(blocked) = self.blocked_slots.get(&v) {
+            return self.unblocked(v, *blocked);
         }
         match self.graph.as_const(v) {
             Some((id, _)) => {

@@ -3,12 +3,13 @@
 use super::cx::{LowerCx, Opnd};
 use super::elem::{compute_elem, convert, load, store};
 use super::launch::{KernelCx, Launch};
+use super::layout::lower_chain;
 use super::nest::span;
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Val};
 use crate::math;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::unary::UnaryKind;
-use planish_ir::{DType, Diag, Dim, Op};
+use planish_ir::{DType, Diag, Dim, Op, ValueId};
 
 /// How an operand's index follows the collapsed result axes: for each of them its stride in elements.
 #[derive(Clone, Debug, PartialEq)]
@@ -265,11 +266,16 @@ fn strided(
 /// Lowers a node that is one element-wise operation.
 pub(super) fn lower_single(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
     let n = cx.node().inputs.len();
-    let ins: Vec<Opnd> = (0..n).map(|i| cx.input(i)).collect::<Result<_, _>>()?;
-    let types: Vec<DType> = ins.iter().map(|x| x.dtype).collect();
+    let values: Vec<ValueId> = (0..n).map(|i| cx.input_value(i)).collect::<Result<_, _>>()?;
+    let types: Vec<DType> = values.iter().map(|v| Ok(cx.tensor_type(*v)?.0)).collect::<Result<_, Diag>>()?;
+    let (out, _) = cx.output_type(0)?;
+    let expr = |b: &mut Builder, v: &[Val]| vec![scalar_op(b, op, v, &types, out)];
+    if lower_chain(cx, op_label(op), &values, op_cost(op), &expr)? {
+        return Ok(());
+    }
+    let ins: Vec<Opnd> = values.iter().map(|v| cx.memory_of(*v)).collect::<Result<_, _>>()?;
     let y = cx.output(0)?;
-    let out = y.dtype;
-    emit(cx, op_label(op), &ins, &[y], op_cost(op), &|b, v| vec![scalar_op(b, op, v, &types, out)])
+    emit(cx, op_label(op), &ins, &[y], op_cost(op), &expr)
 }
 
 /// A short word for the kernel's name.

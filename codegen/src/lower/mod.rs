@@ -55,6 +55,7 @@ mod fits;
 mod generate;
 mod indexing;
 mod launch;
+mod layout;
 mod lines;
 mod mel;
 mod movement;

@@ -114,7 +114,12 @@ fn bind_expanded(cx: &mut LowerCx<'_>, x: &Opnd, spec: &Opnd, out: &[Dim]) -> Re
 
 pub(super) fn lower_concat(cx: &mut LowerCx<'_>, axis: usize) -> Result<(), Diag> {
     let n = cx.node().inputs.len();
-    let parts: Vec<Opnd> = (0..n).map(|i| cx.input(i)).collect::<Result<_, _>>()?;
+    let blocked = super::layout::concat_parts(cx, axis)?;
+    let in_blocks = blocked.is_some();
+    let parts = match blocked {
+        Some(parts) => parts,
+        None => (0..n).map(|i| cx.input(i)).collect::<Result<Vec<_>, _>>()?,
+    };
     for p in &parts[1..] {
         for (a, (d, e)) in p.dims.iter().zip(&parts[0].dims).enumerate() {
             if a != axis {
@@ -122,7 +127,7 @@ pub(super) fn lower_concat(cx: &mut LowerCx<'_>, axis: usize) -> Result<(), Diag
             }
         }
     }
-    let y = cx.output(0)?;
+    let y = if in_blocks { cx.blocked_output(0)? } else { cx.output(0)? };
     let dst = y.strides();
     let mut at = Dim::Const(0);
     for p in &parts {

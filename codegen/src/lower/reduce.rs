@@ -143,8 +143,8 @@ fn nested(
 }
 
 pub(super) fn lower_reduce(cx: &mut LowerCx<'_>, op: &Reduce) -> Result<(), Diag> {
-    let x = cx.input(0)?;
-    let rank = x.dims.len();
+    let (dtype, dims) = cx.tensor_type(cx.input_value(0)?)?;
+    let rank = dims.len();
     let axes = match (&op.axes, cx.has(1)) {
         (Some(a), _) => Some(a.clone()),
         (None, false) => Some((0..rank).collect()),
@@ -155,9 +155,20 @@ pub(super) fn lower_reduce(cx: &mut LowerCx<'_>, op: &Reduce) -> Result<(), Diag
             None => None,
         },
     };
-    let kind = Kind::new(op.kind, x.dtype);
+    let kind = Kind::new(op.kind, dtype);
+    if let (Some(x), Some(axes)) = (cx.blocked_form(cx.input_value(0)?), &axes)
+        && op.keepdims
+        && axes.iter().copied().eq(2..rank)
+    {
+        let y = cx.blocked_output(0)?;
+        return reduce_known(cx, kind, &x, axes, &y);
+    }
+    let x = cx.input(0)?;
     match axes {
-        Some(axes) => reduce_known(cx, kind, &x, &axes),
+        Some(axes) => {
+            let y = cx.output(0)?;
+            reduce_known(cx, kind, &x, &axes, &y)
+        }
         None => reduce_data(cx, kind, &x, op),
     }
 }
@@ -182,8 +193,7 @@ fn groups(x: &Opnd, axes: &[usize]) -> Vec<(Dim, Dim, bool)> {
     out
 }
 
-fn reduce_known(cx: &mut LowerCx<'_>, kind: Kind, x: &Opnd, axes: &[usize]) -> Result<(), Diag> {
-    let y = cx.output(0)?;
+fn reduce_known(cx: &mut LowerCx<'_>, kind: Kind, x: &Opnd, axes: &[usize], y: &Opnd) -> Result<(), Diag> {
     let mut groups = groups(x, axes);
     if groups.last().is_none_or(|g| !g.2) && groups.iter().all(|g| !g.2) {
         // Nothing is reduced; a group of size 1 makes it a reduction of single elements.
@@ -196,7 +206,7 @@ fn reduce_known(cx: &mut LowerCx<'_>, kind: Kind, x: &Opnd, axes: &[usize]) -> R
     };
     let ((kept, kept_st), (red, red_st)) = (split(false), split(true));
     let (nk, nr) = (kept.len(), red.len());
-    let mut l = Launch::new("reduce").read(x).write(&y);
+    let mut l = Launch::new("reduce").read(x).write(y);
     l = l.dims(&kept).dims(&kept_st).dims(&red).dims(&red_st).dim(&count);
     l = l.flops(x.elems()).bytes(x.elems().mul(&Dim::from(x.dtype.size())));
     if by_rows && cx.simt() && count.as_const().is_none_or(|n| n >= LONG) {

@@ -3,7 +3,7 @@
 use super::epilogue::{Epilogue, Place};
 use super::panel::{self, Geometry};
 use super::tile::{Tile, balanced, max_rows, max_vectors};
-use super::{depthwise, div_up, f32_bytes};
+use super::{blocked, depthwise, div_up, f32_bytes};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load};
@@ -45,20 +45,21 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn of(op: &Conv, o: &Operands) -> Result<Shape, Diag> {
+    /// Of an input with dims `x` and weights with dims `w`.
+    pub(super) fn of(op: &Conv, x: &[Dim], w: &[Dim]) -> Result<Shape, Diag> {
         let known = |d: &Dim, what: &str| {
             d.as_const().ok_or_else(|| {
                 Diag::unsupported(format!("a convolution whose {what} is known only at run time"))
             })
         };
-        let kernel = o.w[2..].iter().map(|d| known(d, "kernel size")).collect::<Result<Vec<_>, _>>()?;
-        let m = known(&o.w[0], "number of output channels")?;
+        let kernel = w[2..].iter().map(|d| known(d, "kernel size")).collect::<Result<Vec<_>, _>>()?;
+        let m = known(&w[0], "number of output channels")?;
         let windows = op.windows();
-        let pads = (0..kernel.len()).map(|a| windows.padding(a, &o.x.dims[a + 2], &o.w[a + 2]).0).collect();
+        let pads = (0..kernel.len()).map(|a| windows.padding(a, &x[a + 2], &w[a + 2]).0).collect();
         Ok(Shape {
             groups: op.groups,
             mg: m / op.groups,
-            cg: known(&o.w[1], "number of input channels")?,
+            cg: known(&w[1], "number of input channels")?,
             kernel,
             strides: op.strides.clone(),
             dilations: op.dilations.clone(),
@@ -96,22 +97,25 @@ impl Shape {
 
 /// Lowers a convolution that stands alone.
 pub(in crate::lower) fn lower_conv(cx: &mut LowerCx<'_>, op: &Conv) -> Result<(), Diag> {
-    let (x, bias) = (cx.input(0)?, cx.opt_input(2)?);
-    let w_value = cx.input_value(1)?;
+    let (x_value, w_value) = (cx.input_value(0)?, cx.input_value(1)?);
+    let (_, out) = cx.output_type(0)?;
+    let bias = cx.opt_input(2)?;
+    if blocked::takes(cx, op, x_value, w_value, &out) {
+        let y = cx.blocked_output(0)?;
+        let o = blocked::Operands { x: x_value, w: w_value, bias, out };
+        return blocked::emit(cx, op, o, Epilogue::none(y));
+    }
+    let x = cx.input(0)?;
     let (w_type, w) = cx.tensor_type(w_value)?;
     let y = cx.output(0)?;
-    let out = y.dims.clone();
     emit(cx, op, Operands { x, w, w_type, bias, w_value, out }, Epilogue::none(y))
 }
 
 /// Emits a convolution with what follows it.
 pub(super) fn emit(cx: &mut LowerCx<'_>, op: &Conv, o: Operands, e: Epilogue) -> Result<(), Diag> {
     let channels = o.w[1].mul(&op.groups.into());
-    cx.require_equal(&channels, &o.x.dims[1], "the weights are for another number of channels");
-    if let Some(bias) = &o.bias {
-        cx.require_equal(&bias.elems(), &o.w[0], "the bias has another number of channels");
-    }
-    let s = Shape::of(op, &o)?;
+    require_channels(cx, &o.x.dims, (&o.w[0], &channels), o.bias.as_ref());
+    let s = Shape::of(op, &o.x.dims, &o.w)?;
     if s.mg == 0 {
         return Ok(());
     }
@@ -122,6 +126,19 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &Conv, o: Operands, e: Epilogue) ->
         return depthwise::emit(cx, &s, o, e);
     }
     product(cx, &s, o, e)
+}
+
+/// Raises an error at run time unless the input and the bias have the channels (output, input) that the weights are for.
+pub(super) fn require_channels(
+    cx: &mut LowerCx<'_>,
+    x: &[Dim],
+    (outputs, inputs): (&Dim, &Dim),
+    bias: Option<&Opnd>,
+) {
+    cx.require_equal(inputs, &x[1], "the weights are for another number of channels");
+    if let Some(bias) = bias {
+        cx.require_equal(&bias.elems(), outputs, "the bias has another number of channels");
+    }
 }
 
 /// How the weights are read.

@@ -19,6 +19,14 @@ pub(in crate::lower) struct Place {
     pub(in crate::lower) last: Val,
 }
 
+/// Channels along the lanes of a vector of sums.
+pub(super) struct Channels {
+    /// The first.
+    pub(super) first: Val,
+    /// Lanes with a channel, where that may not be all.
+    pub(super) mask: Option<Val>,
+}
+
 /// One element-wise operation.
 struct Step {
     op: Op,
@@ -55,13 +63,15 @@ impl Epilogue {
     }
 
     /// The nodes of a fused region after its contraction `anchor`, whose result has `dims`.
-    /// `channel_axis` is the axis that [`Place::channel`] counts.
+    /// `channel_axis` is the axis that [`Place::channel`] counts. With `blocked`, results and operands of their dims lie in blocks of
+    /// channels.
     pub(super) fn of_region(
         cx: &mut LowerCx<'_>,
         region: RegionId,
         anchor: NodeId,
         captures: &HashMap<ValueId, ValueId>,
         channel_axis: Option<usize>,
+        blocked: bool,
         outs: Vec<Opnd>,
     ) -> Result<Epilogue, Diag> {
         let g = cx.graph;
@@ -85,10 +95,13 @@ impl Epilogue {
                 if e.types.contains_key(v) {
                     continue;
                 }
-                let x = cx.memory_of(captures.get(v).copied().unwrap_or(*v))?;
-                let follows = follows(&x.dims, &dims, channel_axis).ok_or_else(|| {
+                let outer = captures.get(v).copied().unwrap_or(*v);
+                let (_, x_dims) = cx.tensor_type(outer)?;
+                let follows = follows(&x_dims, &dims, channel_axis).ok_or_else(|| {
                     Diag::error("internal-lower", "a fused operand follows no axis of the contraction")
                 })?;
+                let in_blocks = blocked && follows == Follows::All;
+                let x = if in_blocks { cx.blocked(outer)? } else { cx.memory_of(outer)? };
                 e.types.insert(*v, x.dtype);
                 e.extras.push((*v, x, follows));
             }
@@ -130,30 +143,54 @@ impl Epilogue {
         mask: Option<Val>,
     ) {
         let lanes = b.ty(sum).lanes;
+        self.finish_with(b, bufs, sum, at.index, mask, &|b, x, buf, follows| match follows {
+            Follows::Nothing => {
+                let s = load(b, x, buf, 0, 1, None);
+                b.splat(s, lanes)
+            }
+            Follows::Channel => {
+                let s = load(b, x, buf, at.channel, 1, None);
+                b.splat(s, lanes)
+            }
+            Follows::Last => load(b, x, buf, at.last, lanes, mask),
+            Follows::All => load(b, x, buf, at.index, lanes, mask),
+        });
+    }
+    /// [`Epilogue::finish`] of sums whose lanes are channels of a block, at element `index` of the blocked result.
+    pub(super) fn finish_channels(&self, b: &mut Builder, bufs: &[Buf], sum: Val, index: Val, at: &Channels) {
+        let lanes = b.ty(sum).lanes;
+        self.finish_with(b, bufs, sum, index, None, &|b, x, buf, follows| match follows {
+            Follows::Channel => load(b, x, buf, at.first, lanes, at.mask),
+            Follows::All => load(b, x, buf, index, lanes, None),
+            Follows::Nothing | Follows::Last => {
+                let s = load(b, x, buf, 0, 1, None);
+                b.splat(s, lanes)
+            }
+        });
+    }
+    fn finish_with(
+        &self,
+        b: &mut Builder,
+        bufs: &[Buf],
+        sum: Val,
+        index: Val,
+        mask: Option<Val>,
+        operand: &dyn Fn(&mut Builder, DType, Buf, Follows) -> Val,
+    ) {
+        let lanes = b.ty(sum).lanes;
         let Some(anchor) = self.anchor else {
-            return store(b, self.outs[0].dtype, bufs[0], at.index, sum, mask);
+            return store(b, self.outs[0].dtype, bufs[0], index, sum, mask);
         };
         let mut env: HashMap<ValueId, Val> = HashMap::from([(anchor, sum)]);
         for (i, (v, x, follows)) in self.extras.iter().enumerate() {
-            let value = match follows {
-                Follows::Nothing => {
-                    let s = load(b, x.dtype, bufs[i], 0, 1, None);
-                    b.splat(s, lanes)
-                }
-                Follows::Channel => {
-                    let s = load(b, x.dtype, bufs[i], at.channel, 1, None);
-                    b.splat(s, lanes)
-                }
-                Follows::Last => load(b, x.dtype, bufs[i], at.last, lanes, mask),
-                Follows::All => load(b, x.dtype, bufs[i], at.index, lanes, mask),
-            };
+            let value = operand(b, x.dtype, bufs[i], *follows);
             env.insert(*v, value);
         }
         self.evaluate(b, &mut env);
         for (i, (v, out)) in self.results.iter().zip(&self.outs).enumerate() {
             let value = env[v];
             debug_assert_eq!(b.ty(value), Ty::vec(compute_elem(out.dtype), lanes));
-            store(b, out.dtype, bufs[self.extras.len() + i], at.index, value, mask);
+            store(b, out.dtype, bufs[self.extras.len() + i], index, value, mask);
         }
     }
     fn evaluate(&self, b: &mut Builder, env: &mut HashMap<ValueId, Val>) {

@@ -1,9 +1,10 @@
 //! Fused groups: a contraction with its epilogue, or a chain of element-wise operations as one loop nest.
 
-use super::{conv, epilogue::Epilogue, matmul};
+use super::{blocked, conv, epilogue::Epilogue, matmul};
 use crate::kernel::{Builder, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elementwise::{self, scalar_op};
+use crate::lower::layout;
 use crate::lower::quantised;
 use planish_ir::{DType, Diag, NodeId, Op, ValueId};
 use std::collections::HashMap;
@@ -15,10 +16,10 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     for (i, p) in g.region(region).params.iter().enumerate() {
         captures.insert(*p, cx.input_value(i)?);
     }
-    let outs: Vec<Opnd> = (0..cx.node().outputs.len()).map(|k| cx.output(k)).collect::<Result<_, _>>()?;
+    let count = cx.node().outputs.len();
     let nodes: Vec<NodeId> = g.nodes_in(region).filter(|n| !matches!(g.node(*n).op, Op::Const(_))).collect();
     let Some(anchor) = nodes.iter().copied().find(|n| !g.node(*n).op.is_elementwise()) else {
-        return chain(cx, &nodes, &captures, &g.region(region).results.clone(), &outs);
+        return chain(cx, &nodes, &captures, &g.region(region).results.clone());
     };
     // A parameter of the region stands for a value outside, which may be a constant that is packed.
     let value = |cx: &LowerCx<'_>, i: usize| -> Result<Option<ValueId>, Diag> {
@@ -29,24 +30,33 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
         }
     };
     let missing = || Diag::error("internal-lower", "a fused contraction lacks an operand");
-    let x = value(cx, 0)?.ok_or_else(missing)?;
-    let x = cx.memory_of(x)?;
+    let xv = value(cx, 0)?.ok_or_else(missing)?;
     let wv = value(cx, 1)?.ok_or_else(missing)?;
     let (w_type, w) = cx.tensor_type(wv)?;
     let (_, out) = cx.tensor_type(g.node(anchor).outputs[0])?;
+    let bias = value(cx, 2)?.map(|b| cx.memory_of(b)).transpose()?;
+    if let Op::Conv(op) = &g.node(anchor).op
+        && blocked::takes(cx, op, xv, wv, &out)
+        && (0..count).all(|k| cx.output_type(k).is_ok_and(|t| t == (DType::F32, out.clone())))
+    {
+        let outs = (0..count).map(|k| cx.blocked_output(k)).collect::<Result<_, _>>()?;
+        let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), true, outs)?;
+        return blocked::emit(cx, op, blocked::Operands { x: xv, w: wv, bias, out }, e);
+    }
+    let x = cx.memory_of(xv)?;
+    let outs: Vec<Opnd> = (0..count).map(|k| cx.output(k)).collect::<Result<_, _>>()?;
     match &g.node(anchor).op {
         Op::Conv(op) => {
-            let bias = value(cx, 2)?.map(|b| cx.memory_of(b)).transpose()?;
-            let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), outs)?;
+            let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), false, outs)?;
             conv::emit(cx, op, conv::Operands { x, w, w_type, bias, w_value: wv, out }, e)
         }
         Op::MatMul(op) => {
-            let e = Epilogue::of_region(cx, region, anchor, &captures, None, outs)?;
+            let e = Epilogue::of_region(cx, region, anchor, &captures, None, false, outs)?;
             matmul::emit(cx, op, matmul::Operands { a: x, b: w, b_type: w_type, b_value: wv, out }, e)
         }
         Op::MatMulInteger(_) => {
             let zeros = [value(cx, 2)?, value(cx, 3)?];
-            let e = Epilogue::of_region(cx, region, anchor, &captures, None, outs)?;
+            let e = Epilogue::of_region(cx, region, anchor, &captures, None, false, outs)?;
             quantised::emit_product(cx, quantised::Operands { a: x, b: wv, zeros, out }, e)
         }
         other => Err(Diag::error("internal-lower", format!("`{}` cannot lead a fused group", other.name()))),
@@ -59,10 +69,10 @@ fn chain(
     nodes: &[NodeId],
     captures: &HashMap<ValueId, ValueId>,
     results: &[ValueId],
-    outs: &[Opnd],
 ) -> Result<(), Diag> {
     let g = cx.graph;
-    let mut ins: Vec<(ValueId, Opnd)> = Vec::new();
+    // Operands as the group and as its surroundings know them.
+    let mut ins: Vec<(ValueId, ValueId)> = Vec::new();
     let mut types: HashMap<ValueId, DType> = HashMap::new();
     let mut cost = 0;
     for n in nodes {
@@ -70,9 +80,9 @@ fn chain(
             if types.contains_key(v) {
                 continue;
             }
-            let x = cx.memory_of(captures.get(v).copied().unwrap_or(*v))?;
-            types.insert(*v, x.dtype);
-            ins.push((*v, x));
+            let outer = captures.get(v).copied().unwrap_or(*v);
+            types.insert(*v, cx.tensor_type(outer)?.0);
+            ins.push((*v, outer));
         }
         let y = g.node(*n).outputs[0];
         types.insert(y, cx.tensor_type(y)?.0);
@@ -83,12 +93,10 @@ fn chain(
         if !types.contains_key(v) {
             let outer =
                 captures.get(v).ok_or_else(|| Diag::error("internal-lower", "a result without a value"))?;
-            let x = cx.memory_of(*outer)?;
-            types.insert(*v, x.dtype);
-            ins.push((*v, x));
+            types.insert(*v, cx.tensor_type(*outer)?.0);
+            ins.push((*v, *outer));
         }
     }
-    let operands: Vec<Opnd> = ins.iter().map(|(_, x)| x.clone()).collect();
     let expr = |b: &mut Builder, vals: &[Val]| {
         let mut env: HashMap<ValueId, Val> = ins.iter().map(|(v, _)| *v).zip(vals.iter().copied()).collect();
         for n in nodes {
@@ -101,5 +109,11 @@ fn chain(
         }
         results.iter().map(|v| env[v]).collect()
     };
-    elementwise::emit(cx, "chain", &operands, outs, cost.max(1), &expr)
+    let outer: Vec<ValueId> = ins.iter().map(|(_, v)| *v).collect();
+    if layout::lower_chain(cx, "chain", &outer, cost.max(1), &expr)? {
+        return Ok(());
+    }
+    let operands: Vec<Opnd> = outer.iter().map(|v| cx.memory_of(*v)).collect::<Result<_, _>>()?;
+    let outs: Vec<Opnd> = (0..cx.node().outputs.len()).map(|k| cx.output(k)).collect::<Result<_, _>>()?;
+    elementwise::emit(cx, "chain", &operands, &outs, cost.max(1), &expr)
 }

@@ -11,8 +11,11 @@
 //! | convolution 1x1, stride 1 | packed weights `[m / rows][k][rows]` | planes of the input |
 //! | convolution otherwise | packed weights | a panel of the unfolded input, made per tile of positions |
 //!
+//! Convolutions of f32 with constant weights work on [blocked channels](blocked) instead: vectors of output channels.
+//!
 //! Packing does not depend on the target: weaker targets cut a block into smaller tiles.
 
+mod blocked;
 mod conv;
 mod depthwise;
 mod epilogue;

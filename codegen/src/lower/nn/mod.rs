@@ -4,6 +4,7 @@ mod col2im;
 mod conv_transpose;
 mod layer_norm;
 mod pool;
+pub(super) mod pool_axis;
 mod recurrent;
 mod regions;
 mod resize;

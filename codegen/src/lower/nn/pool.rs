@@ -1,9 +1,11 @@
 //! Pooling over windows.
 
+use super::pool_axis::Axis;
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, store};
 use crate::lower::launch::{KernelCx, Launch};
+use crate::lower::layout;
 use crate::lower::nest::decode;
 use crate::math;
 use planish_ir::op::pool::{IndexOrder, Pool, PoolKind};
@@ -11,6 +13,9 @@ use planish_ir::{DType, Diag, Dim};
 
 /// One step of the parallel axis is one row of positions along the last axis, which is done in vectors.
 pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<(), Diag> {
+    if layout::lower_pool(cx, op)? {
+        return Ok(());
+    }
     let x = cx.input(0)?;
     let y = cx.output(0)?;
     let places = if op.indices.is_some() { Some(cx.output(1)?) } else { None };
@@ -31,39 +36,6 @@ pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<()
     cx.launch(l, |k| kernel(k, op, &x, places.is_some()))
 }
 
-/// One spatial axis.
-#[derive(Clone, Copy)]
-struct Axis {
-    input: Val,
-    out: Val,
-    begin: Val,
-    end: Val,
-    kernel: i64,
-    stride: i64,
-    dilation: i64,
-}
-
-impl Axis {
-    /// Where the window at `position` begins in the input.
-    fn start(&self, b: &mut Builder, position: Val) -> Val {
-        let start = b.mul(position, self.stride);
-        b.sub(start, self.begin)
-    }
-    /// The first element of the window at `start` that is not before 0.
-    fn first(&self, b: &mut Builder, start: Val) -> Val {
-        let before = b.sub(0, start);
-        let before = b.smax(before, 0);
-        b.ceil_div(before, self.dilation)
-    }
-    /// One past the last element of the window at `start` that is below `limit`.
-    fn last(&self, b: &mut Builder, start: Val, limit: Val) -> Val {
-        let room = b.sub(limit, start);
-        let room = b.smax(room, 0);
-        let count = b.ceil_div(room, self.dilation);
-        b.smin(count, self.kernel)
-    }
-}
-
 fn kernel(k: &mut KernelCx<'_>, op: &Pool, x: &Opnd, places: bool) {
     let d = x.dtype;
     let elem = compute_elem(d);
@@ -71,17 +43,7 @@ fn kernel(k: &mut KernelCx<'_>, op: &Pool, x: &Opnd, places: bool) {
     let lanes = if places { 1 } else { k.lanes(elem) };
     let (from, to) = (k.buf(0), k.buf(1));
     let place_buf = places.then(|| k.buf(2));
-    let axes: Vec<Axis> = (0..op.kernel.len())
-        .map(|a| Axis {
-            input: k.dim(4 * a),
-            out: k.dim(4 * a + 1),
-            begin: k.dim(4 * a + 2),
-            end: k.dim(4 * a + 3),
-            kernel: op.kernel[a],
-            stride: op.strides[a],
-            dilation: op.dilations[a],
-        })
-        .collect();
+    let axes: Vec<Axis> = (0..op.kernel.len()).map(|a| Axis::read(k, op, a)).collect();
     let Some((inner, outer)) = axes.split_last() else { return };
     k.b.parallel_for(|b, row| {
         let mut counts = vec![b.i64(1)];

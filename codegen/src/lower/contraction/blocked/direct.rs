@@ -1,0 +1,366 @@
+//! Convolution of all channels of a group with all: a tile of positions times a few vectors of output channels in registers.
+
+use super::window::{self, Source};
+use super::{BLOCK, FEW, Operands, Plan2, UNITS, WEIGHT_BYTES, packed};
+use crate::kernel::{Buf, Builder, Elem, TargetSpec, Ty, Val};
+use crate::lower::contraction::div_up;
+use crate::lower::contraction::epilogue::{Channels, Epilogue};
+use crate::lower::contraction::tile::{Tile, balanced};
+use crate::lower::cx::LowerCx;
+use crate::lower::launch::Launch;
+use planish_ir::{Diag, Dim};
+
+/// Positions of one unit where no window is needed, at most.
+const POSITIONS: i64 = 224;
+
+/// Vectors of output channels of a register tile of AVX-512; other targets do one block or half of one.
+fn wide(blocks: i64) -> i64 {
+    match blocks {
+        1 => 1,
+        b if b % 2 == 0 => 2,
+        b if b % 3 == 0 => 3,
+        _ => 2,
+    }
+}
+
+pub(super) fn emit(
+    cx: &mut LowerCx<'_>,
+    p: Plan2,
+    o: Operands,
+    w: &[f32],
+    mut e: Epilogue,
+) -> Result<(), Diag> {
+    let few = p.cg < FEW;
+    let x = if few { cx.memory_of(o.x)? } else { cx.blocked(o.x)? };
+    let weights = packed(cx, &p, w);
+    let window = if p.in_place() { None } else { window::tile(&p, p.cg) };
+    // Tiles of positions: rows and columns of them. Without a window all positions are one row.
+    let (rows, columns) = match &window {
+        Some(t) => (p.output[0].ceil_div(&t.out[0].into()), p.output[1].ceil_div(&t.out[1].into())),
+        None => (Dim::Const(1), p.positions().ceil_div(&line(&p).into())),
+    };
+    let tiles = rows.mul(&columns);
+    let places = tiles.mul(&p.batch);
+    // Blocks of output channels of one unit: few enough for the cache, and for all threads to have work.
+    let least = places.as_const().map_or(1, |n| div_up(UNITS, (n * p.groups).max(1)));
+    let by_bytes = (WEIGHT_BYTES / (p.k() * BLOCK * 4)).max(1);
+    let parts = div_up(p.blocks(), by_bytes).max(least).min(div_up(p.blocks(), wide(p.blocks())));
+    let per = div_up(div_up(p.blocks(), parts), wide(p.blocks())) * wide(p.blocks());
+    let parts = div_up(p.blocks(), per);
+
+    let flops = Dim::product(&o.out).mul(&(2 * p.k()).into());
+    let mut l = Launch::new(if window.is_some() { "conv" } else { "conv1x1" }).read(&x).read(&weights);
+    if let Some(bias) = &o.bias {
+        l = l.read(bias);
+    }
+    let has_bias = o.bias.is_some();
+    l = e.bufs(l, 2 + usize::from(has_bias));
+    l = p.dims(l).dim(&p.batch).dim(&rows).dim(&columns);
+    let units = places.mul(&(p.groups * parts).into());
+    let positions = window.map_or(line(&p), |t| t.out[0] * t.out[1]);
+    l = l.extent(units).cost(positions * per * p.k()).flops(flops);
+    cx.launch(l, move |k| {
+        let lanes = k.lanes(Elem::F32).min(BLOCK as u16);
+        let z = p.sizes(k, 0);
+        let (batch, rows, columns) = (k.dim(6), k.dim(7), k.dim(8));
+        let epi = e.handles(k);
+        let (x, w) = (k.buf(0), k.buf(1));
+        let bias = has_bias.then(|| k.buf(2));
+        let target = k.target.clone();
+        let b = &mut k.b;
+        let local = window.map(|t| b.local("window", Elem::F32, t.len() as u32));
+        let line_len = line(&p);
+        let total = b.mul(z.output[0], z.output[1]);
+        b.parallel_for(|b, unit| {
+            let (rest, tile_column) = b.div_rem(unit, columns);
+            let (rest, tile_row) = b.div_rem(rest, rows);
+            let (rest, n) = b.div_rem(rest, batch);
+            let (g, part) = b.div_rem(rest, parts);
+            let blocks_in = div_up(p.cg, BLOCK);
+            let plane = b.mul(z.input[0], z.input[1]);
+            // Where the group's channels of the image begin.
+            let first = b.at(g, n, p.groups);
+            let image = if few { b.mul(first, p.cg) } else { b.mul(first, blocks_in * BLOCK) };
+            let base = b.mul(image, plane);
+            let source = match (&window, local) {
+                (Some(t), Some(local)) => {
+                    let at = [b.mul(tile_row, t.out[0]), b.mul(tile_column, t.out[1])];
+                    let s = Source { x, base, blocked: !few, lanes };
+                    window::fill(b, &p, t, &z, &s, local, at);
+                    let rows = b.sub(z.output[0], at[0]);
+                    let columns = b.sub(z.output[1], at[1]);
+                    Reads {
+                        buf: local,
+                        first: b.i64(0),
+                        block: b.i64(t.window[0] * t.window[1] * t.width),
+                        row: t.step[0] * t.window[1] * t.width,
+                        tap: [p.dilations[0] * t.window[1] * t.width, p.dilations[1] * t.width],
+                        step: t.step[1] * t.width,
+                        rows: b.smin(rows, t.out[0]),
+                        columns: b.smin(columns, t.out[1]),
+                        width: p.output[1].as_const().filter(|w| w % t.out[1] == 0).map(|_| t.out[1]),
+                        place: b.at(at[1], at[0], z.output[1]),
+                        row_place: z.output[1],
+                    }
+                }
+                _ => {
+                    let at = b.mul(tile_column, line_len);
+                    let left = b.sub(total, at);
+                    Reads {
+                        buf: x,
+                        first: b.at(base, at, if few { 1 } else { BLOCK }),
+                        block: b.mul(plane, BLOCK),
+                        row: 0,
+                        tap: [0, 0],
+                        step: if few { 1 } else { BLOCK },
+                        rows: b.i64(1),
+                        columns: b.smin(left, line_len),
+                        width: p.positions().as_const().filter(|n| n % line_len == 0).map(|_| line_len),
+                        place: at,
+                        row_place: b.i64(0),
+                    }
+                }
+            };
+            let first_block = b.mul(part, per);
+            let left = b.sub(p.blocks(), first_block);
+            let count = if p.blocks() % per == 0 { b.i64(per) } else { b.smin(left, per) };
+            let out_block = b.mul(first, p.blocks());
+            let job = Job { p: &p, e: &e, epi: &epi, w, bias, lanes, target: &target, few, plane, total };
+            job.vectors(b, &source, (g, first_block, count), out_block);
+        });
+    })
+}
+
+/// Positions of one unit where no window is needed.
+fn line(p: &Plan2) -> i64 {
+    match p.positions().as_const() {
+        Some(n) if n > 0 => div_up(n, div_up(n, POSITIONS)),
+        _ => POSITIONS / 2,
+    }
+}
+
+/// Where a unit reads the input and puts its results.
+struct Reads {
+    buf: Buf,
+    /// Element of the first position of the tile, first block.
+    first: Val,
+    /// Elements from one block of channels to the next.
+    block: Val,
+    /// Elements from one row of results to the next.
+    row: i64,
+    /// Elements from one row and column of the kernel to the next.
+    tap: [i64; 2],
+    /// Elements from one position to the next.
+    step: i64,
+    rows: Val,
+    columns: Val,
+    /// The number of columns where it is known.
+    width: Option<i64>,
+    /// Position of the result where the tile begins, and from one row to the next.
+    place: Val,
+    row_place: Val,
+}
+
+/// What all tiles of a kernel share.
+struct Job<'j> {
+    p: &'j Plan2,
+    e: &'j Epilogue,
+    epi: &'j [Buf],
+    w: Buf,
+    bias: Option<Buf>,
+    lanes: u16,
+    target: &'j TargetSpec,
+    few: bool,
+    plane: Val,
+    total: Val,
+}
+
+/// Vectors of output channels of a register tile.
+struct Columns {
+    /// Element of the packed weights of each vector.
+    weights: Vec<Val>,
+    /// Element of the result of each vector's first position.
+    out: Vec<Val>,
+    places: Vec<Channels>,
+    bias: Vec<Val>,
+}
+
+impl Job<'_> {
+    /// All vectors of the blocks `first..first + count` of a group.
+    fn vectors(&self, b: &mut Builder, r: &Reads, (group, first, count): (Val, Val, Val), out_block: Val) {
+        let lanes = i64::from(self.lanes);
+        let per_block = BLOCK / lanes;
+        let nv = match per_block {
+            1 => wide(self.p.blocks()),
+            n if self.target.registers >= 32 => n.min(4),
+            _ => 2,
+        };
+        let total = b.mul(count, per_block);
+        let start = b.mul(first, per_block);
+        let whole = b.sdiv(total, nv);
+        let end = b.mul(whole, nv);
+        let group_block = b.mul(group, self.p.blocks());
+        let body = |b: &mut Builder, v: Val, nv: i64| {
+            let c = self.columns(b, start, v, nv, (group, group_block), out_block);
+            b.loop_(0, r.rows, 1, |b, row| self.row(b, r, row, &c));
+        };
+        b.loop_(0, end, nv, |b, v| body(b, v, nv));
+        if per_block == 1 && self.p.blocks() % nv != 0 {
+            b.loop_(end, total, 1, |b, v| body(b, v, 1));
+        }
+    }
+
+    fn columns(
+        &self,
+        b: &mut Builder,
+        start: Val,
+        v: Val,
+        nv: i64,
+        (group, group_block): (Val, Val),
+        out_block: Val,
+    ) -> Columns {
+        let p = self.p;
+        let lanes = i64::from(self.lanes);
+        let mut c = Columns { weights: vec![], out: vec![], places: vec![], bias: vec![] };
+        for i in 0..nv {
+            let at = b.add(start, v);
+            let at = b.add(at, i);
+            let channel = b.mul(at, lanes);
+            let (block, off) = (b.div_const(channel, BLOCK), b.and(channel, BLOCK - 1));
+            let packed = b.add(group_block, block);
+            let packed = b.mul(packed, p.k() * BLOCK);
+            c.weights.push(b.add(packed, off));
+            let out = b.add(out_block, block);
+            let out = b.mul(out, self.total);
+            let out = b.mul(out, BLOCK);
+            c.out.push(b.add(out, off));
+            let mask = (p.mg % BLOCK != 0).then(|| {
+                let left = b.sub(p.mg, channel);
+                b.mask_below(self.lanes, left)
+            });
+            let first = b.at(channel, group, p.mg);
+            c.bias.push(match self.bias {
+                Some(buf) => b.load_opt(buf, first, self.lanes, mask),
+                None => b.zero(Ty::vec(Elem::F32, self.lanes)),
+            });
+            c.places.push(Channels { first, mask });
+        }
+        c
+    }
+
+    /// The positions of one row of the tile.
+    fn row(&self, b: &mut Builder, r: &Reads, row: Val, c: &Columns) {
+        let nv = c.weights.len();
+        let registers = usize::from(self.target.registers).clamp(8, 32);
+        let most = ((registers - 1 - nv) / nv).clamp(1, if registers >= 32 { 14 } else { 6 });
+        let from = b.at(r.first, row, r.row);
+        let place = b.at(r.place, row, r.row_place);
+        let tile = |b: &mut Builder, column: Val, size: usize| {
+            let from = b.at(from, column, r.step);
+            let place = b.add(place, column);
+            self.tile(b, r, from, place, size, c);
+        };
+        if let Some(width) = r.width {
+            let pieces = balanced(width as usize, most);
+            let (mut i, mut at) = (0, 0);
+            while i < pieces.len() {
+                let same = pieces[i..].iter().take_while(|s| **s == pieces[i]).count();
+                let size = pieces[i] as i64;
+                let end = at + same as i64 * size;
+                b.loop_(at, end, size, |b, column| tile(b, column, size as usize));
+                at = end;
+                i += same;
+            }
+            return;
+        }
+        let mut start = b.i64(0);
+        let mut size = most;
+        while size > 0 {
+            let left = b.sub(r.columns, start);
+            let whole = b.sdiv(left, size as i64);
+            let end = b.at(start, whole, size as i64);
+            b.loop_(start, end, size as i64, |b, column| tile(b, column, size));
+            start = end;
+            size = if size.is_power_of_two() { size / 2 } else { size.next_power_of_two() / 2 };
+        }
+    }
+
+    /// `size` neighbouring positions: their sums over all steps, then what follows.
+    fn tile(&self, b: &mut Builder, r: &Reads, from: Val, place: Val, size: usize, c: &Columns) {
+        let p = self.p;
+        let nv = c.weights.len();
+        let mut acc: Vec<Val> = (0..size).flat_map(|_| c.bias.clone()).collect();
+        let taps = |b: &mut Builder, block: Val, width: i64, acc: &[Val]| -> Vec<Val> {
+            let from = b.at(from, block, r.block);
+            let k = b.mul(block, BLOCK * p.kk());
+            let rows = |b: &mut Builder, ky: Val, acc: &[Val]| {
+                let from = b.at(from, ky, r.tap[0]);
+                let columns = |b: &mut Builder, kx: Val, acc: &[Val]| {
+                    let from = b.at(from, kx, r.tap[1]);
+                    let t = b.at(kx, ky, p.kernel[1]);
+                    let k = b.at(k, t, width);
+                    let k = b.mul(k, BLOCK);
+                    let starts: Vec<Val> = c.weights.iter().map(|w| b.add(*w, k)).collect();
+                    self.steps(b, r, from, &starts, width, size, acc)
+                };
+                b.for_(0, p.kernel[1], 1, acc, columns)
+            };
+            b.for_(0, p.kernel[0], 1, acc, rows)
+        };
+        if self.few {
+            let block = b.i64(0);
+            acc = taps(b, block, p.cg, &acc);
+        } else {
+            let (whole, rest) = (p.cg / BLOCK, p.cg % BLOCK);
+            acc = b.for_(0, whole, 1, &acc, |b, block, acc| taps(b, block, BLOCK, acc));
+            if rest > 0 {
+                let block = b.i64(whole);
+                acc = taps(b, block, rest, &acc);
+            }
+        }
+        for i in 0..size {
+            let at = b.add(place, i as i64);
+            for (v, channels) in c.places.iter().enumerate() {
+                let index = b.at(c.out[v], at, BLOCK);
+                self.e.finish_channels(b, self.epi, acc[i * nv + v], index, channels);
+            }
+        }
+    }
+
+    /// The channels of one block at one place of the kernel.
+    #[allow(clippy::too_many_arguments)]
+    fn steps(
+        &self,
+        b: &mut Builder,
+        r: &Reads,
+        from: Val,
+        weights: &[Val],
+        width: i64,
+        size: usize,
+        acc: &[Val],
+    ) -> Vec<Val> {
+        // Few channels that are read in place lie a plane apart.
+        let apart = self.few && self.p.in_place();
+        let a = |b: &mut Builder, k: Val, i: usize| {
+            let at = if apart { b.at(from, k, self.plane) } else { b.add(from, k) };
+            let at = b.add(at, i as i64 * r.step);
+            b.load(r.buf, at, 1)
+        };
+        let bv = |b: &mut Builder, k: Val, v: usize| {
+            let at = b.at(weights[v], k, BLOCK);
+            b.load(self.w, at, self.lanes)
+        };
+        let zero = b.i64(0);
+        let hi = b.i64(width);
+        let tile = Tile {
+            rows: size,
+            nv: weights.len(),
+            lanes: self.lanes,
+            elem: Elem::F32,
+            k: (zero, hi),
+            a: &a,
+            b: &bv,
+        };
+        tile.emit(b, Some(acc.to_vec()))
+    }
+}
