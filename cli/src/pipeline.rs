@@ -76,12 +76,19 @@ pub struct Recipe {
     /// The passes asked for, each as written on the command line.
     #[serde(default)]
     pub passes: Vec<String>,
+    /// Whether convolutions may be computed by Winograd's transforms, which round more; from level 2.
+    #[serde(default = "allowed")]
+    pub winograd: bool,
+}
+
+fn allowed() -> bool {
+    true
 }
 
 impl Default for Recipe {
     fn default() -> Self {
         let tool = format!("planish {}", env!("CARGO_PKG_VERSION"));
-        Recipe { version: 1, tool, level: 2, passes: Vec::new() }
+        Recipe { version: 1, tool, level: 2, passes: Vec::new(), winograd: true }
     }
 }
 
@@ -160,6 +167,10 @@ impl Plan {
             print_after: Vec::new(),
             verify_each: false,
         }
+    }
+    /// Whether convolutions may be computed by Winograd's transforms.
+    pub fn winograd(&self) -> bool {
+        self.recipe.winograd && self.rank() >= Level::O2
     }
     fn rank(&self) -> Level {
         match self.recipe.level {

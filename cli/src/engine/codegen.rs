@@ -29,6 +29,8 @@ pub struct BuildOptions {
     pub jobs: usize,
     /// The most bytes of weights.
     pub max_weights: u64,
+    /// Whether convolutions may be computed by Winograd's transforms.
+    pub winograd: bool,
     /// Where compiled kernels are kept.
     pub cache: Option<Cache>,
 }
@@ -40,6 +42,7 @@ impl Default for BuildOptions {
             targets: Vec::new(),
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             max_weights: LowerOptions::default().max_weights,
+            winograd: true,
             cache: None,
         }
     }
@@ -48,7 +51,11 @@ impl Default for BuildOptions {
 impl BuildOptions {
     /// What lowering is told.
     pub fn lower(&self) -> LowerOptions {
-        LowerOptions { targets: self.targets.clone(), max_weights: self.max_weights }
+        LowerOptions {
+            targets: self.targets.clone(),
+            max_weights: self.max_weights,
+            winograd: self.winograd,
+        }
     }
 }
 

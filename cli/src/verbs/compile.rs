@@ -54,6 +54,9 @@ pub struct Args {
     /// Name the kernels in machine code, for `perf` and debuggers
     #[arg(long)]
     pub perf_map: bool,
+    /// Compute 3x3 convolutions as they are written, without Winograd's transforms, which round more
+    #[arg(long)]
+    pub no_winograd: bool,
     /// Replace files that planish did not write
     #[arg(long)]
     pub force: bool,
@@ -251,7 +254,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         ));
     }
     let ptxas = files.iter().any(|(k, _)| *k == Kind::Cubin).then(Ptxas::find).transpose()?;
-    let plan = Plan::new(&args.passes, Phase::Fused)?;
+    let mut plan = Plan::new(&args.passes, Phase::Fused)?;
+    plan.recipe.winograd &= !args.no_winograd;
     if plan.last() < Phase::Fused && files.iter().any(|(k, _)| k.needs_kernels()) {
         return Err(Failure::usage(
             "--to stops before kernels are made; only graph and onnx can be written then",
@@ -280,6 +284,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         targets,
         jobs: args.jobs.map_or_else(|| BuildOptions::default().jobs, |n| n as usize),
         max_weights: args.safety.max_memory.unwrap_or(BuildOptions::default().max_weights),
+        winograd: plan.winograd(),
         cache: Cache::from_option(args.cache_dir.as_deref()),
     };
     let mut rows = Vec::new();

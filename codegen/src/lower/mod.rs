@@ -97,11 +97,13 @@ pub struct LowerOptions {
     pub targets: Vec<TargetSpec>,
     /// The most bytes of weights that may be made from constants, splats included.
     pub max_weights: u64,
+    /// Whether convolutions may be computed by Winograd's transforms, which round more.
+    pub winograd: bool,
 }
 
 impl Default for LowerOptions {
     fn default() -> Self {
-        LowerOptions { targets: vec![TargetSpec::generic128()], max_weights: 64 << 30 }
+        LowerOptions { targets: vec![TargetSpec::generic128()], max_weights: 64 << 30, winograd: true }
     }
 }
 

@@ -3,6 +3,7 @@
 //! | | input |
 //! |---|---|
 //! | 1x1, stride 1 | read in place, all positions in one line |
+//! | 3x3, stride 1, large enough | transformed first ([`winograd`]) |
 //! | otherwise | a padded window of it is copied next to the sums first ([`window`]) |
 //! | one channel a group | the same, vectors of channels on both sides ([`depthwise`]) |
 //!
@@ -11,6 +12,7 @@
 mod depthwise;
 mod direct;
 mod window;
+mod winograd;
 
 use super::conv::Shape;
 use super::epilogue::Epilogue;
@@ -152,7 +154,13 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &Conv, o: Operands, e: Epilogue) ->
         o.bias.as_ref(),
     );
     let w = cx.f32_constant(o.w)?.ok_or_else(|| Diag::error("internal-lower", "weights are not constant"))?;
-    if p.depthwise() { depthwise::emit(cx, p, o, &w, e) } else { direct::emit(cx, p, o, &w, e) }
+    if p.depthwise() {
+        depthwise::emit(cx, p, o, &w, e)
+    } else if cx.options.winograd && winograd::pays(&p) {
+        winograd::emit(cx, p, o, &w, e)
+    } else {
+        direct::emit(cx, p, o, &w, e)
+    }
 }
 
 /// The weights as `[group][output block][k][16]`.

@@ -29,7 +29,8 @@ pub(super) struct Tile {
 }
 
 impl Tile {
-    fn new(p: &Plan2, channels: i64, out: [i64; 2]) -> Tile {
+    /// For `channels` channels and a tile of `out` rows and columns.
+    pub(super) fn new(p: &Plan2, channels: i64, out: [i64; 2]) -> Tile {
         let (mut window, mut step, mut skip) = ([0; 2], [0; 2], [0; 2]);
         for a in 0..2 {
             let short = p.kernel[a] == 1;
