@@ -11,6 +11,8 @@
 
 mod depthwise;
 mod direct;
+#[cfg(test)]
+mod tests;
 mod window;
 mod winograd;
 
