@@ -51,11 +51,7 @@ impl Default for BuildOptions {
 impl BuildOptions {
     /// What lowering is told.
     pub fn lower(&self) -> LowerOptions {
-        LowerOptions {
-            targets: self.targets.clone(),
-            max_weights: self.max_weights,
-            winograd: self.winograd,
-        }
+        LowerOptions { targets: self.targets.clone(), max_weights: self.max_weights, winograd: self.winograd }
     }
 }
 
