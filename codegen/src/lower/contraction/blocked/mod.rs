@@ -117,7 +117,7 @@ fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[Dim]) -> Opt
         [a] => [fill.clone(), a.clone()],
         d => [d[0].clone(), d[1].clone()],
     };
-    let p = Plan2 {
+    let mut p = Plan2 {
         groups: s.groups,
         mg: s.mg,
         cg: s.cg,
@@ -129,6 +129,15 @@ fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[Dim]) -> Opt
         input: dims(&x_dims[2..], &one),
         output: dims(&out[2..], &one),
     };
+    // Tiles run along the second axis: a single column is a row.
+    if p.input[1].is(1) && p.kernel[1] == 1 && p.pads[1].is(0) {
+        p.kernel.swap(0, 1);
+        p.strides.swap(0, 1);
+        p.dilations.swap(0, 1);
+        p.pads.swap(0, 1);
+        p.input.swap(0, 1);
+        p.output.swap(0, 1);
+    }
     if p.depthwise() {
         // Alone it is not worth a change of form.
         return (cx.blocked_form(x).is_some() && p.groups >= LEAST && window::tile(&p, 1).is_some())
