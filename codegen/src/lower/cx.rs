@@ -1,6 +1,7 @@
 //! The state of a lowering: slots, steps, symbols, weights.
 
 use super::launch::Kernels;
+use super::steps::step_slots;
 use super::{LowerOptions, Module, dispatch, strings};
 use crate::weights::Weights;
 use bytes::Bytes;
@@ -8,8 +9,7 @@ use planish_ir::dim::SymOrigin;
 use planish_ir::graph::Def;
 use planish_ir::{ConstId, DType, Diag, Dim, Graph, Loc, NodeId, Op, RegionId, SymId, Type, ValueId};
 use planish_rt::plan::{
-    self, Arg, BinOp, Block, BlockId, ErrorId, ExprId, ExprPool, Place, Plan, Port, Slot, SlotId, SlotKind,
-    Step,
+    self, BinOp, Block, BlockId, ErrorId, ExprId, ExprPool, Place, Plan, Port, Slot, SlotId, SlotKind, Step,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -664,44 +664,5 @@ fn value_type(t: &Type) -> plan::ValueType {
         Type::Sequence(t) => plan::ValueType::Sequence(Box::new(value_type(t))),
         Type::Optional(t) => plan::ValueType::Optional(Box::new(value_type(t))),
         Type::Map(k, t) => plan::ValueType::Map(rt_dtype(*k), Box::new(value_type(t))),
-    }
-}
-
-/// The slots a step names, nested blocks not included.
-fn step_slots(step: &Step) -> Vec<SlotId> {
-    let value = |v: &plan::Value| match v {
-        plan::Value::Slot(s) => Some(*s),
-        plan::Value::Expr(_) => None,
-    };
-    let args = |args: &[Arg]| -> Vec<SlotId> {
-        args.iter()
-            .filter_map(|a| match a {
-                Arg::Slot(s) => Some(*s),
-                Arg::Scalar(_) => None,
-            })
-            .collect()
-    };
-    match step {
-        Step::Launch { args: a, .. } => args(a),
-        Step::Bind { slot, .. } => vec![*slot],
-        Step::Let { .. } | Step::Require { .. } | Step::Count { .. } => Vec::new(),
-        Step::Copy { dst, src } | Step::Move { dst, src } => vec![*dst, *src],
-        Step::If { cond, .. } => value(cond).into_iter().collect(),
-        Step::Loop(l) => {
-            let mut out: Vec<SlotId> = l.iter.into_iter().collect();
-            out.extend([&l.trip, &l.cond, &l.body_cond].into_iter().flatten().filter_map(value));
-            for c in &l.carried {
-                out.extend([c.init, c.param, c.yielded, c.result]);
-            }
-            for s in &l.scans {
-                out.extend([s.yielded, s.result]);
-            }
-            out
-        }
-        Step::Call(c) => {
-            let mut out = args(&c.args);
-            out.extend(&c.outs);
-            out
-        }
     }
 }

@@ -73,6 +73,7 @@ mod signal;
 mod specialised;
 #[cfg(test)]
 mod specialised_tests;
+mod steps;
 mod strings;
 #[cfg(test)]
 mod tests;
