@@ -16,15 +16,15 @@ const ROWS: i64 = 64;
 const COLUMNS: i64 = 48;
 
 /// The operands of a matrix product.
-pub(super) struct Operands {
-    pub(super) a: Opnd,
+pub(in crate::lower) struct Operands {
+    pub(in crate::lower) a: Opnd,
     /// Dims of the right operand.
-    pub(super) b: Vec<Dim>,
-    pub(super) b_type: DType,
+    pub(in crate::lower) b: Vec<Dim>,
+    pub(in crate::lower) b_type: DType,
     /// Value of the right operand. It gets memory only where it is not packed.
-    pub(super) b_value: ValueId,
+    pub(in crate::lower) b_value: ValueId,
     /// Dims of the result.
-    pub(super) out: Vec<Dim>,
+    pub(in crate::lower) out: Vec<Dim>,
 }
 
 pub(in crate::lower) fn lower_matmul(cx: &mut LowerCx<'_>, op: &MatMul) -> Result<(), Diag> {
@@ -68,7 +68,12 @@ fn pack(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands) -> Result<Option<(Opnd,
 }
 
 /// Emits a product with what follows it.
-pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, mut o: Operands, mut e: Epilogue) -> Result<(), Diag> {
+pub(in crate::lower) fn emit(
+    cx: &mut LowerCx<'_>,
+    op: &MatMul,
+    mut o: Operands,
+    mut e: Epilogue,
+) -> Result<(), Diag> {
     let rank = o.out.len();
     let (m, n) = (o.out[rank - 2].clone(), o.out[rank - 1].clone());
     let ar = o.a.dims.len();

@@ -28,10 +28,10 @@ mod tile;
 pub(super) use conv::lower_conv;
 pub(super) use epilogue::{Epilogue, Place};
 pub(super) use fused::lower_fused;
-pub(super) use matmul::lower_matmul;
+pub(super) use matmul::{Operands as Product, emit as product, lower_matmul};
 pub(super) use tile::balanced;
 
-fn f32_bytes(v: &[f32]) -> bytes::Bytes {
+pub(super) fn f32_bytes(v: &[f32]) -> bytes::Bytes {
     v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into()
 }
 

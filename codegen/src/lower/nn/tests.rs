@@ -1,4 +1,4 @@
-use crate::lower::tests::{ramp, same};
+use crate::lower::tests::{ramp, same, weights};
 use planish_ir::{DType, Diag, Tensor};
 
 fn body(inputs: &str, nodes: &str, returns: &str) -> String {
@@ -153,26 +153,25 @@ fn recurrent_layers() -> Result<(), Diag> {
                         if linear == "true" { "0.8" } else { "none" },
                         if lstm { ", v6, v7" } else { "" }
                     );
-                    let mut inputs = format!(
-                        "v0: f32[T,B,{i}], v1: f32[{d},{g},{i}], v2: f32[{d},{g},{h}], v3: f32[{d},{g2}], v4: i32[B], \
-                         v5: {last}",
-                        g = gates * h,
-                        g2 = 2 * gates * h
-                    );
                     let lens = Tensor::ints(DType::I32, &[b], vec![3, 1])?;
-                    let mut given = vec![
-                        ramp(&[t, b, i])?,
-                        ramp(&[d, gates * h, i])?,
-                        ramp(&[d, gates * h, h])?,
-                        ramp(&[d, 2 * gates * h])?,
-                        lens.into(),
-                        ramp(&[d, b, h])?,
-                    ];
+                    let mut inputs = format!("v0: f32[T,B,{i}], v4: i32[B], v5: {last}");
+                    let mut given = vec![ramp(&[t, b, i])?, lens.into(), ramp(&[d, b, h])?];
                     if lstm {
                         inputs += &format!(", v6: {last}, v7: f32[{d},{}]", 3 * h);
                         given.extend([ramp(&[d, b, h])?, ramp(&[d, 3 * h])?]);
                     }
-                    same(&body(&inputs, &op, results), given, 2e-4)?;
+                    // Weights and biases that are constants are packed.
+                    let fixed = [vec![d, gates * h, i], vec![d, gates * h, h], vec![d, 2 * gates * h]];
+                    let mut constants = String::new();
+                    let (mut loose, mut all) = (inputs.clone(), given.clone());
+                    for (k, s) in fixed.iter().enumerate() {
+                        constants += &format!("v{} = const {} ", k + 1, weights(s));
+                        let dims: Vec<String> = s.iter().map(usize::to_string).collect();
+                        loose += &format!(", v{}: f32[{}]", k + 1, dims.join(","));
+                        all.push(ramp(s)?);
+                    }
+                    same(&body(&loose, &op, results), all, 2e-4)?;
+                    same(&body(&inputs, &format!("{constants}{op}"), results), given, 2e-4)?;
                 }
             }
         }

@@ -1,46 +1,68 @@
 //! Recurrent layers.
 
-use super::fold_lanes;
-use crate::kernel::{Access, BinOp, Buf, Builder, CmpOp, Elem, Ty, Val};
+mod activation;
+mod feed;
+
+use crate::kernel::{Access, Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, store};
 use crate::lower::launch::Launch;
-use crate::math;
-use planish_ir::op::recurrent::{Activation, Cell, Direction, Recurrent};
+use activation::activate;
+use feed::{Packed, dots, packed, packed_dots, padded};
+use planish_ir::op::recurrent::{Cell, Direction, Recurrent};
 use planish_ir::{DType, Diag, Dim};
 
-/// Two kernels: what all steps take from the input, in parallel over rows of the weights; then the steps, one after
-/// the other, in parallel over directions and batch.
+/// First what all steps take from the input: a matrix product, or a kernel of its own where weights are not constants of f32. Then
+/// the steps, one after the other, in parallel over directions and batch.
 pub(in crate::lower) fn lower_recurrent(cx: &mut LowerCx<'_>, op: &Recurrent) -> Result<(), Diag> {
-    let (x, w, r) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
+    let x = cx.input(0)?;
+    let ready = packed(cx, op, &x)?;
+    // Packed weights are read in no other form.
+    let of = |cx: &mut LowerCx<'_>, i: usize| -> Result<(DType, Vec<Dim>), Diag> {
+        cx.tensor_type(cx.input_value(i)?)
+    };
+    let (w, r) = (of(cx, 1)?.1, of(cx, 2)?.1);
     let opt = [cx.opt_input(3)?, cx.opt_input(4)?, cx.opt_input(5)?, cx.opt_input(6)?, cx.opt_input(7)?];
     let wide = if x.dtype == DType::F64 { DType::F64 } else { DType::F32 };
-    let (steps, batch, h) = (x.dims[0].clone(), x.dims[1].clone(), r.dims[2].clone());
+    let (steps, batch, h) = (x.dims[0].clone(), x.dims[1].clone(), r[2].clone());
     let (dirs, gates) = (op.directions() as i64, op.gates() as i64);
     let rows = h.mul(&gates.into());
-    let want: [(Option<&Opnd>, &[Dim]); 7] = [
-        (Some(&w), &[dirs.into(), rows.clone(), x.dims[2].clone()]),
-        (Some(&r), &[dirs.into(), rows.clone(), h.clone()]),
+    let want: [(Option<&Opnd>, &[Dim]); 5] = [
         (opt[0].as_ref(), &[dirs.into(), rows.mul(&2.into())]),
         (opt[1].as_ref(), std::slice::from_ref(&batch)),
         (opt[2].as_ref(), &[dirs.into(), batch.clone(), h.clone()]),
         (opt[3].as_ref(), &[dirs.into(), batch.clone(), h.clone()]),
         (opt[4].as_ref(), &[dirs.into(), h.mul(&3.into())]),
     ];
+    let what = "weights, lengths or states do not fit the input";
+    cx.require_dims(&w, &[dirs.into(), rows.clone(), x.dims[2].clone()], what);
+    cx.require_dims(&r, &[dirs.into(), rows.clone(), h.clone()], what);
     for (operand, dims) in want {
         let have = operand.map_or(&[][..], |o| &o.dims);
-        cx.require_dims(have, dims, "weights, lengths or states do not fit the input");
+        cx.require_dims(have, dims, what);
     }
     // Rows of the weights at a time, none of them across two gates.
     let block = if h.as_const().is_some_and(|h| h % 4 == 0) { 4 } else { 1 };
-    let fed = cx.temp(wide, &[steps.clone(), batch.clone(), (dirs).into(), rows.clone()]);
-    feed(cx, op, &x, &w, opt[0].as_ref(), &fed, block)?;
+    let (fed, r, sum_bias) = match &ready {
+        Some(Packed { fed, back, bias }) => (fed.clone(), back.clone(), bias.clone()),
+        None => {
+            let fed = cx.temp(wide, &[steps.clone(), batch.clone(), (dirs).into(), rows.clone()]);
+            let (w, r) = (cx.input(1)?, cx.input(2)?);
+            feed::feed(cx, op, &x, &w, opt[0].as_ref(), &fed, block)?;
+            (fed, r, None)
+        }
+    };
+    // Rows of a gate among the sums.
+    let gate_rows = match (&ready, h.as_const()) {
+        (Some(_), Some(h)) => padded(h).into(),
+        _ => h.clone(),
+    };
 
     let lstm = op.cell == Cell::Lstm;
     let state = [dirs.into(), batch.clone(), h.clone()];
     let hidden = cx.temp(wide, &state);
     let spare = cx.temp(wide, &state);
-    let sums = cx.temp(wide, &[dirs.into(), batch.clone(), rows.clone()]);
+    let sums = cx.temp(wide, &[dirs.into(), batch.clone(), gate_rows.mul(&gates.into())]);
     let mut outs = Vec::new();
     for k in 0..if lstm { 3 } else { 2 } {
         outs.push(if cx.output_used(k) { Some(cx.output(k)?) } else { None });
@@ -49,7 +71,7 @@ pub(in crate::lower) fn lower_recurrent(cx: &mut LowerCx<'_>, op: &Recurrent) ->
     for t in [&hidden, &spare, &sums] {
         l = l.raw(t, compute_elem(wide), Access::ReadWrite);
     }
-    for o in opt.iter().flatten() {
+    for o in opt.iter().chain([&sum_bias]).flatten() {
         l = l.read(o);
     }
     for o in outs.iter().flatten() {
@@ -60,10 +82,12 @@ pub(in crate::lower) fn lower_recurrent(cx: &mut LowerCx<'_>, op: &Recurrent) ->
         .dim(&steps)
         .dim(&batch)
         .dim(&h)
+        .dim(&gate_rows)
         .extent(batch.mul(&dirs.into()))
         .cost(cost.clone())
         .flops(cost.mul(&batch).mul(&(2 * dirs).into()));
-    let given: Vec<bool> = opt.iter().map(Option::is_some).collect();
+    let given: Vec<bool> = opt.iter().chain([&sum_bias]).map(Option::is_some).collect();
+    let packs = ready.is_some();
     let wanted: Vec<bool> = outs.iter().map(Option::is_some).collect();
     cx.launch(l, |k| {
         let mut next = 5;
@@ -87,7 +111,9 @@ pub(in crate::lower) fn lower_recurrent(cx: &mut LowerCx<'_>, op: &Recurrent) ->
             hidden: k.buf(2),
             spare: k.buf(3),
             sums: k.buf(4),
+            packed: packs,
             bias: opt[0],
+            sum_bias: opt[5],
             lens: opt[1],
             first: [opt[2], opt[3]],
             peep: opt[4],
@@ -96,117 +122,9 @@ pub(in crate::lower) fn lower_recurrent(cx: &mut LowerCx<'_>, op: &Recurrent) ->
             steps: k.dim(0),
             batch: k.dim(1),
             h: k.dim(2),
+            gate_rows: k.dim(3),
         };
         k.b.parallel_for(|b, unit| s.unit(b, unit));
-    })
-}
-
-/// Products of `block` rows of `m`, from element `row` on with distance `n`, with the vector at `at` of `v`.
-#[allow(clippy::too_many_arguments)]
-fn dots(
-    b: &mut Builder,
-    (m, md): (Buf, DType),
-    row: Val,
-    (v, vd): (Buf, DType),
-    at: Val,
-    n: Val,
-    lanes: u16,
-    block: i64,
-) -> Vec<Val> {
-    let elem = compute_elem(md);
-    let zero = b.zero(Ty::vec(elem, lanes));
-    let acc = fold_lanes(b, n, lanes, &vec![zero; block as usize], |b, acc, i, mask| {
-        let from = b.add(at, i);
-        let x = load(b, vd, v, from, lanes, mask);
-        let mut next = Vec::new();
-        for (j, a) in acc.iter().enumerate() {
-            let from = b.at(row, n, j as i64);
-            let from = b.add(from, i);
-            let w = load(b, md, m, from, lanes, mask);
-            next.push(b.fma(w, x, *a));
-        }
-        next
-    });
-    acc.into_iter().map(|a| b.reduce(BinOp::FAdd, a)).collect()
-}
-
-/// Whether the bias of the recurrence of gate `h` stays out of what is fed in: it is scaled by the reset gate.
-fn keeps_bias(op: &Recurrent) -> bool {
-    op.cell == Cell::Gru && op.linear_before_reset
-}
-
-fn feed(
-    cx: &mut LowerCx<'_>,
-    op: &Recurrent,
-    x: &Opnd,
-    w: &Opnd,
-    bias: Option<&Opnd>,
-    fed: &Opnd,
-    block: i64,
-) -> Result<(), Diag> {
-    let (d, dirs) = (x.dtype, op.directions() as i64);
-    let places = x.dims[0].mul(&x.dims[1]);
-    let (inputs, rows) = (x.dims[2].clone(), w.dims[1].clone());
-    let mut l = Launch::new("recurrent_feed").read(x).read(w).write(fed);
-    if let Some(b) = bias {
-        l = l.read(b);
-    }
-    let cost = places.mul(&inputs).mul(&block.into());
-    let blocks = rows.mul(&dirs.into()).floor_div(&block.into());
-    let l = l
-        .dim(&places)
-        .dim(&inputs)
-        .dim(&rows)
-        .extent(blocks)
-        .cost(cost)
-        .flops(places.mul(&inputs).mul(&rows).mul(&(2 * dirs).into()));
-    let (with_bias, keeps, gates) = (bias.is_some(), keeps_bias(op), op.gates() as i64);
-    let out = fed.dtype;
-    cx.launch(l, |k| {
-        let lanes = k.lanes(compute_elem(d));
-        let (x, w, to) = (k.buf(0), k.buf(1), k.buf(2));
-        let bias = with_bias.then(|| k.buf(3));
-        let (places, inputs, rows) = (k.dim(0), k.dim(1), k.dim(2));
-        k.b.parallel_for(|b, unit| {
-            // Rows of all directions are counted through.
-            let first = b.mul(unit, block);
-            let dir = b.sdiv(first, rows);
-            let before = b.mul(dir, rows);
-            let in_dir = b.sub(first, before);
-            let mut biases = Vec::new();
-            for j in 0..block {
-                let zero = b.zero(Ty::vec(compute_elem(d), 1));
-                biases.push(bias.map_or(zero, |bias| {
-                    let at = b.at(in_dir, before, 2);
-                    let at = b.add(at, j);
-                    let own = load(b, d, bias, at, 1, None);
-                    let at = b.add(at, rows);
-                    let back = load(b, d, bias, at, 1, None);
-                    let back = if keeps {
-                        let two = b.sdiv(rows, gates);
-                        let two = b.mul(two, 2);
-                        let row = b.add(in_dir, j);
-                        let fresh = b.cmp(CmpOp::Sge, row, two);
-                        b.select(fresh, zero, back)
-                    } else {
-                        back
-                    };
-                    b.fadd(own, back)
-                }));
-            }
-            let start = b.mul(first, inputs);
-            let all = b.mul(rows, dirs);
-            b.loop_(0, places, 1, |b, p| {
-                let at = b.mul(p, inputs);
-                let sums = dots(b, (w, d), start, (x, d), at, inputs, lanes, block);
-                let to_at = b.at(first, p, all);
-                for (j, (s, bias)) in sums.into_iter().zip(&biases).enumerate() {
-                    let s = b.fadd(s, *bias);
-                    let at = b.add(to_at, j as i64);
-                    store(b, out, to, at, s, None);
-                }
-            });
-        });
     })
 }
 
@@ -223,7 +141,11 @@ struct Steps<'a> {
     /// The cell state of an LSTM; the scaled state of a GRU.
     spare: Buf,
     sums: Buf,
+    /// Whether the weights are packed.
+    packed: bool,
     bias: Option<Buf>,
+    /// Biases that are not yet in what was fed.
+    sum_bias: Option<Buf>,
     lens: Option<Buf>,
     first: [Option<Buf>; 2],
     peep: Option<Buf>,
@@ -232,6 +154,8 @@ struct Steps<'a> {
     steps: Val,
     batch: Val,
     h: Val,
+    /// Rows of a gate among the sums.
+    gate_rows: Val,
 }
 
 /// Where one direction and batch entry has its data.
@@ -279,7 +203,8 @@ impl Steps<'_> {
             None => self.steps,
         };
         let dirs = self.op.directions() as i64;
-        let sums = b.mul(unit, rows);
+        let sums = b.mul(self.gate_rows, self.op.gates() as i64);
+        let sums = b.mul(unit, sums);
         b.loop_(0, len, 1, |b, s| {
             let back = b.sub(len, 1);
             let back = b.sub(back, s);
@@ -337,6 +262,12 @@ impl Steps<'_> {
     }
     /// `sums[rows] = R[rows] . v` for the rows of gates `lo..hi`.
     fn back(&self, b: &mut Builder, at: At, v: Buf, lo: i64, hi: i64) {
+        if let (true, Some(h)) = (self.packed, b.known_int(self.h)) {
+            let rows = padded(h);
+            let first = b.mul(at.dir, self.op.gates() as i64 * rows * h);
+            let rows = (lo * rows, hi * rows);
+            return packed_dots(b, (self.r, first), (v, at.state), h, (self.sums, at.sums), rows, self.lanes);
+        }
         let rows = b.mul(self.h, self.op.gates() as i64);
         let (lo, hi) = (b.mul(self.h, lo), b.mul(self.h, hi));
         let first = b.mul(at.dir, rows);
@@ -354,11 +285,19 @@ impl Steps<'_> {
     }
     /// What gate `k` gets from the recurrence, and from the input.
     fn parts(&self, b: &mut Builder, at: At, k: i64, i: Val, mask: Option<Val>) -> (Val, Val) {
-        let row = b.at(i, self.h, k);
+        let row = b.at(i, self.gate_rows, k);
         let from = b.add(at.sums, row);
         let back = b.load_opt(self.sums, from, self.lanes, mask);
+        let row = b.at(i, self.h, k);
         let from = b.add(at.fed, row);
-        (back, b.load_opt(self.fed, from, self.lanes, mask))
+        let mut fed = b.load_opt(self.fed, from, self.lanes, mask);
+        if let Some(bias) = self.sum_bias {
+            let rows = b.mul(self.h, self.op.gates() as i64);
+            let from = b.at(row, at.dir, rows);
+            let bias = b.load_opt(bias, from, self.lanes, mask);
+            fed = b.fadd(fed, bias);
+        }
+        (back, fed)
     }
     fn gate(&self, b: &mut Builder, at: At, k: i64, i: Val, mask: Option<Val>) -> Val {
         let (back, fed) = self.parts(b, at, k, i, mask);
@@ -477,48 +416,5 @@ impl Steps<'_> {
             let v = b.fmul(output, v);
             b.store_opt(self.hidden, place, v, mask);
         });
-    }
-}
-
-fn activate(b: &mut Builder, a: Activation, x: Val, alpha: f64, beta: f64) -> Val {
-    let ty = b.ty(x);
-    let zero = b.zero(ty);
-    match a {
-        Activation::Relu => b.fmax(x, zero),
-        Activation::Tanh => math::tanh(b, x),
-        Activation::Sigmoid => math::sigmoid(b, x),
-        Activation::Affine => b.fma(x, alpha, beta),
-        Activation::LeakyRelu => {
-            let low = b.fmul(x, alpha);
-            let up = b.cmp(CmpOp::FGe, x, zero);
-            b.select(up, x, low)
-        }
-        Activation::ThresholdedRelu => {
-            let up = b.cmp(CmpOp::FGt, x, alpha);
-            b.select(up, x, zero)
-        }
-        Activation::ScaledTanh => {
-            let x = b.fmul(x, beta);
-            let y = math::tanh(b, x);
-            b.fmul(y, alpha)
-        }
-        Activation::HardSigmoid => {
-            let y = b.fma(x, alpha, beta);
-            let y = b.fmin(y, 1.0);
-            b.fmax(y, zero)
-        }
-        Activation::Elu => {
-            let e = math::exp(b, x);
-            let e = b.fsub(e, 1.0);
-            let e = b.fmul(e, alpha);
-            let up = b.cmp(CmpOp::FGe, x, zero);
-            b.select(up, x, e)
-        }
-        Activation::Softsign => {
-            let size = b.fabs(x);
-            let size = b.fadd(size, 1.0);
-            b.fdiv(x, size)
-        }
-        Activation::Softplus => math::softplus(b, x),
     }
 }
