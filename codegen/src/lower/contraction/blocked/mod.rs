@@ -32,6 +32,8 @@ const FEW: i64 = 8;
 const LEAST: i64 = 8;
 /// Bytes of a window of the input, at most.
 const WINDOW_BYTES: i64 = 128 << 10;
+/// Columns of a tile, at least, where the result is wider.
+const NARROW: i64 = 12;
 /// Bytes of the weights that one unit of work reads, about.
 const WEIGHT_BYTES: i64 = 512 << 10;
 /// Units of work that a launch is cut into, at least, where its size is known.
@@ -144,7 +146,9 @@ fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[Dim]) -> Opt
             .then_some(p);
     }
     let whole = p.groups == 1 || (p.mg % BLOCK == 0 && p.cg % BLOCK == 0);
-    let fits = p.in_place() || window::tile(&p, p.cg).is_some();
+    // A kernel so large that only a narrow tile fits reads the weights too often.
+    let wide_enough = |t: window::Tile| t.out[1] >= NARROW || p.output[1].is(t.out[1]);
+    let fits = p.in_place() || window::tile(&p, p.cg).is_some_and(wide_enough);
     (whole && p.mg >= LEAST && p.k() >= FEW && p.kk() > 0 && fits).then_some(p)
 }
 
