@@ -328,6 +328,12 @@ mod tests {
         let again = Plan::new(&again, Phase::Fused).map_err(|f| f.message())?;
         assert_eq!(again.recipe, plan.recipe);
         assert_eq!(again.hash().ok(), plan.hash().ok());
+        // Level 1 leaves Winograd's transforms out, and so does a recipe that says so.
+        let mut second = Plan::level(2);
+        assert_eq!((plan.winograd(), second.winograd()), (false, true));
+        second.recipe.winograd = false;
+        assert!(!second.winograd());
+        assert_ne!(second.hash().ok(), Plan::level(2).hash().ok());
         let other = PassArgs { recipe: Some(path.clone()), level: Some(3), ..PassArgs::default() };
         assert_eq!(Plan::new(&other, Phase::Fused).map(|p| p.recipe.level).ok(), Some(3));
         std::fs::write(&path, "version = 1\nlevel = 2\nspeed = 9\n")?;
