@@ -100,10 +100,14 @@ pub(in crate::lower) fn lower_conv(cx: &mut LowerCx<'_>, op: &Conv) -> Result<()
     let (x_value, w_value) = (cx.input_value(0)?, cx.input_value(1)?);
     let (_, out) = cx.output_type(0)?;
     let bias = cx.opt_input(2)?;
-    if blocked::takes(cx, op, x_value, w_value, &out) {
+    if let Some(p) = blocked::plan(cx, op, x_value, w_value, &out) {
         let y = cx.blocked_output(0)?;
-        let o = blocked::Operands { x: x_value, w: w_value, bias, out };
-        return blocked::emit(cx, op, o, Epilogue::none(y));
+        return blocked::emit(
+            cx,
+            p,
+            blocked::Operands { x: x_value, w: w_value, bias, out },
+            Epilogue::none(y),
+        );
     }
     let x = cx.input(0)?;
     let (w_type, w) = cx.tensor_type(w_value)?;

@@ -7,22 +7,17 @@ use super::panel::{self, RowMask};
 use crate::kernel::{Builder, Ty, Val};
 use crate::lower::cx::LowerCx;
 use crate::lower::elem::{compute_elem, load};
-use crate::lower::launch::Launch;
 use planish_ir::{Diag, Dim};
 
 pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue) -> Result<(), Diag> {
     let flops = Dim::product(&o.out).mul(&(2 * s.k()).into());
     let w = cx.memory_of(o.w_value)?;
-    let mut l = Launch::new("depthwise").read(&o.x).read(&w);
-    if let Some(bias) = &o.bias {
-        l = l.read(bias);
-    }
+    let l = e.launch("depthwise", &o.x, &w, o.bias.as_ref());
     let has_bias = o.bias.is_some();
-    l = e.bufs(l, 2 + usize::from(has_bias));
     let per_plane = Dim::product(&o.out[2..]).mul(&s.k().into()).floor_div(&8.into());
     let single = cx.simt();
     let units = if single { Dim::product(&o.out) } else { o.out[0].mul(&o.out[1]) };
-    l = s.dims(l, &o).extent(units).cost(per_plane).flops(flops);
+    let l = s.dims(l, &o).extent(units).cost(per_plane).flops(flops);
     let (x_type, w_type) = (o.x.dtype, o.w_type);
     let (groups, mg, cg, kk) = (s.groups, s.mg, s.cg, s.kk());
     cx.launch(l, move |k| {

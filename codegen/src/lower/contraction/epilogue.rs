@@ -117,6 +117,14 @@ impl Epilogue {
         Ok(e)
     }
 
+    /// A launch whose buffers are input, weights, bias if there is one, and those of the epilogue.
+    pub(super) fn launch(&mut self, label: &str, x: &Opnd, w: &Opnd, bias: Option<&Opnd>) -> Launch {
+        let mut l = Launch::new(label).read(x).read(w);
+        if let Some(bias) = bias {
+            l = l.read(bias);
+        }
+        self.bufs(l, 2 + usize::from(bias.is_some()))
+    }
     /// Adds the extra operands and the results to a launch that has `first` buffers so far.
     pub(in crate::lower) fn bufs(&mut self, mut l: Launch, first: usize) -> Launch {
         self.first = first;

@@ -36,12 +36,12 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     let (_, out) = cx.tensor_type(g.node(anchor).outputs[0])?;
     let bias = value(cx, 2)?.map(|b| cx.memory_of(b)).transpose()?;
     if let Op::Conv(op) = &g.node(anchor).op
-        && blocked::takes(cx, op, xv, wv, &out)
+        && let Some(p) = blocked::plan(cx, op, xv, wv, &out)
         && (0..count).all(|k| cx.output_type(k).is_ok_and(|t| t == (DType::F32, out.clone())))
     {
         let outs = (0..count).map(|k| cx.blocked_output(k)).collect::<Result<_, _>>()?;
         let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), true, outs)?;
-        return blocked::emit(cx, op, blocked::Operands { x: xv, w: wv, bias, out }, e);
+        return blocked::emit(cx, p, blocked::Operands { x: xv, w: wv, bias, out }, e);
     }
     let x = cx.memory_of(xv)?;
     let outs: Vec<Opnd> = (0..count).map(|k| cx.output(k)).collect::<Result<_, _>>()?;

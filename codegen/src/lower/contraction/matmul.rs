@@ -1,12 +1,13 @@
 //! Matrix products.
 
 use super::epilogue::{Epilogue, Place};
-use super::tile::{Tile, balanced, max_rows, max_vectors};
+use super::tile::{Tile, balanced, in_pieces, max_rows, max_vectors};
 use super::{div_up, f32_bytes};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, TargetSpec, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load};
 use crate::lower::launch::{KernelCx, Launch};
+use crate::lower::nest::decode;
 use planish_ir::op::matmul::MatMul;
 use planish_ir::{DType, Diag, Dim, ValueId};
 
@@ -196,17 +197,7 @@ fn units(
     k.b.parallel_for(|b, unit| {
         let (rest, chunk) = b.div_rem(unit, chunks);
         let (which, block) = b.div_rem(rest, blocks);
-        let mut coords = vec![which; batch.len()];
-        let mut left = which;
-        for axis in (1..batch.len()).rev() {
-            let q = b.sdiv(left, batch[axis]);
-            let p = b.mul(q, batch[axis]);
-            coords[axis] = b.sub(left, p);
-            left = q;
-        }
-        if let Some(c) = coords.first_mut() {
-            *c = left;
-        }
+        let coords = decode(b, which, batch);
         let a_size = b.mul(job.m, job.k);
         let a0 = batch_offset(b, &coords, ad, a_size);
         let b0 = if job.packed {
@@ -282,34 +273,9 @@ impl Job<'_> {
         m: Option<i64>,
     ) {
         let most = max_rows(&self.target, nv).min(9);
-        if let Some(m) = m
-            && m <= ROWS
-        {
-            let pieces = balanced(m as usize, most);
-            let mut r = 0;
-            let mut i = 0;
-            while i < pieces.len() {
-                let same = pieces[i..].iter().take_while(|p| **p == pieces[i]).count();
-                let (size, first) = (pieces[i] as i64, r);
-                let last = first + same as i64 * size;
-                b.loop_(first, last, size, |b, r| self.tile(b, at, r, col, size as usize, nv, mask));
-                r = last;
-                i += same;
-            }
-            return;
-        }
-        let top = most.min(8).next_power_of_two().min(8);
-        let top = if top > most { top / 2 } else { top };
-        let mut start: Val = b.i64(0);
-        let mut size = top;
-        while size > 0 {
-            let left = b.sub(rows, start);
-            let count = b.and(left, -(size as i64));
-            let end = b.add(start, count);
-            b.loop_(start, end, size as i64, |b, r| self.tile(b, at, r, col, size, nv, mask));
-            start = end;
-            size /= 2;
-        }
+        let known = m.filter(|m| *m <= ROWS);
+        let most = if known.is_some() { most } else { 1 << most.min(8).ilog2() };
+        in_pieces(b, rows, known, most, |b, r, size| self.tile(b, at, r, col, size, nv, mask));
     }
     #[allow(clippy::too_many_arguments)]
     fn tile(

@@ -2,6 +2,7 @@
 
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::elem::widen;
+use crate::lower::nest::decode;
 use planish_ir::DType;
 
 /// Which lanes of a piece of an input row exist: lane `i` reads element `at + i * stride` of a row of `width`.
@@ -112,18 +113,7 @@ impl Geometry {
     /// input row within its channel, and whether it exists.
     pub(super) fn input_row(&self, b: &mut Builder, row: Val, kernel: &[Val]) -> (Val, Option<Val>) {
         let outer = self.output.len() - 1;
-        let mut rest = row;
-        let mut coords = vec![rest; outer];
-        for axis in (0..outer).rev() {
-            if axis == 0 {
-                coords[0] = rest;
-            } else {
-                let q = b.sdiv(rest, self.output[axis]);
-                let p = b.mul(q, self.output[axis]);
-                coords[axis] = b.sub(rest, p);
-                rest = q;
-            }
-        }
+        let coords = decode(b, row, &self.output[..outer]);
         let mut offset = b.i64(0);
         let mut ok: Option<Val> = None;
         for axis in 0..outer {

@@ -3,9 +3,15 @@
 use crate::kernel::{Builder, Elem, TargetSpec, Ty, Val};
 
 /// How many rows of a tile with `nv` vectors the registers of a target hold: `rows * nv` sums, `nv` vectors of B and one scalar of A.
+/// At most 12 with 32 registers.
 pub(super) fn max_rows(target: &TargetSpec, nv: usize) -> usize {
+    rows_that_fit(target, nv, 12)
+}
+
+/// [`max_rows`] with at most `most` of them where there are 32 registers.
+pub(super) fn rows_that_fit(target: &TargetSpec, nv: usize, most: usize) -> usize {
     let registers = usize::from(target.registers).clamp(8, 32);
-    ((registers - 1 - nv) / nv).clamp(1, if registers >= 32 { 12 } else { 6 })
+    ((registers - 1 - nv) / nv).clamp(1, if registers >= 32 { most } else { 6 })
 }
 
 /// The widest tile, in vectors, that a target should use for contractions.
@@ -17,6 +23,36 @@ pub(super) fn max_vectors(target: &TargetSpec) -> usize {
 pub(in crate::lower) fn balanced(n: usize, most: usize) -> Vec<usize> {
     let pieces = n.div_ceil(most.max(1)).max(1);
     (0..pieces).map(|i| n / pieces + usize::from(i < n % pieces)).filter(|p| *p > 0).collect()
+}
+
+/// Runs `body` with the beginning and the size of every piece of `0..count`. A known number is cut evenly into pieces of at most
+/// `most`, any other into pieces of `most` and then of smaller and smaller powers of two.
+pub(in crate::lower) fn in_pieces(
+    b: &mut Builder,
+    count: Val,
+    known: Option<i64>,
+    most: usize,
+    mut body: impl FnMut(&mut Builder, Val, usize),
+) {
+    if let Some(known) = known {
+        let pieces = balanced(known as usize, most);
+        let mut at = 0;
+        for same in pieces.chunk_by(|x, y| x == y) {
+            let (size, from) = (same[0], at);
+            at += (same.len() * size) as i64;
+            b.loop_(from, at, size as i64, |b, i| body(b, i, size));
+        }
+        return;
+    }
+    let (mut start, mut size) = (b.i64(0), most);
+    while size > 0 {
+        let left = b.sub(count, start);
+        let whole = b.sdiv(left, size as i64);
+        let end = b.at(start, whole, size as i64);
+        b.loop_(start, end, size as i64, |b, i| body(b, i, size));
+        start = end;
+        size = size.next_power_of_two() / 2;
+    }
 }
 
 /// Where a tile reads and what it starts from.

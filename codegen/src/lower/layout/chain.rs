@@ -1,6 +1,6 @@
 //! Element-wise operations on blocked tensors.
 
-use super::BLOCK;
+use super::{BLOCK, channel_mask};
 use crate::kernel::{Buf, Elem, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::load;
@@ -97,7 +97,6 @@ pub(in crate::lower) fn lower_chain(
     let per = positions.smaller(&POSITIONS.into()).mul(&(BLOCK * cost).into());
     let l = l.extent(units).cost(per).flops(Dim::product(&out).mul(&cost.into()));
     let types: Vec<DType> = operands.iter().map(|x| x.dtype).collect();
-    let whole = out[1].as_const().is_some_and(|c| c % BLOCK == 0);
     cx.launch(l, |k| {
         let lanes = k.lanes(Elem::F32).min(BLOCK as u16);
         let bufs: Vec<Buf> = (0..types.len() + count).map(|i| k.buf(i)).collect();
@@ -112,10 +111,7 @@ pub(in crate::lower) fn lower_chain(
                 let off = part * i64::from(lanes);
                 let channel = b.mul(block, BLOCK);
                 let channel = b.add(channel, off);
-                let mask = (!whole).then(|| {
-                    let left = b.sub(channels, channel);
-                    b.mask_below(lanes, left)
-                });
+                let mask = channel_mask(b, lanes, channel, channels);
                 // What does not depend on the position.
                 let fixed: Vec<Option<Val>> = kinds
                     .iter()

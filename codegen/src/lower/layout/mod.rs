@@ -15,6 +15,7 @@ pub(super) use chain::lower_chain;
 pub(super) use pool::lower_pool;
 
 use super::cx::{LowerCx, Opnd};
+use crate::kernel::{Builder, Val};
 use planish_ir::{DType, Diag, Dim, ValueId};
 use planish_rt::plan::SlotId;
 
@@ -84,4 +85,13 @@ pub(super) fn concat_parts(cx: &mut LowerCx<'_>, axis: usize) -> Result<Option<V
         return Ok(None);
     }
     values.into_iter().map(|v| cx.blocked(v)).collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+/// The lanes of a vector of channels from `first` on that are channels; none where all blocks are whole.
+pub(super) fn channel_mask(b: &mut Builder, lanes: u16, first: Val, channels: Val) -> Option<Val> {
+    if b.known_int(channels).is_some_and(|c| c % BLOCK == 0) {
+        return None;
+    }
+    let left = b.sub(channels, first);
+    Some(b.mask_below(lanes, left))
 }

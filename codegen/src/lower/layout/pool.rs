@@ -1,12 +1,11 @@
 //! Pooling of blocked tensors.
 
 use super::BLOCK;
-use crate::kernel::{Builder, Elem, Ty, Val};
+use crate::kernel::{Elem, Ty};
 use crate::lower::cx::LowerCx;
-use crate::lower::launch::Launch;
-use crate::lower::nn::pool_axis::Axis;
+use crate::lower::nn::pool_axis::{Axis, launch};
 use planish_ir::op::pool::{Pool, PoolKind};
-use planish_ir::{DType, Diag, Dim};
+use planish_ir::{DType, Diag};
 
 /// Emits the pooling of a blocked tensor. Says whether it did.
 pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<bool, Diag> {
@@ -17,16 +16,7 @@ pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<bo
         return Ok(false);
     }
     let y = cx.blocked_output(0)?;
-    let rows = Dim::product(&y.dims[..rank + 1]);
-    let width = y.dims[rank + 1].clone();
-    let window: i64 = op.kernel.iter().fold(1, |n, k| n.saturating_mul(*k));
-    let mut l = Launch::new("pool").read(&x).write(&y);
-    for axis in 0..rank {
-        let (begin, end) = op.windows().padding(axis, &x.dims[axis + 2], &op.kernel[axis].into());
-        l = l.dim(&x.dims[axis + 2]).dim(&y.dims[axis + 2]).dim(&begin).dim(&end);
-    }
-    let cost = width.mul(&window.into());
-    let l = l.extent(rows).cost(cost).flops(y.elems().mul(&window.into()));
+    let l = launch(op, &x, &y);
     cx.launch(l, |k| {
         let lanes = k.lanes(Elem::F32).min(BLOCK as u16);
         let (from, to) = (k.buf(0), k.buf(1));
@@ -46,10 +36,10 @@ pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<bo
         b.parallel_for(|b, unit| {
             let (plane, row) = b.div_rem(unit, vertical.out);
             let base = b.mul(plane, vertical.input);
-            let y = span(b, op, &vertical, row);
+            let y = vertical.span(b, op, row);
             let to_row = b.mul(unit, across.out);
             b.loop_(0, across.out, 1, |b, column| {
-                let x = span(b, op, &across, column);
+                let x = across.span(b, op, column);
                 for part in 0..BLOCK / i64::from(lanes) {
                     let off = part * i64::from(lanes);
                     let init = match op.kind {
@@ -89,28 +79,4 @@ pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<bo
         });
     })?;
     Ok(true)
-}
-
-/// The part of a window along one axis that lies in the input.
-struct Span {
-    /// Input position of the window's first element, which may be outside.
-    start: Val,
-    first: Val,
-    last: Val,
-    /// Elements that an average counts.
-    counted: Val,
-}
-
-fn span(b: &mut Builder, op: &Pool, a: &Axis, position: Val) -> Span {
-    let start = a.start(b, position);
-    let first = a.first(b, start);
-    let last = a.last(b, start, a.input);
-    let counted = if op.count_include_pad {
-        let limit = b.add(a.input, a.end);
-        a.last(b, start, limit)
-    } else {
-        let n = b.sub(last, first);
-        b.smax(n, 0)
-    };
-    Span { start, first, last, counted }
 }

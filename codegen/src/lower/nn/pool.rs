@@ -1,15 +1,15 @@
 //! Pooling over windows.
 
-use super::pool_axis::Axis;
+use super::pool_axis::{Axis, Span, launch};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, store};
-use crate::lower::launch::{KernelCx, Launch};
+use crate::lower::launch::KernelCx;
 use crate::lower::layout;
 use crate::lower::nest::decode;
 use crate::math;
 use planish_ir::op::pool::{IndexOrder, Pool, PoolKind};
-use planish_ir::{DType, Diag, Dim};
+use planish_ir::{DType, Diag};
 
 /// One step of the parallel axis is one row of positions along the last axis, which is done in vectors.
 pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<(), Diag> {
@@ -19,20 +19,10 @@ pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<()
     let x = cx.input(0)?;
     let y = cx.output(0)?;
     let places = if op.indices.is_some() { Some(cx.output(1)?) } else { None };
-    let rank = op.kernel.len();
-    let rows = Dim::product(&y.dims[..rank + 1]);
-    let width = y.dims[rank + 1].clone();
-    let window: i64 = op.kernel.iter().fold(1, |n, k| n.saturating_mul(*k));
-    let mut l = Launch::new("pool").read(&x).write(&y);
+    let mut l = launch(op, &x, &y);
     if let Some(p) = &places {
         l = l.write(p);
     }
-    for axis in 0..rank {
-        let (begin, end) = op.windows().padding(axis, &x.dims[axis + 2], &op.kernel[axis].into());
-        l = l.dim(&x.dims[axis + 2]).dim(&y.dims[axis + 2]).dim(&begin).dim(&end);
-    }
-    let cost = width.mul(&window.into());
-    let l = l.extent(rows).cost(cost).flops(y.elems().mul(&window.into()));
     cx.launch(l, |k| kernel(k, op, &x, places.is_some()))
 }
 
@@ -55,18 +45,9 @@ fn kernel(k: &mut KernelCx<'_>, op: &Pool, x: &Opnd, places: bool) {
         let mut spans = Vec::new();
         let mut counted = b.i64(1);
         for (a, p) in outer.iter().zip(&at[1..]) {
-            let start = a.start(b, *p);
-            let first = a.first(b, start);
-            let last = a.last(b, start, a.input);
-            let n = if op.count_include_pad {
-                let limit = b.add(a.input, a.end);
-                a.last(b, start, limit)
-            } else {
-                let n = b.sub(last, first);
-                b.smax(n, 0)
-            };
-            counted = b.mul(counted, n);
-            spans.push((start, first, last));
+            let span = a.span(b, op, *p);
+            counted = b.mul(counted, span.counted);
+            spans.push(span);
         }
         let out_row = b.mul(row, inner.out);
         b.for_lanes(0, inner.out, lanes, |b, i, mask| {
@@ -94,7 +75,7 @@ struct Walk<'a> {
     lanes: u16,
     outer: &'a [Axis],
     inner: &'a Axis,
-    spans: &'a [(Val, Val, Val)],
+    spans: &'a [Span],
     base: Val,
     /// Where the first position's window begins along the last axis.
     start: Val,
@@ -116,13 +97,13 @@ impl Walk<'_> {
     }
     /// Loops over the elements along the outer axes from `axis` on; `base` is where the row so far begins.
     fn outer(&self, b: &mut Builder, axis: usize, base: Val, acc: &[Val]) -> Vec<Val> {
-        let Some((start, first, last)) = self.spans.get(axis).copied() else {
+        let Some(Span { start, first, last, .. }) = self.spans.get(axis) else {
             return self.row(b, base, acc);
         };
         let a = &self.outer[axis];
         let below = self.outer[axis + 1..].iter().fold(self.inner.input, |n, a| b.mul(n, a.input));
-        b.for_(first, last, 1, acc, |b, e, acc| {
-            let i = b.at(start, e, a.dilation);
+        b.for_(*first, *last, 1, acc, |b, e, acc| {
+            let i = b.at(*start, e, a.dilation);
             let base = b.at(base, i, below);
             self.outer(b, axis + 1, base, acc)
         })

@@ -10,7 +10,7 @@ use super::packing::{GROUP, Packed};
 use super::plain::widen;
 use super::product::Sides;
 use crate::kernel::{Arch, BinOp, Buf, Builder, CmpOp, Elem, TargetSpec, Ty, Val};
-use crate::lower::contraction::{Epilogue, Place, balanced};
+use crate::lower::contraction::{Epilogue, Place, in_pieces};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::launch::Launch;
 use planish_ir::{DType, Diag, Dim};
@@ -203,26 +203,8 @@ impl Job<'_> {
     fn rows(&self, b: &mut Builder, block: Val, m0: Val, rows: Val, known: Option<i64>) {
         let per_block = (self.width / i64::from(self.lanes)) as usize;
         let most = self.machine.rows(per_block);
-        if let Some(m) = known.filter(|m| *m <= ROWS) {
-            let pieces = balanced(m as usize, most);
-            let (mut r, mut i) = (0, 0);
-            while i < pieces.len() {
-                let same = pieces[i..].iter().take_while(|p| **p == pieces[i]).count();
-                let (size, first) = (pieces[i], r);
-                r = first + (same * size) as i64;
-                b.loop_(first, r, size as i64, |b, r| self.columns(b, block, m0, r, size));
-                i += same;
-            }
-            return;
-        }
-        let mut start = b.i64(0);
-        for size in std::iter::once(most).chain([4, 2, 1].into_iter().filter(|s| *s < most)) {
-            let left = b.sub(rows, start);
-            let (whole, _) = b.div_rem(left, size as i64);
-            let end = b.at(start, whole, size as i64);
-            b.loop_(start, end, size as i64, |b, r| self.columns(b, block, m0, r, size));
-            start = end;
-        }
+        let known = known.filter(|m| *m <= ROWS);
+        in_pieces(b, rows, known, most, |b, r, size| self.columns(b, block, m0, r, size));
     }
 
     fn columns(&self, b: &mut Builder, block: Val, m0: Val, r: Val, rows: usize) {

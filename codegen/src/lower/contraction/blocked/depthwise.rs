@@ -4,10 +4,10 @@ use super::window::{self, Source};
 use super::{BLOCK, Operands, Plan2, f32_bytes};
 use crate::kernel::{Buf, Builder, Elem, Ty, Val};
 use crate::lower::contraction::epilogue::{Channels, Epilogue};
-use crate::lower::contraction::tile::balanced;
+use crate::lower::contraction::tile::in_pieces;
 use crate::lower::contraction::{div_up, panel};
 use crate::lower::cx::LowerCx;
-use crate::lower::launch::Launch;
+use crate::lower::layout::channel_mask;
 use planish_ir::{DType, Diag, Dim};
 
 /// Positions of a register tile.
@@ -35,19 +35,15 @@ pub(super) fn emit(
     let x = cx.blocked(o.x)?;
     let packed = packed(&p, w);
     let weights = cx.weight(DType::F32, &[Dim::from(packed.len())], f32_bytes(&packed));
-    let t = window::tile(&p, 1).ok_or_else(|| Diag::error("internal-lower", "no window is small enough"))?;
+    let t = p.window.ok_or_else(|| Diag::error("internal-lower", "no window is small enough"))?;
     let blocks = div_up(p.groups, BLOCK);
     let (rows, columns) = (p.output[0].ceil_div(&t.out[0].into()), p.output[1].ceil_div(&t.out[1].into()));
     let flops = Dim::product(&o.out).mul(&(2 * p.kk()).into());
-    let mut l = Launch::new("depthwise").read(&x).read(&weights);
-    if let Some(bias) = &o.bias {
-        l = l.read(bias);
-    }
+    let l = e.launch("depthwise", &x, &weights, o.bias.as_ref());
     let has_bias = o.bias.is_some();
-    l = e.bufs(l, 2 + usize::from(has_bias));
-    l = p.dims(l).dim(&rows).dim(&columns);
+    let l = p.dims(l).dim(&rows).dim(&columns);
     let units = p.batch.mul(&blocks.into()).mul(&rows).mul(&columns);
-    l = l.extent(units).cost(t.out[0] * t.out[1] * (p.kk() + 4)).flops(flops);
+    let l = l.extent(units).cost(t.out[0] * t.out[1] * (p.kk() + 4)).flops(flops);
     cx.launch(l, move |k| {
         let lanes = k.lanes(Elem::F32).min(BLOCK as u16);
         let z = p.sizes(k, 0);
@@ -78,10 +74,8 @@ pub(super) fn emit(
                 let off = part * i64::from(lanes);
                 let channel = b.mul(block, BLOCK);
                 let channel = b.add(channel, off);
-                let mask = (p.groups % BLOCK != 0).then(|| {
-                    let left = b.sub(p.groups, channel);
-                    b.mask_below(lanes, left)
-                });
+                let channels = b.i64(p.groups);
+                let mask = channel_mask(b, lanes, channel, channels);
                 let start = match bias {
                     Some(buf) => b.load_opt(buf, channel, lanes, mask),
                     None => b.zero(Ty::vec(Elem::F32, lanes)),
@@ -92,7 +86,7 @@ pub(super) fn emit(
                     let y = b.add(at[0], row);
                     let place = b.at(at[1], y, z.output[1]);
                     let place = b.add(place, out);
-                    let tile = |b: &mut Builder, column: Val, size: usize| {
+                    in_pieces(b, width, known, SIZE, |b, column, size| {
                         for (i, sum) in part.sums(b, row, column, size).into_iter().enumerate() {
                             let at = b.add(place, column);
                             let at = b.add(at, i as i64);
@@ -100,25 +94,7 @@ pub(super) fn emit(
                             let index = b.add(index, off);
                             e.finish_channels(b, &epi, sum, index, &Channels { first: channel, mask });
                         }
-                    };
-                    let (mut at, mut from) = (0, b.i64(0));
-                    if let Some(known) = known {
-                        for size in balanced(known as usize, SIZE) {
-                            let column = b.i64(at);
-                            tile(b, column, size);
-                            at += size as i64;
-                        }
-                        return;
-                    }
-                    let mut size = SIZE;
-                    while size > 0 {
-                        let left = b.sub(width, from);
-                        let whole = b.and(left, -(size as i64));
-                        let end = b.add(from, whole);
-                        b.loop_(from, end, size as i64, |b, column| tile(b, column, size));
-                        from = end;
-                        size /= 2;
-                    }
+                    });
                 });
             }
         });

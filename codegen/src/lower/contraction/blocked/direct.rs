@@ -1,27 +1,17 @@
 //! Convolution of all channels of a group with all: a tile of positions times a few vectors of output channels in registers.
 
 use super::window::{self, Source};
-use super::{BLOCK, FEW, Operands, Plan2, UNITS, WEIGHT_BYTES, packed};
+use super::{BLOCK, FEW, MOST, Operands, Plan2, UNITS, WEIGHT_BYTES, packed};
 use crate::kernel::{Buf, Builder, Elem, TargetSpec, Ty, Val};
 use crate::lower::contraction::div_up;
 use crate::lower::contraction::epilogue::{Channels, Epilogue};
-use crate::lower::contraction::tile::{Tile, balanced};
+use crate::lower::contraction::tile::{Tile, in_pieces, rows_that_fit};
 use crate::lower::cx::LowerCx;
-use crate::lower::launch::Launch;
+use crate::lower::layout::channel_mask;
 use planish_ir::{Diag, Dim};
 
 /// Positions of one unit where no window is needed, at most.
 const POSITIONS: i64 = 224;
-
-/// Vectors of output channels of a register tile of AVX-512; other targets do one block or half of one.
-fn wide(blocks: i64) -> i64 {
-    match blocks {
-        1 => 1,
-        b if b % 2 == 0 => 2,
-        b if b % 3 == 0 => 3,
-        _ => 2,
-    }
-}
 
 pub(super) fn emit(
     cx: &mut LowerCx<'_>,
@@ -33,7 +23,7 @@ pub(super) fn emit(
     let few = p.cg < FEW;
     let x = if few { cx.memory_of(o.x)? } else { cx.blocked(o.x)? };
     let weights = packed(cx, &p, w);
-    let window = if p.in_place() { None } else { window::tile(&p, p.cg) };
+    let window = p.window;
     // Tiles of positions: rows and columns of them. Without a window all positions are one row.
     let (rows, columns) = match &window {
         Some(t) => (p.output[0].ceil_div(&t.out[0].into()), p.output[1].ceil_div(&t.out[1].into())),
@@ -44,21 +34,17 @@ pub(super) fn emit(
     // Blocks of output channels of one unit: few enough for the cache, and for all threads to have work.
     let least = places.as_const().map_or(1, |n| div_up(UNITS, (n * p.groups).max(1)));
     let by_bytes = (WEIGHT_BYTES / (p.k() * BLOCK * 4)).max(1);
-    let parts = div_up(p.blocks(), by_bytes).max(least).min(div_up(p.blocks(), wide(p.blocks())));
-    let per = div_up(div_up(p.blocks(), parts), wide(p.blocks())) * wide(p.blocks());
+    let parts = div_up(p.blocks(), by_bytes).max(least).min(div_up(p.blocks(), p.wide()));
+    let per = div_up(div_up(p.blocks(), parts), p.wide()) * p.wide();
     let parts = div_up(p.blocks(), per);
 
     let flops = Dim::product(&o.out).mul(&(2 * p.k()).into());
-    let mut l = Launch::new(if window.is_some() { "conv" } else { "conv1x1" }).read(&x).read(&weights);
-    if let Some(bias) = &o.bias {
-        l = l.read(bias);
-    }
+    let l = e.launch(if window.is_some() { "conv" } else { "conv1x1" }, &x, &weights, o.bias.as_ref());
     let has_bias = o.bias.is_some();
-    l = e.bufs(l, 2 + usize::from(has_bias));
-    l = p.dims(l).dim(&p.batch).dim(&rows).dim(&columns);
+    let l = p.dims(l).dim(&p.batch).dim(&rows).dim(&columns);
     let units = places.mul(&(p.groups * parts).into());
     let positions = window.map_or(line(&p), |t| t.out[0] * t.out[1]);
-    l = l.extent(units).cost(positions * per * p.k()).flops(flops);
+    let l = l.extent(units).cost(positions * per * p.k()).flops(flops);
     cx.launch(l, move |k| {
         let lanes = k.lanes(Elem::F32).min(BLOCK as u16);
         let z = p.sizes(k, 0);
@@ -188,34 +174,20 @@ struct Columns {
 impl Job<'_> {
     /// All vectors of the blocks `first..first + count` of a group.
     fn vectors(&self, b: &mut Builder, r: &Reads, (group, first, count): (Val, Val, Val), out_block: Val) {
-        let lanes = i64::from(self.lanes);
-        let per_block = BLOCK / lanes;
-        let nv = match per_block {
-            1 => wide(self.p.blocks()),
-            n if self.target.registers >= 32 => n.min(4),
-            _ => 2,
-        };
-        let total = b.mul(count, per_block);
-        let start = b.mul(first, per_block);
-        let whole = b.sdiv(total, nv);
-        let end = b.mul(whole, nv);
+        let start = b.mul(first, BLOCK / i64::from(self.lanes));
         let group_block = b.mul(group, self.p.blocks());
-        let body = |b: &mut Builder, v: Val, nv: i64| {
-            let c = self.columns(b, start, v, nv, (group, group_block), out_block);
+        self.p.for_vectors(b, self.target, self.lanes, count, |b, v, nv| {
+            let v = b.add(start, v);
+            let c = self.columns(b, v, nv, (group, group_block), out_block);
             b.loop_(0, r.rows, 1, |b, row| self.row(b, r, row, &c));
-        };
-        b.loop_(0, end, nv, |b, v| body(b, v, nv));
-        if per_block == 1 && self.p.blocks() % nv != 0 {
-            b.loop_(end, total, 1, |b, v| body(b, v, 1));
-        }
+        });
     }
 
     fn columns(
         &self,
         b: &mut Builder,
-        start: Val,
         v: Val,
-        nv: i64,
+        nv: usize,
         (group, group_block): (Val, Val),
         out_block: Val,
     ) -> Columns {
@@ -223,8 +195,7 @@ impl Job<'_> {
         let lanes = i64::from(self.lanes);
         let mut c = Columns { weights: vec![], out: vec![], places: vec![], bias: vec![] };
         for i in 0..nv {
-            let at = b.add(start, v);
-            let at = b.add(at, i);
+            let at = b.add(v, i as i64);
             let channel = b.mul(at, lanes);
             let (block, off) = (b.div_const(channel, BLOCK), b.and(channel, BLOCK - 1));
             let packed = b.add(group_block, block);
@@ -234,10 +205,8 @@ impl Job<'_> {
             let out = b.mul(out, self.total);
             let out = b.mul(out, BLOCK);
             c.out.push(b.add(out, off));
-            let mask = (p.mg % BLOCK != 0).then(|| {
-                let left = b.sub(p.mg, channel);
-                b.mask_below(self.lanes, left)
-            });
+            let channels = b.i64(p.mg);
+            let mask = channel_mask(b, self.lanes, channel, channels);
             let first = b.at(channel, group, p.mg);
             c.bias.push(match self.bias {
                 Some(buf) => b.load_opt(buf, first, self.lanes, mask),
@@ -251,38 +220,14 @@ impl Job<'_> {
     /// The positions of one row of the tile.
     fn row(&self, b: &mut Builder, r: &Reads, row: Val, c: &Columns) {
         let nv = c.weights.len();
-        let registers = usize::from(self.target.registers).clamp(8, 32);
-        let most = ((registers - 1 - nv) / nv).clamp(1, if registers >= 32 { 14 } else { 6 });
+        let most = rows_that_fit(self.target, nv, MOST);
         let from = b.at(r.first, row, r.row);
         let place = b.at(r.place, row, r.row_place);
-        let tile = |b: &mut Builder, column: Val, size: usize| {
+        in_pieces(b, r.columns, r.width, most, |b, column, size| {
             let from = b.at(from, column, r.step);
             let place = b.add(place, column);
             self.tile(b, r, from, place, size, c);
-        };
-        if let Some(width) = r.width {
-            let pieces = balanced(width as usize, most);
-            let (mut i, mut at) = (0, 0);
-            while i < pieces.len() {
-                let same = pieces[i..].iter().take_while(|s| **s == pieces[i]).count();
-                let size = pieces[i] as i64;
-                let end = at + same as i64 * size;
-                b.loop_(at, end, size, |b, column| tile(b, column, size as usize));
-                at = end;
-                i += same;
-            }
-            return;
-        }
-        let mut start = b.i64(0);
-        let mut size = most;
-        while size > 0 {
-            let left = b.sub(r.columns, start);
-            let whole = b.sdiv(left, size as i64);
-            let end = b.at(start, whole, size as i64);
-            b.loop_(start, end, size as i64, |b, column| tile(b, column, size));
-            start = end;
-            size = if size.is_power_of_two() { size / 2 } else { size.next_power_of_two() / 2 };
-        }
+        });
     }
 
     /// `size` neighbouring positions: their sums over all steps, then what follows.

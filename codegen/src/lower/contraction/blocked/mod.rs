@@ -19,7 +19,7 @@ mod winograd;
 use super::conv::Shape;
 use super::epilogue::Epilogue;
 use super::{div_up, f32_bytes};
-use crate::kernel::Val;
+use crate::kernel::{Builder, TargetSpec, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::launch::{KernelCx, Launch};
 use crate::lower::layout::BLOCK;
@@ -36,6 +36,8 @@ const WINDOW_BYTES: i64 = 128 << 10;
 const NARROW: i64 = 12;
 /// Bytes of the weights that one unit of work reads, about.
 const WEIGHT_BYTES: i64 = 512 << 10;
+/// Positions of a register tile, at most.
+const MOST: usize = 14;
 /// Units of work that a launch is cut into, at least, where its size is known.
 const UNITS: i64 = 8;
 
@@ -49,7 +51,7 @@ pub(super) struct Operands {
 }
 
 /// A convolution along two spatial axes; one along a single axis has rows of height 1.
-struct Plan2 {
+pub(super) struct Plan2 {
     groups: i64,
     /// Output and input channels of a group.
     mg: i64,
@@ -61,6 +63,8 @@ struct Plan2 {
     batch: Dim,
     input: [Dim; 2],
     output: [Dim; 2],
+    /// The tile of a unit of work, where that reads a window.
+    window: Option<window::Tile>,
 }
 
 impl Plan2 {
@@ -80,6 +84,38 @@ impl Plan2 {
     /// Whether the positions of the result are those of the input.
     fn in_place(&self) -> bool {
         self.kernel == [1, 1] && self.strides == [1, 1] && self.pads.iter().all(|p| p.is(0))
+    }
+    /// Output blocks that are done together on AVX-512.
+    fn wide(&self) -> i64 {
+        match self.blocks() {
+            1 => 1,
+            b if b % 2 == 0 => 2,
+            b if b % 3 == 0 => 3,
+            _ => 2,
+        }
+    }
+    /// Runs `body` with the first and the number of the vectors of output channels of every register tile, of `blocks` blocks.
+    fn for_vectors(
+        &self,
+        b: &mut Builder,
+        target: &TargetSpec,
+        lanes: u16,
+        blocks: Val,
+        body: impl Fn(&mut Builder, Val, usize),
+    ) {
+        let per_block = BLOCK / i64::from(lanes);
+        let nv = match per_block {
+            1 => self.wide(),
+            n if target.registers >= 32 => n.min(4),
+            _ => 2,
+        };
+        let total = b.mul(blocks, per_block);
+        let whole = b.sdiv(total, nv);
+        let end = b.mul(whole, nv);
+        b.loop_(0, end, nv, |b, v| body(b, v, nv as usize));
+        if per_block == 1 && self.blocks() % nv != 0 {
+            b.loop_(end, total, 1, |b, v| body(b, v, 1));
+        }
     }
     fn positions(&self) -> Dim {
         self.output[0].mul(&self.output[1])
@@ -103,7 +139,7 @@ struct Sizes {
 }
 
 /// The convolution as one on blocked channels, if it is one that profits.
-fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[Dim]) -> Option<Plan2> {
+pub(super) fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[Dim]) -> Option<Plan2> {
     let (x_type, x_dims) = cx.tensor_type(x).ok()?;
     let (w_type, w_dims) = cx.tensor_type(w).ok()?;
     let f32s = x_type == DType::F32 && w_type == DType::F32;
@@ -130,6 +166,7 @@ fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[Dim]) -> Opt
         batch: x_dims[0].clone(),
         input: dims(&x_dims[2..], &one),
         output: dims(&out[2..], &one),
+        window: None,
     };
     // Tiles run along the second axis: a single column is a row.
     if p.input[1].is(1) && p.kernel[1] == 1 && p.pads[1].is(0) {
@@ -141,26 +178,25 @@ fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[Dim]) -> Opt
         p.output.swap(0, 1);
     }
     if p.depthwise() {
+        p.window = window::tile(&p, 1);
         // Alone it is not worth a change of form.
-        return (cx.blocked_form(x).is_some() && p.groups >= LEAST && window::tile(&p, 1).is_some())
-            .then_some(p);
+        let takes = cx.blocked_form(x).is_some() && p.groups >= LEAST && p.window.is_some();
+        return takes.then_some(p);
+    }
+    if !p.in_place() {
+        p.window = window::tile(&p, p.cg);
+        // A kernel so large that only a narrow tile fits reads the weights too often.
+        let t = p.window?;
+        if t.out[1] < NARROW && !p.output[1].is(t.out[1]) {
+            return None;
+        }
     }
     let whole = p.groups == 1 || (p.mg % BLOCK == 0 && p.cg % BLOCK == 0);
-    // A kernel so large that only a narrow tile fits reads the weights too often.
-    let wide_enough = |t: window::Tile| t.out[1] >= NARROW || p.output[1].is(t.out[1]);
-    let fits = p.in_place() || window::tile(&p, p.cg).is_some_and(wide_enough);
-    (whole && p.mg >= LEAST && p.k() >= FEW && p.kk() > 0 && fits).then_some(p)
+    (whole && p.mg >= LEAST && p.k() >= FEW && p.kk() > 0).then_some(p)
 }
 
-/// Whether [`emit`] takes the convolution.
-pub(super) fn takes(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[Dim]) -> bool {
-    plan(cx, op, x, w, out).is_some()
-}
-
-/// Emits a convolution that [`takes`] accepted, with what follows it: the results of the epilogue are blocked.
-pub(super) fn emit(cx: &mut LowerCx<'_>, op: &Conv, o: Operands, e: Epilogue) -> Result<(), Diag> {
-    let p = plan(cx, op, o.x, o.w, &o.out)
-        .ok_or_else(|| Diag::error("internal-lower", "the convolution has no blocked form"))?;
+/// Emits a convolution with what follows it: the results of the epilogue are blocked.
+pub(super) fn emit(cx: &mut LowerCx<'_>, p: Plan2, o: Operands, e: Epilogue) -> Result<(), Diag> {
     let (_, x_dims) = cx.tensor_type(o.x)?;
     super::conv::require_channels(
         cx,

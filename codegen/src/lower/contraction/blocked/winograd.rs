@@ -11,13 +11,14 @@
 //! of the direct sum.
 
 use super::window::{self, Source};
-use super::{BLOCK, Operands, Plan2, f32_bytes};
+use super::{BLOCK, MOST, Operands, Plan2, f32_bytes};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, TargetSpec, Ty, Val};
 use crate::lower::contraction::div_up;
 use crate::lower::contraction::epilogue::{Channels, Epilogue};
-use crate::lower::contraction::tile::{Tile, balanced};
+use crate::lower::contraction::tile::{Tile, in_pieces, rows_that_fit};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::launch::Launch;
+use crate::lower::layout::channel_mask;
 use planish_ir::{DType, Diag, Dim};
 
 /// Results of a tile along an axis.
@@ -98,7 +99,7 @@ pub(super) fn emit(
     let x = cx.blocked(o.x)?;
     let transformed = transform(cx, &p, &x, &tiles)?;
 
-    let group = group_blocks(&p);
+    let group = p.wide();
     let groups = div_up(p.blocks(), group);
     let chunk = match tiles.as_const() {
         Some(n) if n > 0 => div_up(n, div_up(n, TILES)),
@@ -106,14 +107,10 @@ pub(super) fn emit(
     };
     let chunks = tiles.ceil_div(&chunk.into());
     let flops = Dim::product(&o.out).mul(&(2 * p.k()).into());
-    let mut l = Launch::new("winograd").read(&transformed).read(&weights);
-    if let Some(bias) = &o.bias {
-        l = l.read(bias);
-    }
+    let l = e.launch("winograd", &transformed, &weights, o.bias.as_ref());
     let has_bias = o.bias.is_some();
-    l = e.bufs(l, 2 + usize::from(has_bias));
-    l = l.dims(&p.output).dim(&p.batch).dim(&tiles).dim(&across).dim(&chunks);
-    l = l.extent(p.batch.mul(&groups.into()).mul(&chunks)).flops(flops);
+    let l = l.dims(&p.output).dim(&p.batch).dim(&tiles).dim(&across).dim(&chunks);
+    let l = l.extent(p.batch.mul(&groups.into()).mul(&chunks)).flops(flops);
     let l = l.cost(chunk * PRODUCTS as i64 * p.cg * group);
     let known = tiles.as_const().filter(|n| *n > 0 && n % chunk == 0).map(|_| chunk);
     cx.launch(l, move |k| {
@@ -154,16 +151,6 @@ pub(super) fn emit(
             b.loop_(0, count, 1, |b, t| job.back(b, n, (block, blocks), first, t));
         });
     })
-}
-
-/// Output blocks of a group.
-fn group_blocks(p: &Plan2) -> i64 {
-    match p.blocks() {
-        1 => 1,
-        b if b % 2 == 0 => 2,
-        b if b % 3 == 0 => 3,
-        _ => 2,
-    }
 }
 
 /// The launch that transforms the input.
@@ -300,25 +287,15 @@ impl Back<'_> {
     ) {
         let p = self.p;
         let lanes = i64::from(self.lanes);
-        let per_block = BLOCK / lanes;
-        let nv = match per_block {
-            1 => self.group,
-            n if target.registers >= 32 => n.min(4),
-            _ => 2,
-        };
-        let registers = usize::from(target.registers).clamp(8, 32);
-        let most =
-            ((registers - 1 - nv as usize) / nv as usize).clamp(1, if registers >= 32 { 14 } else { 6 });
         let cb = div_up(p.cg, BLOCK);
         b.loop_(0, PRODUCTS as i64, 1, |b, e| {
             let image = b.mul(n, PRODUCTS as i64);
             let image = b.add(image, e);
             let image = b.mul(image, cb);
             let image = b.mul(image, self.tiles);
-            let vectors = b.mul(blocks, per_block);
-            let body = |b: &mut Builder, v: Val, nv: i64| {
+            p.for_vectors(b, target, self.lanes, blocks, |b, v, nv| {
                 let channel = b.mul(v, lanes);
-                let weights: Vec<Val> = (0..nv)
+                let weights: Vec<Val> = (0..nv as i64)
                     .map(|i| {
                         let channel = b.add(channel, i * lanes);
                         let (own, off) = (b.div_const(channel, BLOCK), b.and(channel, BLOCK - 1));
@@ -328,7 +305,7 @@ impl Back<'_> {
                         b.at(off, at, p.cg * BLOCK)
                     })
                     .collect();
-                let tile = |b: &mut Builder, t: Val, size: usize| {
+                in_pieces(b, count, known, rows_that_fit(target, nv, MOST), |b, t, size| {
                     let at = b.add(first, t);
                     let at = b.add(at, image);
                     let from = b.mul(at, BLOCK);
@@ -337,42 +314,13 @@ impl Back<'_> {
                     let to = b.add(to, t);
                     let to = b.mul(to, self.group * BLOCK);
                     let to = b.add(to, channel);
-                    for r in 0..size {
-                        for i in 0..nv {
-                            let at = b.add(to, r as i64 * self.group * BLOCK + i * lanes);
-                            b.store(self.products, at, sums[r * nv as usize + i as usize]);
-                        }
+                    for (i, sum) in sums.into_iter().enumerate() {
+                        let (row, i) = ((i / nv) as i64, (i % nv) as i64);
+                        let at = b.add(to, row * self.group * BLOCK + i * lanes);
+                        b.store(self.products, at, sum);
                     }
-                };
-                if let Some(known) = known {
-                    let mut at = 0;
-                    let pieces = balanced(known as usize, most);
-                    let mut i = 0;
-                    while i < pieces.len() {
-                        let same = pieces[i..].iter().take_while(|s| **s == pieces[i]).count();
-                        let size = pieces[i] as i64;
-                        b.loop_(at, at + same as i64 * size, size, |b, t| tile(b, t, size as usize));
-                        at += same as i64 * size;
-                        i += same;
-                    }
-                    return;
-                }
-                let (mut start, mut size) = (b.i64(0), most);
-                while size > 0 {
-                    let left = b.sub(count, start);
-                    let whole = b.sdiv(left, size as i64);
-                    let end = b.at(start, whole, size as i64);
-                    b.loop_(start, end, size as i64, |b, t| tile(b, t, size));
-                    start = end;
-                    size = if size.is_power_of_two() { size / 2 } else { size.next_power_of_two() / 2 };
-                }
-            };
-            let whole = b.sdiv(vectors, nv);
-            let end = b.mul(whole, nv);
-            b.loop_(0, end, nv, |b, v| body(b, v, nv));
-            if per_block == 1 && p.blocks() % nv != 0 {
-                b.loop_(end, vectors, 1, |b, v| body(b, v, 1));
-            }
+                });
+            });
         });
     }
 
@@ -430,10 +378,8 @@ impl Back<'_> {
             let off = b.and(channel, BLOCK - 1);
             let own = b.add(block, own);
             let first = b.at(off, own, BLOCK);
-            let mask = (p.mg % BLOCK != 0).then(|| {
-                let left = b.sub(p.mg, first);
-                b.mask_below(self.lanes, left)
-            });
+            let channels = b.i64(p.mg);
+            let mask = channel_mask(b, self.lanes, first, channels);
             let bias = self.bias.map(|buf| b.load_opt(buf, first, self.lanes, mask));
             let plane = b.mul(n, p.blocks());
             let plane = b.add(plane, own);
