@@ -34,6 +34,8 @@ usage: cargo xtask TASK
   hostile               hostile models through `planish`
   compare [ARGS...]     the real models against ONNX Runtime (testsuite/python/compare_models.py)
   bench [ARGS...]       latency of the real models, alternating with ONNX Runtime
+  bench peers [ARGS...] networks against ONNX Runtime, OpenVINO, MNN and ncnn, alternating, with the intervals of paired
+                        ratios (testsuite/bench/peers.py)
 ";
 
 fn main() -> ExitCode {

@@ -59,6 +59,13 @@ pub(crate) fn compare(args: &[String]) -> Result<()> {
     run(script(&tools, "python/compare_models.py").arg("--planish").arg(planish).args(args))
 }
 
+/// `cargo xtask bench peers`: networks against other runtimes.
+pub(crate) fn peers(args: &[String]) -> Result<()> {
+    let tools = setup::setup()?;
+    let planish = build_planish()?;
+    run(script(&tools, "bench/peers.py").arg("--planish").arg(planish).args(args))
+}
+
 /// The real models as executables, those given or all that can be fetched, and what the passes leave of an untidy one.
 pub(crate) fn real_models(tools: &Tools, planish: &Path, names: &[&str]) -> Result<Counts> {
     if names.is_empty() {
