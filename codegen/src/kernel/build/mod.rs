@@ -181,6 +181,11 @@ impl Builder {
         self.kernel.buf_elem(buf).expect("a buffer of this kernel")
     }
 
+    /// Whether a value is known to have only zero bits in all lanes: 0, or +0.
+    pub fn is_zero(&self, v: Val) -> bool {
+        self.uniform(v) == Some(0)
+    }
+
     /// The value as a compile-time integer, if every lane is one known integer (sign-extended).
     pub fn known_int(&self, v: Val) -> Option<i64> {
         let t = self.ty(v);

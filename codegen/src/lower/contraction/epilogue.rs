@@ -40,6 +40,8 @@ pub(in crate::lower) struct Epilogue {
     anchor: Option<ValueId>,
     steps: Vec<Step>,
     extras: Vec<(ValueId, Opnd, Follows)>,
+    /// Constants of one element.
+    literals: Vec<(ValueId, f64)>,
     results: Vec<ValueId>,
     types: HashMap<ValueId, DType>,
     /// The results' memory.
@@ -55,6 +57,7 @@ impl Epilogue {
             anchor: None,
             steps: Vec::new(),
             extras: Vec::new(),
+            literals: Vec::new(),
             results: Vec::new(),
             types: HashMap::new(),
             outs: vec![out],
@@ -81,6 +84,7 @@ impl Epilogue {
             anchor: Some(anchor_value),
             steps: Vec::new(),
             extras: Vec::new(),
+            literals: Vec::new(),
             results: g.region(region).results.clone(),
             types: HashMap::from([(anchor_value, dtype)]),
             outs,
@@ -96,7 +100,12 @@ impl Epilogue {
                     continue;
                 }
                 let outer = captures.get(v).copied().unwrap_or(*v);
-                let (_, x_dims) = cx.tensor_type(outer)?;
+                let (x_type, x_dims) = cx.tensor_type(outer)?;
+                if let Some(x) = literal(cx, outer, x_type) {
+                    e.types.insert(*v, x_type);
+                    e.literals.push((*v, x));
+                    continue;
+                }
                 let follows = follows(&x_dims, &dims, channel_axis).ok_or_else(|| {
                     Diag::error("internal-lower", "a fused operand follows no axis of the contraction")
                 })?;
@@ -194,6 +203,10 @@ impl Epilogue {
             let value = operand(b, x.dtype, bufs[i], *follows);
             env.insert(*v, value);
         }
+        for (v, x) in &self.literals {
+            let x = b.float(Ty::vec(compute_elem(self.types[v]), lanes), *x);
+            env.insert(*v, x);
+        }
         self.evaluate(b, &mut env);
         for (i, (v, out)) in self.results.iter().zip(&self.outs).enumerate() {
             let value = env[v];
@@ -209,4 +222,10 @@ impl Epilogue {
             env.insert(s.output, r);
         }
     }
+}
+
+/// The value of a float constant of one element; back ends compare with known bounds in fewer operations.
+fn literal(cx: &LowerCx<'_>, v: ValueId, dtype: DType) -> Option<f64> {
+    let x = cx.constant(v).filter(|_| matches!(dtype, DType::F32 | DType::F64))?.small(1)?;
+    x.to_f64().first().copied().filter(|x| !x.is_nan())
 }

@@ -4,7 +4,7 @@ use crate::engine::KernelInterpreter;
 use crate::kernel::TargetSpec;
 use crate::lower::tests::{ramp, weights};
 use crate::lower::{LowerOptions, lower};
-use planish_ir::{Diag, Engine, PrepareOptions, Value, interp, text};
+use planish_ir::{Diag, Engine, PrepareOptions, Tensor, Value, interp, text};
 
 /// The largest magnitudes of what `ramp` and `weights` make.
 const LARGEST: f64 = 3.0 * 1.45;
@@ -207,6 +207,44 @@ fn epilogues_run_on_vectors_of_channels() -> Result<(), Diag> {
         let inputs = [ramp(&[1, 32, hw, hw])?, ramp(&[1, m, hw, hw])?, ramp(&[1, m, 1, 1])?];
         // The factor of the channels is up to 3.
         close(&body, &inputs, 3 * 32, &[label])?;
+    }
+    Ok(())
+}
+
+/// Bounds that are constants: NaN passes them.
+#[test]
+fn bounds_clip_sums() -> Result<(), Diag> {
+    for (lo, hi) in [("0.0", "0.75"), ("-0.5", "0.0"), ("-0.0", "inf")] {
+        let y = "f32[1,24,5,3]";
+        let body = format!(
+            "graph @\"g\"(v0: f32[1,16,5,3]) {{
+             v1 = const {}
+             v2 = const f32[] [{lo}]
+             v3 = const f32[] [{hi}]
+             v4 = fused v0, v1, v2, v3 (v5: f32[1,16,5,3], v6: f32[24,16,1,1], v7: f32[], v8: f32[]) {{
+               v9 = conv{{strides=[1, 1], dilations=[1, 1], pads=[0, 0, 0, 0], auto_pad=explicit, groups=1}} v5, v6 : {y}
+               v10 = binary{{kind=max}} v9, v7 : {y}
+               v11 = binary{{kind=min}} v10, v8 : {y}
+               yield v11
+             }} : {y}
+             return v4 }}",
+            weights(&[24, 16, 1, 1])
+        );
+        let mut x = ramp(&[1, 16, 5, 3])?;
+        close(&body, std::slice::from_ref(&x), 16, &["conv1x1"])?;
+        let mut v: Vec<f32> = x.tensor()?.to_f64().iter().map(|v| *v as f32).collect();
+        v[7] = f32::NAN;
+        x = Tensor::f32s(&[1, 16, 5, 3], &v)?.into();
+        let g = text::parse(&format!("planish-ir 1\n{body}"))?;
+        for target in [TargetSpec::generic128(), TargetSpec::x86_64_v4()] {
+            let program = KernelInterpreter { target }.prepare(&g, &PrepareOptions::default());
+            let program = program.map_err(|mut d| d.swap_remove(0))?;
+            let got = program.session()?.run(&[Some(x.clone())])?.values;
+            let got = got[0].tensor()?.to_f64();
+            let nans: Vec<usize> = (0..got.len()).filter(|i| got[*i].is_nan()).collect();
+            let want: Vec<usize> = (0..24).map(|m| m * 15 + 7).collect();
+            assert_eq!(nans, want, "{lo} {hi}");
+        }
     }
     Ok(())
 }
