@@ -34,6 +34,7 @@ pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Pool(o) => nn::lower_pool(cx, o),
         Op::Softmax(o) => nn::lower_softmax(cx, o),
         Op::LayerNorm(o) => nn::lower_layer_norm(cx, o),
+        Op::Lrn(o) => nn::lower_lrn(cx, o),
         Op::Recurrent(o) => nn::lower_recurrent(cx, o),
         Op::Resize(o) => nn::lower_resize(cx, o),
         Op::Col2Im(o) => nn::lower_col2im(cx, o),

@@ -5,7 +5,7 @@ use super::elem::{compute_elem, convert, load, store};
 use super::launch::{KernelCx, Launch};
 use super::layout::lower_chain;
 use super::nest::span;
-use crate::kernel::{Buf, Builder, CmpOp, Elem, Val};
+use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::math;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::unary::UnaryKind;
@@ -263,13 +263,66 @@ fn strided(
     super::elem::widen(b, d, v)
 }
 
+/// The number that a value is, if it is a constant of one element of f32 or f64; back ends compare with known bounds in fewer
+/// operations.
+pub(super) fn number(cx: &LowerCx<'_>, v: ValueId) -> Option<f64> {
+    let c = cx.constant(v).filter(|c| matches!(c.dtype, DType::F32 | DType::F64) && c.len() == 1)?;
+    c.small(1)?.to_f64().first().copied().filter(|x| !x.is_nan())
+}
+
+/// Operands that are numbers known at compile time: kernels hold them instead of reading them.
+pub(super) struct Numbers(Vec<Option<(Elem, f64)>>);
+
+impl Numbers {
+    /// Those among operands, all but one at most.
+    pub(super) fn new(cx: &LowerCx<'_>, values: &[ValueId]) -> Numbers {
+        let elem = |v| if cx.graph.dtype(v) == Some(DType::F64) { Elem::F64 } else { Elem::F32 };
+        let mut numbers: Vec<_> = values.iter().map(|v| number(cx, *v).map(|n| (elem(*v), n))).collect();
+        if numbers.iter().all(Option::is_some)
+            && let Some(first) = numbers.first_mut()
+        {
+            // Lanes are counted by an operand in memory.
+            *first = None;
+        }
+        Numbers(numbers)
+    }
+    /// The operands that are read.
+    pub(super) fn others<T: Copy>(&self, all: &[T]) -> Vec<T> {
+        all.iter().zip(&self.0).filter(|(_, n)| n.is_none()).map(|(v, _)| *v).collect()
+    }
+    /// All operands, from those that were read.
+    fn put_back(&self, b: &mut Builder, read: &[Val]) -> Vec<Val> {
+        let lanes = read.first().map_or(1, |v| b.ty(*v).lanes);
+        let mut read = read.iter();
+        let each = |n: &Option<(Elem, f64)>| match n {
+            Some((elem, n)) => Some(b.float(Ty::vec(*elem, lanes), *n)),
+            None => read.next().copied(),
+        };
+        self.0.iter().filter_map(each).collect()
+    }
+}
+
+/// Wraps an expression over all operands as one over those that are read.
+pub(super) fn reading<'e>(
+    numbers: &'e Numbers,
+    expr: &'e Expr<'e>,
+) -> impl Fn(&mut Builder, &[Val]) -> Vec<Val> + 'e {
+    |b, read| {
+        let all = numbers.put_back(b, read);
+        expr(b, &all)
+    }
+}
+
 /// Lowers a node that is one element-wise operation.
 pub(super) fn lower_single(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
     let n = cx.node().inputs.len();
     let values: Vec<ValueId> = (0..n).map(|i| cx.input_value(i)).collect::<Result<_, _>>()?;
     let types: Vec<DType> = values.iter().map(|v| Ok(cx.tensor_type(*v)?.0)).collect::<Result<_, Diag>>()?;
     let (out, _) = cx.output_type(0)?;
+    let numbers = Numbers::new(cx, &values);
     let expr = |b: &mut Builder, v: &[Val]| vec![scalar_op(b, op, v, &types, out)];
+    let expr = reading(&numbers, &expr);
+    let values = numbers.others(&values);
     if lower_chain(cx, op_label(op), &values, op_cost(op), &expr)? {
         return Ok(());
     }

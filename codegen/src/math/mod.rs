@@ -5,12 +5,14 @@
 
 mod exp_log;
 pub mod narrow;
+mod pow;
 mod special;
 #[cfg(test)]
 mod tests;
 mod trig;
 
-pub use exp_log::{exp, log, pow, sigmoid, softplus, tanh};
+pub use exp_log::{exp, log, sigmoid, softplus, tanh};
+pub use pow::pow;
 pub use special::{erf, gelu, gelu_tanh};
 pub use trig::{acos, acosh, asin, asinh, atan, atanh, cos, cosh, sin, sinh, tan};
 

@@ -104,3 +104,28 @@ fn functions_are_within_their_bounds() {
         }
     }
 }
+
+#[test]
+fn constant_powers_agree_with_general_ones() {
+    for quarters in -12..=16 {
+        let p = f64::from(quarters) / 4.0;
+        let mut x = inputs(0.0, 4.0);
+        x.extend(inputs(-1e3, 1e3));
+        // Every exponent, subnormal ones included.
+        x.extend((0..=254u32).flat_map(|e| [0x12345, 0x7ffff, 1].map(|m| f32::from_bits((e << 23) | m))));
+        x.extend([f32::from_bits(1), f32::MIN_POSITIVE, -f32::MIN_POSITIVE]);
+        let y = run(
+            |b, x| {
+                let p = b.float(b.ty(x), p);
+                super::pow(b, x, p)
+            },
+            &x,
+        );
+        for (x, y) in x.iter().zip(y) {
+            let w = f64::from(*x).powf(p);
+            assert!(w != 0.0 || y.to_bits() == (w as f32).to_bits(), "{x:e} ^ {p} = {y:e}, not {w:e}");
+            let e = ulps(y, w);
+            assert!(e <= 4.0, "{x:e} ^ {p} = {y:e}, not {w:e}: {e} ulp");
+        }
+    }
+}

@@ -25,6 +25,7 @@ pub mod gather;
 pub mod generate;
 pub mod konst;
 pub mod layer_norm;
+pub mod lrn;
 pub mod matmul;
 pub mod ml;
 pub mod pool;
@@ -249,6 +250,7 @@ op_table! {
     Pool => pool::Pool,
     Softmax => softmax::Softmax,
     LayerNorm => layer_norm::LayerNorm,
+    Lrn => lrn::Lrn,
     Attention => attention::Attention,
     Recurrent => recurrent::Recurrent,
     Resize => resize::Resize,

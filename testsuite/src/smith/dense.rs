@@ -209,6 +209,21 @@ pub(crate) fn layer_norm(s: &mut Smith) -> Option<Item> {
     s.emit("layer-norm", &fields, &[Some(&x), scale.as_ref(), bias.as_ref()], quality)?.into_iter().next()
 }
 
+pub(crate) fn lrn(s: &mut Smith) -> Option<Item> {
+    let dtype = float_type(s);
+    let x = s.some(&[dtype], |item| item.rank() > 1 && item.size <= 64.0, |rng| shape(rng, 3));
+    if x.rank() < 2 {
+        return None;
+    }
+    let fields = [
+        ("size", (1 + s.rng.below(6)).to_string()),
+        ("alpha", "0.1".to_owned()),
+        ("beta", s.rng.choose(&["0.75", "0.5", "1", "0.6"]).to_owned()),
+        ("bias", "1".to_owned()),
+    ];
+    s.emit1("lrn", &fields, &[&x], Quality { exact: false, size: x.size })
+}
+
 pub(crate) fn reduce(s: &mut Smith) -> Option<Item> {
     let kinds = ["sum", "mean", "prod", "max", "min", "l1", "l2", "sum-square", "log-sum", "log-sum-exp"];
     let kind = s.rng.choose(&kinds);

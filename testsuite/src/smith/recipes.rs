@@ -74,6 +74,7 @@ recipes! {
     "pool": dense::pool,
     "softmax": dense::softmax,
     "layer-norm": dense::layer_norm,
+    "lrn": dense::lrn,
     "reduce": dense::reduce,
     "reduce": dense::reduce,
     "cumulate": dense::cumulate,

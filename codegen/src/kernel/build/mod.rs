@@ -193,6 +193,16 @@ impl Builder {
         self.uniform(v).filter(|_| t.elem.is_int()).map(|b| (b << shift).cast_signed() >> shift)
     }
 
+    /// The value as a compile-time number, if every lane is one known `F32` or `F64`.
+    pub fn known_float(&self, v: Val) -> Option<f64> {
+        let bits = self.uniform(v)?;
+        match self.ty(v).elem {
+            Elem::F64 => Some(f64::from_bits(bits)),
+            Elem::F32 => Some(f64::from(f32::from_bits(u32::try_from(bits).ok()?))),
+            _ => None,
+        }
+    }
+
     fn new_val(&mut self, ty: Ty) -> Val {
         let v = Val(u32::try_from(self.kernel.vals.len()).expect("fewer than 2^32 values"));
         self.kernel.vals.push(ty);

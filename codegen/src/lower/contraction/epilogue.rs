@@ -3,7 +3,7 @@
 use crate::kernel::{Buf, Builder, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, store};
-use crate::lower::elementwise::scalar_op;
+use crate::lower::elementwise::{number, scalar_op};
 use crate::lower::launch::{KernelCx, Launch};
 use planish_ir::op::fused::{Follows, follows};
 use planish_ir::{DType, Diag, NodeId, Op, RegionId, ValueId};
@@ -101,7 +101,7 @@ impl Epilogue {
                 }
                 let outer = captures.get(v).copied().unwrap_or(*v);
                 let (x_type, x_dims) = cx.tensor_type(outer)?;
-                if let Some(x) = literal(cx, outer, x_type) {
+                if let Some(x) = number(cx, outer) {
                     e.types.insert(*v, x_type);
                     e.literals.push((*v, x));
                     continue;
@@ -222,10 +222,4 @@ impl Epilogue {
             env.insert(s.output, r);
         }
     }
-}
-
-/// The value of a float constant of one element; back ends compare with known bounds in fewer operations.
-fn literal(cx: &LowerCx<'_>, v: ValueId, dtype: DType) -> Option<f64> {
-    let x = cx.constant(v).filter(|_| matches!(dtype, DType::F32 | DType::F64))?.small(1)?;
-    x.to_f64().first().copied().filter(|x| !x.is_nan())
 }

@@ -110,6 +110,9 @@ fn chain(
         results.iter().map(|v| env[v]).collect()
     };
     let outer: Vec<ValueId> = ins.iter().map(|(_, v)| *v).collect();
+    let numbers = elementwise::Numbers::new(cx, &outer);
+    let expr = elementwise::reading(&numbers, &expr);
+    let outer = numbers.others(&outer);
     if layout::lower_chain(cx, "chain", &outer, cost.max(1), &expr)? {
         return Ok(());
     }

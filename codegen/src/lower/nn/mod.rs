@@ -3,6 +3,7 @@
 mod col2im;
 mod conv_transpose;
 mod layer_norm;
+mod lrn;
 mod pool;
 pub(super) mod pool_axis;
 mod recurrent;
@@ -15,6 +16,7 @@ mod tests;
 pub(super) use col2im::lower_col2im;
 pub(super) use conv_transpose::lower_conv_transpose;
 pub(super) use layer_norm::lower_layer_norm;
+pub(super) use lrn::lower_lrn;
 pub(super) use pool::lower_pool;
 pub(super) use recurrent::lower_recurrent;
 pub(super) use regions::{lower_max_roi_pool, lower_roi_align};

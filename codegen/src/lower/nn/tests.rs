@@ -41,6 +41,19 @@ fn rows_are_normalised() -> Result<(), Diag> {
     Ok(())
 }
 
+#[test]
+fn neighbouring_channels_are_normalised() -> Result<(), Diag> {
+    for shape in [[2usize, 7, 35], [1, 1, 3], [2, 20, 1], [1, 0, 3], [2, 3, 0]] {
+        for (size, beta) in [(5, "0.75"), (1, "0.5"), (4, "0.6"), (11, "1"), (12, "-0.25")] {
+            let op = format!("v1 = lrn{{size={size}, alpha=0.4, beta={beta}, bias=0.7}} v0 : f32[A,B,C]");
+            same(&body("v0: f32[A,B,C]", &op, "v1"), vec![ramp(&shape)?], 1e-5)?;
+        }
+    }
+    let op = "v1 = cast{to=f64, saturate=true} v0 : f64[2,6] \
+              v2 = lrn{size=3, alpha=0.4, beta=0.75, bias=1} v1 : f64[2,6]";
+    same(&body("v0: f32[2,6]", op, "v2"), vec![ramp(&[2, 6])?], 1e-12)
+}
+
 fn pool(kind: &str, rest: &str) -> String {
     format!("pool{{kind={kind}, {rest}}}")
 }

@@ -248,3 +248,19 @@ fn bounds_clip_sums() -> Result<(), Diag> {
     }
     Ok(())
 }
+
+#[test]
+fn responses_are_normalised_in_blocks() -> Result<(), Diag> {
+    // Whole blocks of channels, and a part of one; windows on both sides, on one, and beyond the neighbouring vectors.
+    for (channels, size) in [(32, 5), (20, 5), (16, 2), (37, 9), (32, 1)] {
+        let body = format!(
+            "graph @\"g\"(v0: f32[2,16,5,7]) {{ v1 = const {}
+             v2 = conv{{strides=[1, 1], dilations=[1, 1], pads=[0, 0, 0, 0], auto_pad=explicit, groups=1}} v0, v1, _ : f32[2,{channels},5,7]
+             v3 = lrn{{size={size}, alpha=0.3, beta=0.75, bias=1.5}} v2 : f32[2,{channels},5,7]
+             return v3 }}",
+            weights(&[channels, 16, 1, 1])
+        );
+        close(&body, &[ramp(&[2, 16, 5, 7])?], 16, &["lrn"])?;
+    }
+    Ok(())
+}

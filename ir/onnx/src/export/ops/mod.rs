@@ -111,6 +111,15 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         Op::Pool(op) => nn::pool(cx, node, op),
         Op::Softmax(op) => nn::softmax(cx, node, op),
         Op::LayerNorm(op) => nn::layer_norm(cx, node, op),
+        Op::Lrn(op) => {
+            let attributes = vec![
+                super::attr::int("size", op.size),
+                super::attr::float("alpha", op.alpha),
+                super::attr::float("beta", op.beta),
+                super::attr::float("bias", op.bias),
+            ];
+            with(cx, node, "LRN", attributes)
+        }
         Op::Attention(_) => Err(Diag::unsupported("attention that was not expanded")),
         Op::Recurrent(op) => nn::recurrent(cx, node, op),
         Op::Resize(op) => nn::resize(cx, node, op),

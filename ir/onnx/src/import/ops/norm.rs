@@ -6,10 +6,9 @@ use crate::import::table::{Entry, onnx};
 use crate::import::{ImportCx, OnnxNode};
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::layer_norm::LayerNorm;
+use planish_ir::op::lrn::Lrn;
 use planish_ir::op::normalize_axis;
-use planish_ir::op::pool::{Pool, PoolKind};
 use planish_ir::op::softmax::{Softmax, SoftmaxKind};
-use planish_ir::op::window::AutoPad;
 use planish_ir::{Diag, ValueId};
 
 pub(super) const OPS: &[Entry] = &[
@@ -122,35 +121,12 @@ fn group_norm(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     Ok(vec![reshape_as(cx, y, x)?])
 }
 
-/// x / (bias + alpha * mean of squares over `size` neighbouring channels) ^ beta.
 fn lrn(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
-    let x = node.input(0)?;
-    rank_from(cx, node, x, 2)?;
-    let size = node.need_int("size")?;
-    if !(1..=i64::from(i32::MAX)).contains(&size) {
-        return Err(node.error("attribute-range", format!("size {size}")));
-    }
-    let square = cx.binary(BinaryKind::Mul, x, x)?;
-    let planes = reshape_like(cx, square, x, &[Size::Axis(0), Size::Known(1), Size::Axis(1), Size::Rest])?;
-    let mean = Pool {
-        kind: PoolKind::Average,
-        kernel: vec![size, 1],
-        strides: vec![1, 1],
-        dilations: vec![1, 1],
-        pads: vec![(size - 1) / 2, 0, size / 2, 0],
-        auto_pad: AutoPad::Explicit,
-        ceil_mode: false,
-        count_include_pad: true,
-        p: 2,
-        indices: None,
+    let op = Lrn {
+        size: node.need_int("size")?,
+        alpha: node.float_or("alpha", 1e-4)?.into(),
+        beta: node.float_or("beta", 0.75)?.into(),
+        bias: node.float_or("bias", 1.0)?.into(),
     };
-    let mean = cx.op(mean, &[planes])?;
-    let mean = reshape_as(cx, mean, x)?;
-    let alpha = cx.scalar_like(x, node.float_or("alpha", 1e-4)?.into())?;
-    let bias = cx.scalar_like(x, node.float_or("bias", 1.0)?.into())?;
-    let beta = cx.scalar_like(x, node.float_or("beta", 0.75)?.into())?;
-    let scaled = cx.binary(BinaryKind::Mul, mean, alpha)?;
-    let base = cx.binary(BinaryKind::Add, scaled, bias)?;
-    let power = cx.binary(BinaryKind::Pow, base, beta)?;
-    Ok(vec![cx.binary(BinaryKind::Div, x, power)?])
+    Ok(vec![cx.op(op, &[node.input(0)?])?])
 }
