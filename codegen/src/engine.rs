@@ -82,6 +82,10 @@ impl HostKernels for Interpreted {
             ctx.error.store(code, Ordering::Relaxed);
         }
     }
+
+    fn parallel(&self) -> bool {
+        true
+    }
 }
 
 /// A module with code for its kernels.

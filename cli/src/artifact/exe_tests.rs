@@ -47,7 +47,7 @@ fn plan() -> Plan {
         inputs: vec![port("x", 0)],
         outputs: vec![port("y", 1)],
         blocks: vec![Block {
-            steps: vec![Step::Launch { kernel: KernelId(0), args, extent: n, grain: one }],
+            steps: vec![Step::Launch { kernel: KernelId(0), args, extent: n, grain: one, round: None }],
         }],
         kernels: vec![KernelDecl {
             name: "add".into(),

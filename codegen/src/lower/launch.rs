@@ -23,6 +23,7 @@ pub struct Launch {
     dims: Vec<Dim>,
     errors: Vec<ErrorId>,
     extent: Dim,
+    rounds: Option<Dim>,
     cost: Dim,
     flops: Option<Dim>,
     bytes: Option<Dim>,
@@ -37,6 +38,7 @@ impl Launch {
             dims: Vec::new(),
             errors: Vec::new(),
             extent: Dim::Const(1),
+            rounds: None,
             cost: Dim::Const(1),
             flops: None,
             bytes: None,
@@ -89,6 +91,12 @@ impl Launch {
     #[must_use]
     pub fn extent(mut self, d: Dim) -> Launch {
         self.extent = d;
+        self
+    }
+    /// The parallel axis is done in rounds of so many units, see [`Step::Launch`]; not for GPUs.
+    #[must_use]
+    pub fn rounds(mut self, d: Dim) -> Launch {
+        self.rounds = Some(d);
         self
     }
     /// About how many basic operations one step of the parallel axis takes: decides how finely threads share it.
@@ -292,7 +300,8 @@ impl LowerCx<'_> {
         let kernel = self.kernels.add(&l.label, built, decl);
         let grain = Dim::Const(GRAIN_OPS).ceil_div(&l.cost.larger(&Dim::Const(1))).larger(&Dim::Const(1));
         let (extent, grain) = (self.expr(&l.extent), self.expr(&grain));
-        self.step(Step::Launch { kernel, args, extent, grain });
+        let round = l.rounds.as_ref().map(|d| self.expr(d));
+        self.step(Step::Launch { kernel, args, extent, grain, round });
         Ok(())
     }
 }

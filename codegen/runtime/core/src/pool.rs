@@ -3,6 +3,8 @@
 //! The calling thread works too, so a pool of `n` threads starts `n - 1`. Work is claimed in chunks, so a thread that
 //! is delayed does not stall the others. Between ranges that follow closely the threads spin, if every thread has a
 //! processor and the quota allows it, and then sleep in a futex.
+mod rounds;
+
 use crate::cpu::{self, FlushGuard};
 use crate::sys;
 use alloc::boxed::Box;

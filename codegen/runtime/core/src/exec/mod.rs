@@ -241,7 +241,7 @@ impl Program {
 
     fn step_deps(&self, exprs: &Exprs, s: &Step, deps: &mut Vec<SymId>) {
         match s {
-            Step::Launch { args, extent, grain, .. } => {
+            Step::Launch { args, extent, grain, round, .. } => {
                 for a in args {
                     match *a {
                         Arg::Slot(s) => self.slot_deps(exprs, s, deps),
@@ -250,6 +250,7 @@ impl Program {
                 }
                 deps.extend_from_slice(exprs.deps(*extent));
                 deps.extend_from_slice(exprs.deps(*grain));
+                round.iter().for_each(|&r| deps.extend_from_slice(exprs.deps(r)));
             }
             Step::Require { cond, .. } => deps.extend_from_slice(exprs.deps(*cond)),
             Step::Count { value, .. } => deps.extend_from_slice(exprs.deps(*value)),

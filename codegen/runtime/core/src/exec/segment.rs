@@ -3,6 +3,7 @@ use super::{Program, Session};
 use crate::error::{Error, ErrorKind, Result, fail};
 use crate::kernel::{Code, KernelFn};
 use crate::plan::{Arg, SlotId, Step};
+use crate::pool::Pool;
 use alloc::vec::Vec;
 
 /// The resolved form of a straight line.
@@ -19,20 +20,39 @@ pub(super) struct Resolved {
     addresses: Vec<(u32, SlotId)>,
 }
 
+/// How the threads share the parallel axis of a launch.
+#[derive(Clone, Copy)]
+struct Cut {
+    extent: i64,
+    grain: i64,
+    /// Units of a round; the extent if there is one only.
+    round: i64,
+}
+
+impl Cut {
+    fn run(self, pool: Option<&Pool>, call: &(dyn Fn(i64, i64) + Sync)) {
+        match pool {
+            Some(pool) if self.round > self.grain && self.round < self.extent => {
+                pool.run_rounds(self.extent, self.round, self.grain, call);
+            }
+            Some(pool) if self.round > self.grain => pool.run(self.extent, self.grain, call),
+            _ => call(0, self.extent),
+        }
+    }
+}
+
 enum Op {
     Native {
         f: KernelFn,
         kernel: u32,
         words: u32,
-        extent: i64,
-        grain: i64,
+        cut: Cut,
     },
     Host {
         kernel: u32,
         words: u32,
         count: u32,
-        extent: i64,
-        grain: i64,
+        cut: Cut,
     },
     /// Destination word, source word, bytes.
     Copy {
@@ -92,9 +112,11 @@ impl Session {
         let seg = &p.segments[index];
         for step in &p.plan.blocks[seg.block].steps[seg.start..seg.end] {
             match step {
-                Step::Launch { kernel, args, extent, grain } => {
+                Step::Launch { kernel, args, extent, grain, round } => {
                     let extent = self.eval(p, *extent)?;
                     let grain = self.eval(p, *grain)?.max(1);
+                    let round = round.map_or(Ok(extent), |r| self.eval(p, r))?.clamp(1, extent.max(1));
+                    let cut = Cut { extent, grain, round };
                     let words = r.words.len() as u32;
                     for a in args {
                         match *a {
@@ -110,8 +132,8 @@ impl Session {
                     }
                     let kernel = kernel.0;
                     r.ops.push(match &p.code {
-                        Code::Native(f) => Op::Native { f: f[kernel as usize], kernel, words, extent, grain },
-                        Code::Host(_) => Op::Host { kernel, words, count: args.len() as u32, extent, grain },
+                        Code::Native(f) => Op::Native { f: f[kernel as usize], kernel, words, cut },
+                        Code::Host(_) => Op::Host { kernel, words, count: args.len() as u32, cut },
                     });
                 }
                 Step::Copy { dst, src } => {
@@ -154,7 +176,7 @@ impl Session {
     fn run_ops(&mut self, p: &Program, r: &Resolved) -> Result<()> {
         for op in &r.ops {
             match *op {
-                Op::Native { f, kernel, words, extent, grain } => {
+                Op::Native { f, kernel, words, cut } => {
                     let args = r.words[words as usize..].as_ptr() as usize;
                     let ctx = &raw const self.ctx as usize;
                     let call = move |lo: i64, hi: i64| {
@@ -163,13 +185,10 @@ impl Session {
                         unsafe { f(args as *const u64, lo, hi, ctx as *mut crate::kernel::Ctx) }
                     };
                     let start = self.profile_start();
-                    match &self.pool {
-                        Some(pool) if extent > grain => pool.run(extent, grain, &call),
-                        _ => call(0, extent),
-                    }
+                    cut.run(self.pool.as_deref(), &call);
                     self.profile_end(kernel, start);
                 }
-                Op::Host { kernel, words, count, extent, grain } => {
+                Op::Host { kernel, words, count, cut } => {
                     let Code::Host(host) = &p.code else { fail!(Program, "no table of host kernels") };
                     let range = words as usize..(words + count) as usize;
                     let (args, sizes) = (&r.words[range.clone()], &r.sizes[range]);
@@ -177,10 +196,7 @@ impl Session {
                     // SAFETY: as above; `sizes` are the bytes that belong to the slots.
                     let call = |lo: i64, hi: i64| unsafe { host.launch(kernel, args, sizes, lo, hi, ctx) };
                     let start = self.profile_start();
-                    match &self.pool {
-                        Some(pool) if extent > grain && host.parallel() => pool.run(extent, grain, &call),
-                        _ => call(0, extent),
-                    }
+                    cut.run(self.pool.as_deref().filter(|_| host.parallel()), &call);
                     self.profile_end(kernel, start);
                 }
                 Op::Copy { words, bytes } => {

@@ -105,12 +105,24 @@ impl Maker {
 
     fn add(&mut self, a: SlotId, b: SlotId, y: SlotId, n: ExprId) -> Step {
         let grain = self.c(1);
-        Step::Launch { kernel: ADD, args: vec![Arg::Slot(a), Arg::Slot(b), Arg::Slot(y)], extent: n, grain }
+        Step::Launch {
+            kernel: ADD,
+            args: vec![Arg::Slot(a), Arg::Slot(b), Arg::Slot(y)],
+            extent: n,
+            grain,
+            round: None,
+        }
     }
 
     fn store(&mut self, s: SlotId, v: ExprId) -> Step {
         let one = self.c(1);
-        Step::Launch { kernel: STORE, args: vec![Arg::Slot(s), Arg::Scalar(v)], extent: one, grain: one }
+        Step::Launch {
+            kernel: STORE,
+            args: vec![Arg::Slot(s), Arg::Scalar(v)],
+            extent: one,
+            grain: one,
+            round: None,
+        }
     }
 
     fn session_with(mut self, steps: Vec<Step>, options: SessionOptions) -> Session {
@@ -232,7 +244,8 @@ fn kernel_errors_become_messages() {
     let mut m = Maker::new();
     let code = m.c(1);
     let one = m.c(1);
-    let step = Step::Launch { kernel: RAISE, args: vec![Arg::Scalar(code)], extent: one, grain: one };
+    let step =
+        Step::Launch { kernel: RAISE, args: vec![Arg::Scalar(code)], extent: one, grain: one, round: None };
     let mut s = m.session(vec![step]);
     for _ in 0..2 {
         let e = s.run_values(&[]).expect_err("raised");

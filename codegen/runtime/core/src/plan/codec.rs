@@ -8,7 +8,7 @@ use core::fmt;
 /// The first four bytes of an encoded plan.
 pub const PLAN_MAGIC: [u8; 4] = *b"PLNP";
 /// The version this code reads and writes.
-pub const PLAN_VERSION: u32 = 2;
+pub const PLAN_VERSION: u32 = 3;
 const MAX_TYPE_DEPTH: u32 = 16;
 
 /// Why bytes are no plan.
@@ -319,7 +319,7 @@ enums! {
     Arg { 0 = Slot { 0: a }, 1 = Scalar { 0: a } }
     Value { 0 = Slot { 0: a }, 1 = Expr { 0: a } }
     Step {
-        0 = Launch { kernel: a, args: b, extent: c, grain: d },
+        0 = Launch { kernel: a, args: b, extent: c, grain: d, round: e },
         1 = Bind { sym: a, slot: b, index: c, min: d, max: e, error: f },
         2 = Let { sym: a, value: b },
         3 = Require { cond: a, error: b },

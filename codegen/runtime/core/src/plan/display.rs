@@ -134,9 +134,13 @@ impl Plan {
         };
         write!(f, "{:indent$}", "")?;
         match step {
-            Step::Launch { kernel, args: a, extent, grain } => {
+            Step::Launch { kernel, args: a, extent, grain, round } => {
                 let name = &self.kernels[kernel.index()].name;
-                writeln!(f, "{name}({}) over {} by {}", args(a), x(*extent), x(*grain))
+                write!(f, "{name}({}) over {} by {}", args(a), x(*extent), x(*grain))?;
+                match round {
+                    Some(r) => writeln!(f, " in rounds of {}", x(*r)),
+                    None => writeln!(f),
+                }
             }
             Step::Bind { sym, slot, index, min, max, .. } => {
                 let name = &self.symbols[sym.index()].name;

@@ -315,6 +315,9 @@ pub enum Step {
         extent: ExprId,
         /// Smallest part, >= 1.
         grain: ExprId,
+        /// The range is done in rounds of so many units (>= 1): a part lies in one round, and begins after all of
+        /// the rounds before are done. One call may also do several rounds, in order.
+        round: Option<ExprId>,
     },
     /// Binds a symbol to an element of an integer or bool tensor.
     Bind {

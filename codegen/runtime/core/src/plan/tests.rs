@@ -33,6 +33,7 @@ fn sample() -> Plan {
         args: vec![Arg::Slot(SlotId(0)), Arg::Slot(SlotId(2)), Arg::Scalar(n)],
         extent: n,
         grain: one,
+        round: Some(n),
     };
     let call = Call {
         func: 1,
@@ -150,7 +151,7 @@ fn damaged_bytes_are_errors() {
         }
     }
     assert!(accepted > 0);
-    let huge = [&PLAN_MAGIC[..], &[2, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat();
+    let huge = [&PLAN_MAGIC[..], &[PLAN_VERSION as u8, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat();
     assert!(matches!(Plan::decode(&huge), Err(DecodeError::Malformed(_))));
     assert_eq!(Plan::decode(b"ELF"), Err(DecodeError::Magic));
     assert_eq!(Plan::decode(b"PLNP\x01"), Err(DecodeError::Version(1)));

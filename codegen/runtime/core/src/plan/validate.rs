@@ -105,10 +105,11 @@ impl Check<'_> {
 
     fn step(&mut self, step: &Step, depth: u32) -> Result<(), String> {
         match step {
-            Step::Launch { kernel, args, extent, grain } => {
+            Step::Launch { kernel, args, extent, grain, round } => {
                 self.id("kernel", kernel.index(), self.plan.kernels.len())?;
                 self.args(args, false)?;
                 self.exprs(&[*extent, *grain])?;
+                round.map_or(Ok(()), |r| self.expr(r))?;
                 let params = self.plan.kernels[kernel.index()].params as usize;
                 if params != args.len() {
                     return Err(format!("{} arguments for the {params} of kernel {kernel}", args.len()));

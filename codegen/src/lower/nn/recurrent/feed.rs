@@ -1,12 +1,12 @@
 //! What a recurrent layer takes from its input, and its weights in the form that the steps read.
 
 use super::super::fold_lanes;
+use super::shape::Shape;
 use crate::kernel::{BinOp, Buf, Builder, CmpOp, Ty, Val};
 use crate::lower::contraction::{Epilogue, Product, f32_bytes, product};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, store};
 use crate::lower::launch::Launch;
-use crate::lower::layout::BLOCK;
 use planish_ir::op::matmul::MatMul;
 use planish_ir::op::recurrent::{Cell, Recurrent};
 use planish_ir::{DType, Diag, Dim, ValueId};
@@ -15,15 +15,11 @@ use planish_ir::{DType, Diag, Dim, ValueId};
 pub(super) struct Packed {
     /// What all steps take from the input, without biases: `[steps, batch, directions, rows]`.
     pub(super) fed: Opnd,
-    /// The weights of the recurrence as `[direction][gate][block of 16 rows][k][16]`.
+    /// The weights of the recurrence as [`Shape::pack`] has them.
     pub(super) back: Opnd,
     /// The sum of the biases that apply before the activations, `[directions][rows]`.
     pub(super) bias: Option<Opnd>,
-}
-
-/// Rows of a gate, padded to whole blocks.
-pub(super) fn padded(h: i64) -> i64 {
-    (h + BLOCK - 1) / BLOCK * BLOCK
+    pub(super) shape: Shape,
 }
 
 /// The input's part as one matrix product, and packed weights, if all of them are constants of f32.
@@ -39,7 +35,7 @@ pub(super) fn packed(cx: &mut LowerCx<'_>, op: &Recurrent, x: &Opnd) -> Result<O
     let (_, r) = cx.tensor_type(rv)?;
     let (Some(rows), Some(h)) = (r[1].as_const(), r[2].as_const()) else { return Ok(None) };
     let (dirs, gates) = (op.directions() as i64, op.gates() as i64);
-    if [&w[0], &r[0]].iter().any(|d| !d.is(dirs)) || !w[1].is(rows) || rows != gates * h {
+    if [&w[0], &r[0]].iter().any(|d| !d.is(dirs)) || !w[1].is(rows) || rows != gates * h || h == 0 {
         return Ok(None);
     }
     let places = x.dims[0].mul(&x.dims[1]);
@@ -53,16 +49,8 @@ pub(super) fn packed(cx: &mut LowerCx<'_>, op: &Recurrent, x: &Opnd) -> Result<O
 
     let missing = || Diag::error("internal-lower", "weights of a recurrent layer are not constant");
     let data = cx.f32_constant(rv)?.ok_or_else(missing)?;
-    let (hu, block) = (h as usize, BLOCK as usize);
-    let blocks = padded(h) as usize / block;
-    let mut packed = vec![0f32; (dirs * gates) as usize * blocks * hu * block];
-    for (row, v) in data.chunks_exact(hu.max(1)).enumerate() {
-        let (gate, i) = (row / hu, row % hu);
-        let to = (gate * blocks + i / block) * hu * block + i % block;
-        for (k, v) in v.iter().enumerate() {
-            packed[to + k * block] = *v;
-        }
-    }
+    let shape = Shape::new(op, h);
+    let packed = shape.pack(&data);
     let back = cx.weight(DType::F32, &[packed.len().into()], f32_bytes(&packed));
     let bias = match bv {
         None => None,
@@ -72,67 +60,14 @@ pub(super) fn packed(cx: &mut LowerCx<'_>, op: &Recurrent, x: &Opnd) -> Result<O
             let mut sum = Vec::with_capacity(dirs as usize * rows);
             for of_dir in given.chunks_exact((2 * rows).max(1)) {
                 for (i, own) in of_dir[..rows].iter().enumerate() {
-                    let kept = keeps && i >= 2 * hu;
+                    let kept = keeps && i >= 2 * h as usize;
                     sum.push(if kept { *own } else { own + of_dir[rows + i] });
                 }
             }
             Some(cx.weight(DType::F32, &[sum.len().into()], f32_bytes(&sum)))
         }
     };
-    Ok(Some(Packed { fed, back, bias }))
-}
-
-/// Products of rows `lo..hi` of packed weights that begin at element `first`, with the `h` elements at `at` of `v`: one result a
-/// row, stored at `to` of `sums`. Rows are whole blocks.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn packed_dots(
-    b: &mut Builder,
-    (weights, first): (Buf, Val),
-    (v, at): (Buf, Val),
-    h: i64,
-    (sums, to): (Buf, Val),
-    (lo, hi): (i64, i64),
-    lanes: u16,
-) {
-    let lanes = lanes.min(BLOCK as u16);
-    let n = i64::from(lanes);
-    let ty = Ty::vec(crate::kernel::Elem::F32, lanes);
-    let group = |b: &mut Builder, vector: Val, count: i64| {
-        let starts: Vec<Val> = (0..count)
-            .map(|i| {
-                let row = b.add(vector, i);
-                let row = b.mul(row, n);
-                let (block, off) = (b.div_const(row, BLOCK), b.and(row, BLOCK - 1));
-                let from = b.at(first, block, h * BLOCK);
-                b.add(from, off)
-            })
-            .collect();
-        let zero = b.zero(ty);
-        let acc = b.for_(0, h, 1, &vec![zero; count as usize], |b, k, acc| {
-            let from = b.add(at, k);
-            let x = b.load(v, from, 1);
-            let x = b.splat(x, lanes);
-            let row = b.mul(k, BLOCK);
-            let next = starts.iter().zip(acc).map(|(start, a)| {
-                let from = b.add(*start, row);
-                let w = b.load(weights, from, lanes);
-                b.fma(w, x, *a)
-            });
-            next.collect()
-        });
-        for (i, v) in acc.into_iter().enumerate() {
-            let row = b.add(vector, i as i64);
-            let to = b.at(to, row, n);
-            b.store(sums, to, v);
-        }
-    };
-    // As many vectors at a time as keep the multipliers busy.
-    let (mut from, end) = (lo / n, hi / n);
-    for count in [8, 4, 2, 1] {
-        let whole = (end - from) / count * count;
-        b.loop_(from, from + whole, count, |b, vector| group(b, vector, count));
-        from += whole;
-    }
+    Ok(Some(Packed { fed, back, bias, shape }))
 }
 
 /// Products of `block` rows of `m`, from element `row` on with distance `n`, with the vector at `at` of `v`.

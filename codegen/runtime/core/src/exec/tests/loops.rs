@@ -135,6 +135,7 @@ fn loops_bind_growing_dims_and_sequences() {
         args: vec![Arg::Slot(param), Arg::Slot(param), Arg::Slot(next)],
         extent: le,
         grain,
+        round: None,
     };
     m.plan.blocks.push(Block {
         steps: vec![fill, call(library::SEQ_INSERT, vec![Arg::Slot(seq), Arg::Slot(next)], seq_next)],
