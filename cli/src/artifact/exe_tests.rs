@@ -159,7 +159,14 @@ fn it_describes_and_measures_itself() {
         (&"planish.bench".into(), &1.into(), &"add".into())
     );
     assert!(v["runs"].as_u64() > Some(10) && v["latency_ms"]["median"] == v["median_ms"]);
-    assert_eq!(v["kernels"][0]["name"], "add");
+    let k = &v["kernels"][0];
+    assert_eq!((&k["name"], &k["flops"]), (&"add".into(), &50.into()));
+    assert!(k["bytes"].as_f64() >= Some(400.0) && k["percent_of_peak"].as_f64() > Some(0.0), "{k}");
+    assert!(v["accounted_ms"].as_f64() > Some(0.0), "{v}");
+    assert!(
+        v["unaccounted_ms"].is_number() && v["peaks"]["one"]["read_gbs"]["dram"].as_f64() > Some(0.1),
+        "{v}"
+    );
     let out = run(dir.path(), &["--bench"]);
     assert_eq!(out.status.code(), Some(2));
     assert!(text(&out.stderr).contains("--set n=1"), "{}", text(&out.stderr));

@@ -1,11 +1,12 @@
 //! Measuring several things in turns, so that what disturbs the machine disturbs them all.
 
+pub mod profile;
 pub mod stats;
 pub mod thing;
 
 use crate::failure::Result;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::time::{Duration, Instant};
 use thing::Runner;
 
@@ -37,8 +38,8 @@ pub struct Turn {
     pub runs: u64,
     /// What it says its arithmetic is.
     pub precision: String,
-    /// The time of each kernel, if asked for.
-    pub kernels: Option<Value>,
+    /// If asked for: `kernels`, `accounted_ms`, `unaccounted_ms` and `peaks`, as a program prints them.
+    pub profile: Option<Map<String, Value>>,
 }
 
 /// When to stop.
@@ -95,7 +96,8 @@ pub fn medians(turns: &[Turn]) -> Vec<f64> {
     turns.iter().map(|t| t.latency.median).collect()
 }
 
-/// All turns of one thing as one: medians of the turns' quantiles, the fastest run of all.
+/// All turns of one thing as one: medians of the turns' quantiles, the fastest run of all, the profile of the fastest
+/// turn.
 pub fn merge(turns: &[Turn]) -> Option<Turn> {
     let of = |f: &dyn Fn(&Turn) -> f64| stats::median(&turns.iter().map(f).collect::<Vec<f64>>());
     let first = turns.first()?;
@@ -111,6 +113,10 @@ pub fn merge(turns: &[Turn]) -> Option<Turn> {
         first_ms: first.first_ms,
         runs: turns.iter().map(|t| t.runs).sum(),
         precision: first.precision.clone(),
-        kernels: turns.iter().rev().find_map(|t| t.kernels.clone()),
+        profile: turns
+            .iter()
+            .filter(|t| t.profile.is_some())
+            .min_by(|a, b| a.latency.median.total_cmp(&b.latency.median))
+            .and_then(|t| t.profile.clone()),
     })
 }

@@ -2,7 +2,7 @@
 
 use super::{Latency, Turn};
 use crate::failure::{Failure, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -118,8 +118,15 @@ fn turn(v: &Value) -> std::result::Result<Turn, String> {
         first_ms: v["first_ms"].as_f64().unwrap_or(0.0),
         runs: v["runs"].as_u64().unwrap_or(1),
         precision: v["precision"].as_str().unwrap_or("").to_owned(),
-        kernels: v.get("kernels").filter(|k| !k.is_null()).cloned(),
+        profile: profile(v),
     })
+}
+
+/// The keys of a profile, if the object has one.
+fn profile(v: &Value) -> Option<Map<String, Value>> {
+    v.get("kernels").filter(|k| !k.is_null())?;
+    let keys = ["kernels", "accounted_ms", "unaccounted_ms", "peaks"];
+    Some(keys.iter().filter_map(|k| Some(((*k).to_owned(), v.get(*k)?.clone()))).collect())
 }
 
 /// A Python process with ONNX Runtime.

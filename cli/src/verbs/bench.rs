@@ -1,7 +1,7 @@
 //! `planish bench`: alternating, paired measurement.
 
 use crate::bench::thing::{Kind, Ort, Runner, Thing};
-use crate::bench::{self, Budget, Turn, stats};
+use crate::bench::{self, Budget, Turn, profile, stats};
 use crate::engine::cache::Cache;
 use crate::engine::codegen::{self, BuildOptions};
 use crate::exit::Exit;
@@ -45,7 +45,7 @@ pub struct Args {
     /// Write the report
     #[arg(long, value_name = "R.json")]
     pub report: Option<PathBuf>,
-    /// Also the time of every kernel
+    /// Also the time of every kernel, against what this machine can do at most
     #[arg(long)]
     pub profile: bool,
     /// Replace files that planish did not write
@@ -244,8 +244,8 @@ fn result(thing: &Thing, set: &str, threads: usize, t: &Turn, rounds: usize) -> 
             "median_ms": t.latency.median, "p10_ms": t.latency.p10, "p90_ms": t.latency.p90,
         }),
     );
-    if let Some(k) = &t.kernels {
-        v["kernels"] = k.clone();
+    for (key, value) in t.profile.iter().flatten() {
+        v[key] = value.clone();
     }
     v
 }
@@ -289,6 +289,9 @@ fn show(results: &[Value], pairs: &[Value], ui: &Ui) {
             f(&r["first_ms"]),
             r["runs"]
         ));
+        for line in profile::lines(r) {
+            ui.out(line);
+        }
     }
     for p in pairs {
         ui.out(format!(

@@ -4,11 +4,13 @@ use crate::bench;
 use crate::files::{Result, input};
 use crate::inputs::{InputPort, Sample, load, synthetic};
 use crate::outputs::{OutputPort, compare, summary, write};
+use crate::peaks::Peaks;
+use crate::profile::Profile;
 use planish_rt::cpu;
 use planish_rt::describe;
 use planish_rt::image::Image;
 use planish_rt::plan::{Expr, Exprs, Plan, SymId, ValueType};
-use planish_rt::{Desc, Error, ErrorKind, Object, Pool, Program, Session, SessionOptions};
+use planish_rt::{Desc, Error, ErrorKind, Object, Pool, Program, Session, SessionOptions, sys};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -95,8 +97,11 @@ impl App {
 
     fn infer(&mut self, samples: &[Sample]) -> Result<i32> {
         let mut wrong = Vec::new();
+        let mut ns = 0;
         for s in samples {
+            let start = sys::now_ns();
             let values = self.session.run_values(&s.values)?;
+            ns += sys::now_ns() - start;
             let name = s.name.as_deref();
             let place = |dir: &Path| name.map_or_else(|| dir.to_owned(), |n| dir.join(n));
             if let Some(dir) = &self.options.output_dir {
@@ -118,8 +123,7 @@ impl App {
             }
         }
         if self.options.profile {
-            let (text, _) = bench::profile(&self.session, self.program.plan());
-            let _ = std::io::stderr().write_all(text.as_bytes());
+            self.profile(samples.len() as u64, ns);
         }
         if self.options.expect.is_some() {
             print(&if wrong.is_empty() {
@@ -129,6 +133,14 @@ impl App {
             });
         }
         Ok(if wrong.is_empty() { 0 } else { 4 })
+    }
+
+    /// Prints the time of each kernel in `runs` runs that took `ns` together; returns its JSON keys.
+    fn profile(&self, runs: u64, ns: u64) -> String {
+        let peaks = Peaks::measure(self.threads);
+        let profile = Profile::of(&self.session, self.program.plan(), runs, ns, Some(peaks));
+        let _ = std::io::stderr().write_all(profile.text().as_bytes());
+        profile.json()
     }
 
     fn bench(&mut self, samples: &[Sample]) -> Result<i32> {
@@ -155,14 +167,12 @@ impl App {
         let warmup = self.options.warmup.unwrap_or(Duration::from_secs(1));
         let m = bench::measure(&mut self.session, duration, warmup)?;
         let plan = self.program.plan();
-        let mut kernels = String::new();
+        let mut more = String::new();
         if self.options.profile {
-            let (text, items) = bench::profile(&self.session, plan);
-            let _ = std::io::stderr().write_all(text.as_bytes());
-            kernels = format!(",\"kernels\":{items}");
+            more = format!(",{}", self.profile(m.latencies.len() as u64, m.total()));
         }
         print(&if self.options.json {
-            m.json(plan, self.threads, &kernels) + "\n"
+            m.json(plan, self.threads, &more) + "\n"
         } else {
             m.text(self.threads)
         });

@@ -27,7 +27,7 @@ outputs
 measuring
   --bench                runs repeatedly and prints the latency; inputs are made up if none are given
   --duration 5s          how long; --warmup 1s before that
-  --profile              time per kernel, on stderr
+  --profile              time per kernel against the peaks of this machine, on stderr
 other
   --threads N            threads (default: the physical cores this process may use)
   --max-steps N          loop iterations a run may do

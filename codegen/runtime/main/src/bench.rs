@@ -52,15 +52,20 @@ impl Measured {
         self.latencies.get(at).map_or(0.0, |&v| v as f64 / 1e6)
     }
 
-    /// The bench object of the contract.
-    pub fn json(&self, plan: &Plan, threads: usize, kernels: &str) -> String {
+    /// Nanoseconds of all runs together.
+    pub fn total(&self) -> u64 {
+        self.latencies.iter().sum()
+    }
+
+    /// The bench object of the contract; `more` holds further keys, each after a comma.
+    pub fn json(&self, plan: &Plan, threads: usize, more: &str) -> String {
         let q = |q| json::number(self.quantile(q));
         let (median, p10, p90) = (q(0.5), q(0.1), q(0.9));
         let precision = if plan.meta.precision.is_empty() { "f32" } else { &plan.meta.precision };
         format!(
             "{{\"schema\":\"planish.bench\",\"version\":1,\"name\":{},\"threads\":{threads},\"precision\":{},\
              \"latency_ms\":{{\"median\":{median},\"p10\":{p10},\"p90\":{p90},\"p99\":{},\"min\":{}}},\"cpu_ms\":{},\
-             \"first_ms\":{},\"runs\":{},\"median_ms\":{median},\"p10_ms\":{p10},\"p90_ms\":{p90}{kernels}}}",
+             \"first_ms\":{},\"runs\":{},\"median_ms\":{median},\"p10_ms\":{p10},\"p90_ms\":{p90}{more}}}",
             json::string(&plan.meta.name),
             json::string(precision),
             q(0.99),
@@ -84,38 +89,6 @@ impl Measured {
             self.latencies.len()
         )
     }
-}
-
-/// Time per kernel of `session`, slowest first, as lines and as a JSON list.
-pub fn profile(session: &Session, plan: &Plan) -> (String, String) {
-    let mut rows: Vec<(usize, u64, u64)> = session
-        .profile()
-        .iter()
-        .enumerate()
-        .filter(|(_, t)| t.calls > 0)
-        .map(|(i, t)| (i, t.calls, t.ns))
-        .collect();
-    rows.sort_by_key(|&(i, _, ns)| (std::cmp::Reverse(ns), i));
-    let total: u64 = rows.iter().map(|r| r.2).sum();
-    let mut text = format!("{:>6} {:>12} {:>8} {:>9}  kernel\n", "%", "us a call", "calls", "GFLOP/s");
-    let mut items = Vec::new();
-    for (i, calls, ns) in rows {
-        let k = &plan.kernels[i];
-        let us = ns as f64 / calls as f64 / 1e3;
-        let flops = k.flops.and_then(|e| session.value_of(e)).filter(|&f| f > 0);
-        let rate = flops.map_or(0.0, |f| f as f64 * calls as f64 / ns.max(1) as f64);
-        let shown = flops.map_or(String::from("-"), |_| format!("{rate:.1}"));
-        let share = 100.0 * ns as f64 / total.max(1) as f64;
-        text += &format!("{share:>6.2} {us:>12.2} {calls:>8} {shown:>9}  {} {}\n", k.name, k.nodes.join(" "));
-        items.push(format!(
-            "{{\"name\":{},\"nodes\":{},\"us\":{},\"calls\":{calls},\"gflops\":{}}}",
-            json::string(&k.name),
-            json::list(k.nodes.iter().map(|n| json::string(n))),
-            json::number(us),
-            if flops.is_some() { json::number(rate) } else { String::from("null") },
-        ));
-    }
-    (text, json::list(items))
 }
 
 #[cfg(test)]

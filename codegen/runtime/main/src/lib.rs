@@ -10,6 +10,8 @@ pub mod json;
 pub mod npy;
 pub mod outputs;
 pub mod pb;
+pub mod peaks;
+pub mod profile;
 mod zip;
 
 pub use files::{Result, decode_name, encode_name};

@@ -2,7 +2,7 @@
 use super::{Program, Session};
 use crate::error::{Error, ErrorKind, Result, fail};
 use crate::kernel::{Code, KernelFn};
-use crate::plan::{Arg, SlotId, Step};
+use crate::plan::{Arg, Place, SlotId, Step};
 use crate::pool::Pool;
 use alloc::vec::Vec;
 
@@ -41,18 +41,29 @@ impl Cut {
     }
 }
 
+/// Bytes of the slots that a launch reads or writes, each counted once; weights once for each round.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Moved {
+    /// All of them.
+    pub(super) bytes: u64,
+    /// Those of weights.
+    pub(super) weights: u64,
+}
+
 enum Op {
     Native {
         f: KernelFn,
         kernel: u32,
         words: u32,
         cut: Cut,
+        moved: Moved,
     },
     Host {
         kernel: u32,
         words: u32,
         count: u32,
         cut: Cut,
+        moved: Moved,
     },
     /// Destination word, source word, bytes.
     Copy {
@@ -118,9 +129,19 @@ impl Session {
                     let round = round.map_or(Ok(extent), |r| self.eval(p, r))?.clamp(1, extent.max(1));
                     let cut = Cut { extent, grain, round };
                     let words = r.words.len() as u32;
-                    for a in args {
+                    let rounds = extent.max(1) as u64 / round as u64;
+                    let mut moved = Moved::default();
+                    for (i, a) in args.iter().enumerate() {
                         match *a {
-                            Arg::Slot(s) => self.address_word(p, r, s)?,
+                            Arg::Slot(s) => {
+                                let bytes = self.address_word(p, r, s)?;
+                                let weights = in_weights(p, s);
+                                let bytes = if weights { bytes * rounds } else { bytes };
+                                if !args[..i].contains(a) {
+                                    moved.bytes += bytes;
+                                    moved.weights += if weights { bytes } else { 0 };
+                                }
+                            }
                             Arg::Scalar(e) => {
                                 r.words.push(self.eval(p, e)? as u64);
                                 r.sizes.push(0);
@@ -132,8 +153,8 @@ impl Session {
                     }
                     let kernel = kernel.0;
                     r.ops.push(match &p.code {
-                        Code::Native(f) => Op::Native { f: f[kernel as usize], kernel, words, cut },
-                        Code::Host(_) => Op::Host { kernel, words, count: args.len() as u32, cut },
+                        Code::Native(f) => Op::Native { f: f[kernel as usize], kernel, words, cut, moved },
+                        Code::Host(_) => Op::Host { kernel, words, count: args.len() as u32, cut, moved },
                     });
                 }
                 Step::Copy { dst, src } => {
@@ -164,19 +185,20 @@ impl Session {
         Ok(())
     }
 
-    fn address_word(&mut self, p: &Program, r: &mut Resolved, s: SlotId) -> Result<()> {
+    /// Adds the word of a slot; returns the slot's bytes.
+    fn address_word(&mut self, p: &Program, r: &mut Resolved, s: SlotId) -> Result<u64> {
         let bytes = self.ensure_dims(p, s)?;
         let (ptr, have) = self.place(p, s)?;
         r.addresses.push((r.words.len() as u32, s));
         r.words.push(ptr as u64);
         r.sizes.push(bytes.max(have) as u64);
-        Ok(())
+        Ok(bytes as u64)
     }
 
     fn run_ops(&mut self, p: &Program, r: &Resolved) -> Result<()> {
         for op in &r.ops {
             match *op {
-                Op::Native { f, kernel, words, cut } => {
+                Op::Native { f, kernel, words, cut, moved } => {
                     let args = r.words[words as usize..].as_ptr() as usize;
                     let ctx = &raw const self.ctx as usize;
                     let call = move |lo: i64, hi: i64| {
@@ -186,9 +208,9 @@ impl Session {
                     };
                     let start = self.profile_start();
                     cut.run(self.pool.as_deref(), &call);
-                    self.profile_end(kernel, start);
+                    self.profile_end(kernel, start, moved);
                 }
-                Op::Host { kernel, words, count, cut } => {
+                Op::Host { kernel, words, count, cut, moved } => {
                     let Code::Host(host) = &p.code else { fail!(Program, "no table of host kernels") };
                     let range = words as usize..(words + count) as usize;
                     let (args, sizes) = (&r.words[range.clone()], &r.sizes[range]);
@@ -197,7 +219,7 @@ impl Session {
                     let call = |lo: i64, hi: i64| unsafe { host.launch(kernel, args, sizes, lo, hi, ctx) };
                     let start = self.profile_start();
                     cut.run(self.pool.as_deref().filter(|_| host.parallel()), &call);
-                    self.profile_end(kernel, start);
+                    self.profile_end(kernel, start, moved);
                 }
                 Op::Copy { words, bytes } => {
                     let w = words as usize;
@@ -216,6 +238,16 @@ impl Session {
             }
         }
         Ok(())
+    }
+}
+
+fn in_weights(p: &Program, mut s: SlotId) -> bool {
+    loop {
+        match p.plan.slots[s.index()].place {
+            Place::Alias { slot, .. } => s = slot,
+            Place::Weights { .. } => return true,
+            _ => return false,
+        }
     }
 }
 

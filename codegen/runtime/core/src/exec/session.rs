@@ -1,6 +1,6 @@
 //! Sessions: binding inputs, running, reading outputs.
 use super::Program;
-use super::segment::Resolved;
+use super::segment::{Moved, Resolved};
 use crate::arena::{Layout, Want};
 use crate::cpu::FlushGuard;
 use crate::dtype::DType;
@@ -71,6 +71,10 @@ pub struct KernelTime {
     pub calls: u64,
     /// Nanoseconds of wall time.
     pub ns: u64,
+    /// Bytes of the tensors read or written, all launches together; each tensor counts once a launch.
+    pub bytes: u64,
+    /// Those of them that are weights.
+    pub weights: u64,
 }
 
 /// An output after a run.
@@ -454,10 +458,12 @@ impl Session {
         if self.times.is_empty() { 0 } else { crate::sys::now_ns() }
     }
 
-    pub(super) fn profile_end(&mut self, kernel: u32, start: u64) {
+    pub(super) fn profile_end(&mut self, kernel: u32, start: u64, moved: Moved) {
         if let Some(t) = self.times.get_mut(kernel as usize) {
             t.calls += 1;
             t.ns += crate::sys::now_ns().saturating_sub(start);
+            t.bytes += moved.bytes;
+            t.weights += moved.weights;
         }
     }
 }
