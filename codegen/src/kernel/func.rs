@@ -49,7 +49,7 @@ impl Local {
     /// Alignment in bytes of every local array.
     pub const ALIGN: u32 = 64;
     /// Most bytes that the private arrays of a kernel may take together.
-    pub const MAX_PRIVATE_BYTES: usize = 256 << 10;
+    pub const MAX_PRIVATE_BYTES: usize = 640 << 10;
     /// Most bytes that the shared arrays of a kernel may take together.
     pub const MAX_SHARED_BYTES: usize = 48 << 10;
 

@@ -3,7 +3,7 @@
 //! | | input |
 //! |---|---|
 //! | 1x1, stride 1 | read in place, all positions in one line |
-//! | 3x3, stride 1, large enough | transformed first ([`winograd`]) |
+//! | up to 5x5, stride 1, large enough | transformed first ([`winograd`]) |
 //! | otherwise | a padded window of it is copied next to the sums first ([`window`]) |
 //! | one channel a group | the same, vectors of channels on both sides ([`depthwise`]) |
 //!
@@ -65,6 +65,8 @@ pub(super) struct Plan2 {
     output: [Dim; 2],
     /// The tile of a unit of work, where that reads a window.
     window: Option<window::Tile>,
+    /// How it is transformed, if it is.
+    winograd: Option<winograd::Form>,
 }
 
 impl Plan2 {
@@ -167,6 +169,7 @@ pub(super) fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[D
         input: dims(&x_dims[2..], &one),
         output: dims(&out[2..], &one),
         window: None,
+        winograd: None,
     };
     // Tiles run along the second axis: a single column is a row.
     if p.input[1].is(1) && p.kernel[1] == 1 && p.pads[1].is(0) {
@@ -183,7 +186,11 @@ pub(super) fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[D
         let takes = cx.blocked_form(x).is_some() && p.groups >= LEAST && p.window.is_some();
         return takes.then_some(p);
     }
-    if !p.in_place() {
+    let whole = p.groups == 1 || (p.mg % BLOCK == 0 && p.cg % BLOCK == 0);
+    if whole && cx.options.winograd {
+        p.winograd = winograd::Form::of(&p);
+    }
+    if !p.in_place() && p.winograd.is_none() {
         p.window = window::tile(&p, p.cg);
         // A kernel so large that only a narrow tile fits reads the weights too often.
         let t = p.window?;
@@ -191,7 +198,6 @@ pub(super) fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[D
             return None;
         }
     }
-    let whole = p.groups == 1 || (p.mg % BLOCK == 0 && p.cg % BLOCK == 0);
     (whole && p.mg >= LEAST && p.k() >= FEW && p.kk() > 0).then_some(p)
 }
 
@@ -207,8 +213,8 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, p: Plan2, o: Operands, e: Epilogue) -> 
     let w = cx.f32_constant(o.w)?.ok_or_else(|| Diag::error("internal-lower", "weights are not constant"))?;
     if p.depthwise() {
         depthwise::emit(cx, p, o, &w, e)
-    } else if cx.options.winograd && winograd::pays(&p) {
-        winograd::emit(cx, p, o, &w, e)
+    } else if let Some(f) = p.winograd {
+        winograd::emit(cx, p, f, o, &w, e)
     } else {
         direct::emit(cx, p, o, &w, e)
     }

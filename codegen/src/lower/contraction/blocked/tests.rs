@@ -11,9 +11,9 @@ const LARGEST: f64 = 3.0 * 1.45;
 
 /// Runs a graph at 4, 8 and 16 lanes. One of the kernels is called after each of `uses`. Every result is near that of the graph
 /// interpreter: to 2e-6 of the largest one, or as the transforms state it for `channels` of input.
-fn close(body: &str, inputs: &[Value], channels: usize, uses: &[&str]) -> Result<(), Diag> {
+fn close(body: &str, inputs: &[Value], terms: usize, uses: &[&str]) -> Result<(), Diag> {
     let transforms = uses.contains(&"winograd");
-    let at_least = if transforms { channels as f64 * LARGEST } else { 1.0 };
+    let at_least = if transforms { terms as f64 / 8.0 * LARGEST } else { 1.0 };
     let g = text::parse(&format!("planish-ir 1\n{body}"))?;
     planish_ir::verify::check(&g)?;
     let want = interp::run(&g, inputs.to_vec())?.values;
@@ -23,7 +23,7 @@ fn close(body: &str, inputs: &[Value], channels: usize, uses: &[&str]) -> Result
         for label in uses {
             let prefix = format!("k_{label}_");
             let found = module.plan.kernels.iter().any(|k| k.name.starts_with(&prefix));
-            assert!(found, "no {prefix} among {:?}", module.plan.kernels);
+            assert!(found, "no {prefix} among {:?}: {body}", module.plan.kernels);
         }
         let name = target.name.clone();
         let engine = KernelInterpreter { target };
@@ -99,6 +99,15 @@ fn convolutions_follow_the_interpreter() -> Result<(), Diag> {
         (case(&[1, 32, 12, 12], &[32, 32, 3, 3], "1, 1", "1, 1, 1, 1", 1, "12,12"), "winograd"),
         (case(&[2, 35, 13, 18], &[49, 35, 3, 3], "1, 1", "1, 1, 1, 1", 1, "13,18"), "winograd"),
         (case(&[1, 32, 15, 14], &[40, 32, 3, 3], "1, 1", "0, 2, 0, 1", 1, "13,15"), "winograd"),
+        (case(&[2, 64, 14, 15], &[64, 32, 3, 3], "1, 1", "1, 1, 1, 1", 2, "14,15"), "winograd"),
+        (case(&[1, 36, 11, 13], &[34, 36, 5, 5], "1, 1", "2, 2, 2, 2", 1, "11,13"), "winograd"),
+        (case(&[1, 33, 9, 20], &[32, 33, 3, 2], "1, 1", "1, 0, 1, 1", 1, "9,20"), "winograd"),
+        (case(&[2, 40, 1, 61], &[40, 40, 1, 5], "1, 1", "0, 2, 0, 2", 1, "1,61"), "winograd"),
+        (case(&[1, 48, 77, 1], &[64, 48, 3, 1], "1, 1", "1, 0, 1, 0", 1, "77,1"), "winograd"),
+        (case(&[1, 32, 12, 18], &[32, 32, 4, 4], "1, 1", "0, 0, 0, 0", 1, "9,15"), "winograd"),
+        // So many tiles that every unit transforms its own.
+        (case(&[1, 32, 112, 16], &[32, 32, 3, 3], "1, 1", "1, 1, 1, 1", 1, "112,16"), "winograd"),
+        (case(&[1, 32, 33, 118], &[48, 32, 3, 3], "1, 1", "1, 1, 1, 1", 1, "33,118"), "winograd"),
     ];
     cases.push((
         Case {
@@ -125,7 +134,7 @@ fn convolutions_follow_the_interpreter() -> Result<(), Diag> {
         "conv",
     ));
     for (c, label) in &cases {
-        close(&text_of(c, None), &[ramp(c.x)?, ramp(&[c.w[0]])?], c.w[1], &[label])?;
+        close(&text_of(c, None), &[ramp(c.x)?, ramp(&[c.w[0]])?], c.w[1..].iter().product(), &[label])?;
     }
     Ok(())
 }
@@ -145,10 +154,22 @@ fn sizes_may_be_known_at_run_time_only() -> Result<(), Diag> {
         let x = [1, 32, h, w];
         let c = case(&[16, 32, 1, 1], "0, 0, 0, 0", "");
         close(&text_of(&c, Some(("H,W", "H,W"))), &[ramp(&x)?, ramp(&[16])?], 32, &["conv1x1"])?;
-        let c = case(&[16, 32, 5, 5], "2, 2, 2, 2", "");
-        close(&text_of(&c, Some(("H,W", "H,W"))), &[ramp(&x)?, ramp(&[16])?], 32, &["conv"])?;
+        let c = case(&[8, 32, 5, 5], "2, 2, 2, 2", "");
+        close(&text_of(&c, Some(("H,W", "H,W"))), &[ramp(&x)?, ramp(&[8])?], 32, &["conv"])?;
+        let c = case(&[32, 32, 5, 5], "2, 2, 2, 2", "");
+        close(
+            &text_of(&c, Some(("H,W", "H,W"))),
+            &[ramp(&x)?, ramp(&[32])?],
+            32 * c.w[2] * c.w[3],
+            &["winograd"],
+        )?;
         let c = case(&[32, 32, 3, 3], "1, 1, 1, 1", "");
-        close(&text_of(&c, Some(("H,W", "H,W"))), &[ramp(&x)?, ramp(&[32])?], 32, &["winograd"])?;
+        close(
+            &text_of(&c, Some(("H,W", "H,W"))),
+            &[ramp(&x)?, ramp(&[32])?],
+            32 * c.w[2] * c.w[3],
+            &["winograd"],
+        )?;
     }
     Ok(())
 }
@@ -189,7 +210,7 @@ fn what_follows_keeps_the_form() -> Result<(), Diag> {
 
 #[test]
 fn epilogues_run_on_vectors_of_channels() -> Result<(), Diag> {
-    for (m, hw, label) in [(24usize, 6usize, "conv"), (34, 14, "winograd")] {
+    for (m, hw, label) in [(24usize, 3usize, "conv"), (34, 14, "winograd")] {
         let y = format!("f32[1,{m},{hw},{hw}]");
         let body = format!(
             "graph @\"g\"(v0: f32[1,32,{hw},{hw}], v1: {y}, v3: f32[1,{m},1,1]) {{
@@ -206,7 +227,7 @@ fn epilogues_run_on_vectors_of_channels() -> Result<(), Diag> {
         );
         let inputs = [ramp(&[1, 32, hw, hw])?, ramp(&[1, m, hw, hw])?, ramp(&[1, m, 1, 1])?];
         // The factor of the channels is up to 3.
-        close(&body, &inputs, 3 * 32, &[label])?;
+        close(&body, &inputs, 3 * 32 * 9, &[label])?;
     }
     Ok(())
 }
