@@ -241,9 +241,12 @@ impl Job<'_> {
         known: (Option<i64>, Option<i64>),
     ) {
         let lanes = i64::from(self.lanes);
-        let nv = max_vectors(&self.target).min((self.width / lanes) as usize).max(1);
         // A width that is no multiple of the widest tile is cut evenly.
         let per_block = (self.width / lanes).max(1) as usize;
+        let nv = match known.0 {
+            Some(m @ 1..=6) => widest(&self.target, m as usize, per_block),
+            _ => max_vectors(&self.target).min(per_block),
+        };
         let pieces = balanced(per_block, nv);
         let even = pieces.iter().all(|p| *p == pieces[0]);
         let nv = if even { pieces[0] } else { 1 };
@@ -321,6 +324,16 @@ impl Job<'_> {
     }
 }
 
+/// Vectors of a tile of few rows, a divisor of those of a block: as many as the registers hold. What limits these
+/// products is reading the right operand, which should be one stream: a block that is read in two passes comes from
+/// memory twice.
+fn widest(target: &TargetSpec, rows: usize, per_block: usize) -> usize {
+    let registers = usize::from(target.registers);
+    // The vectors of a single row are operands in memory.
+    let held = |nv: usize| rows * nv + if rows == 1 { 1 } else { nv } + 1;
+    (1..=per_block).rev().find(|nv| per_block.is_multiple_of(*nv) && held(*nv) <= registers).unwrap_or(1)
+}
+
 /// The operand with its last two axes swapped, in memory of its own.
 fn transposed(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
     let rank = x.dims.len();
@@ -349,4 +362,17 @@ fn transposed(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
         });
     })?;
     Ok(y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_rows_take_a_block_in_one_pass_where_registers_hold_it() {
+        let (wide, narrow) = (TargetSpec::x86_64_v4(), TargetSpec::x86_64_v3());
+        assert_eq!([1, 2, 6].map(|m| widest(&wide, m, 4)), [4, 4, 4]);
+        assert_eq!([1, 2, 6].map(|m| widest(&narrow, m, 8)), [8, 4, 2]);
+        assert_eq!(widest(&narrow, 6, 3), 1);
+    }
 }
