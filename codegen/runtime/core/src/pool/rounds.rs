@@ -131,8 +131,9 @@ impl Team {
         let lo = (self.first + i64::from(round)) * self.len;
         let len = self.len.min(self.extent - lo);
         let units = len / self.grain + i64::from(len % self.grain != 0);
-        // Not over `i64`, as a range has as many units as it has steps at most.
-        let bound = |i: usize| (i128::from(units) * i as i128 / all as i128) as i64;
+        // `units * i / all` in 64 bits: libraries have no support routines for wider division.
+        let (whole, rest) = (units / all as i64, units % all as i64);
+        let bound = |i: usize| whole * i as i64 + rest * i as i64 / all as i64;
         let cut = |i: usize| bound(i).saturating_mul(self.grain).min(len);
         let (from, to) = (cut(at), cut(at + 1));
         if from < to {
