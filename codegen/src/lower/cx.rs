@@ -1,5 +1,6 @@
 //! The state of a lowering: slots, steps, symbols, weights.
 
+use super::contraction::Deferred;
 use super::launch::Kernels;
 use super::steps::step_slots;
 use super::{LowerOptions, Module, dispatch, strings};
@@ -64,6 +65,8 @@ pub struct LowerCx<'g> {
     slots: HashMap<ValueId, SlotId>,
     /// Blocked forms, see [`layout`](super::layout).
     pub(super) blocked_slots: HashMap<ValueId, SlotId>,
+    /// Convolutions that their only readers compute.
+    pub(super) deferred: HashMap<ValueId, Deferred>,
     consts: HashMap<ConstId, SlotId>,
     pub(super) syms: BTreeMap<SymId, plan::SymId>,
     pub(super) steps: Vec<Step>,
@@ -93,6 +96,7 @@ impl<'g> LowerCx<'g> {
             life: Vec::new(),
             slots: HashMap::new(),
             blocked_slots: HashMap::new(),
+            deferred: HashMap::new(),
             consts: HashMap::new(),
             syms: BTreeMap::new(),
             steps: Vec::new(),

@@ -4,7 +4,7 @@ use super::cx::{LowerCx, Opnd};
 use super::elem::mem_elem;
 use crate::kernel::{Access, Arch, Buf, Builder, Elem, Kernel, KernelModule, TargetSpec, Val};
 use crate::simt::per_thread;
-use planish_ir::{Diag, Dim};
+use planish_ir::{Diag, Dim, NodeId};
 use planish_rt::plan::{Arg, ErrorId, KernelDecl, KernelId, SlotId, Step};
 use std::collections::HashMap;
 
@@ -27,6 +27,8 @@ pub struct Launch {
     cost: Dim,
     flops: Option<Dim>,
     bytes: Option<Dim>,
+    /// A node that it does besides the current one.
+    also: Option<NodeId>,
 }
 
 impl Launch {
@@ -42,6 +44,7 @@ impl Launch {
             cost: Dim::Const(1),
             flops: None,
             bytes: None,
+            also: None,
         }
     }
     fn buf(mut self, x: &Opnd, access: Access, may_alias: bool) -> Launch {
@@ -109,6 +112,12 @@ impl Launch {
     #[must_use]
     pub fn flops(mut self, d: Dim) -> Launch {
         self.flops = Some(d);
+        self
+    }
+    /// A node that the launch computes besides the current one, for reports.
+    #[must_use]
+    pub fn describes(mut self, n: Option<NodeId>) -> Launch {
+        self.also = n;
         self
     }
     /// Bytes the launch reads and writes, for reports.
@@ -293,7 +302,7 @@ impl LowerCx<'_> {
                 Threads::Blocks(_) => per_thread::with_range(k.b),
             });
         }
-        let nodes = self.node_id().map(|n| self.graph.describe(n)).into_iter().collect();
+        let nodes = l.also.into_iter().chain(self.node_id()).map(|n| self.graph.describe(n)).collect();
         let flops = l.flops.as_ref().map(|d| self.expr(d));
         let bytes = l.bytes.as_ref().map(|d| self.expr(d));
         let decl = KernelDecl { name: String::new(), params: args.len() as u32, nodes, flops, bytes };

@@ -100,14 +100,9 @@ pub(in crate::lower) fn lower_conv(cx: &mut LowerCx<'_>, op: &Conv) -> Result<()
     let (x_value, w_value) = (cx.input_value(0)?, cx.input_value(1)?);
     let (_, out) = cx.output_type(0)?;
     let bias = cx.opt_input(2)?;
-    if let Some(p) = blocked::plan(cx, op, x_value, w_value, &out) {
-        let y = cx.blocked_output(0)?;
-        return blocked::emit(
-            cx,
-            p,
-            blocked::Operands { x: x_value, w: w_value, bias, out },
-            Epilogue::none(y),
-        );
+    if let Some(p) = blocked::plan(cx, op, x_value, w_value, &out, cx.lies_blocked(x_value)) {
+        let o = blocked::Operands { x: x_value, w: w_value, bias, out };
+        return blocked::emit(cx, p, o, Epilogue::unplaced());
     }
     let x = cx.input(0)?;
     let (w_type, w) = cx.tensor_type(w_value)?;

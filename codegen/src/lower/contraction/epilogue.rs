@@ -53,6 +53,10 @@ pub(in crate::lower) struct Epilogue {
 impl Epilogue {
     /// Nothing follows: the sums are stored as they are.
     pub(in crate::lower) fn none(out: Opnd) -> Epilogue {
+        Epilogue { outs: vec![out], ..Epilogue::unplaced() }
+    }
+    /// Nothing follows, and where the sums go is not known yet.
+    pub(super) fn unplaced() -> Epilogue {
         Epilogue {
             anchor: None,
             steps: Vec::new(),
@@ -60,7 +64,7 @@ impl Epilogue {
             literals: Vec::new(),
             results: Vec::new(),
             types: HashMap::new(),
-            outs: vec![out],
+            outs: Vec::new(),
             first: 0,
         }
     }
@@ -150,6 +154,19 @@ impl Epilogue {
         (0..self.extras.len() + self.outs.len()).map(|i| k.buf(self.first + i)).collect()
     }
 
+    /// The number of buffers of the launch up to and including those of the epilogue.
+    pub(super) fn end(&self) -> usize {
+        self.first + self.extras.len() + self.outs.len()
+    }
+    /// Whether one result at most comes of each sum.
+    pub(super) fn has_one_result(&self) -> bool {
+        self.results.len() <= 1
+    }
+    /// Whether an operand differs from position to position.
+    pub(super) fn follows_positions(&self) -> bool {
+        self.extras.iter().any(|(_, _, f)| !matches!(f, Follows::Channel | Follows::Nothing))
+    }
+
     /// Finishes one vector of sums and stores it. `bufs` comes from [`Epilogue::handles`].
     pub(in crate::lower) fn finish(
         &self,
@@ -175,15 +192,17 @@ impl Epilogue {
     }
     /// [`Epilogue::finish`] of sums whose lanes are channels of a block, at element `index` of the blocked result.
     pub(super) fn finish_channels(&self, b: &mut Builder, bufs: &[Buf], sum: Val, index: Val, at: &Channels) {
-        let lanes = b.ty(sum).lanes;
         self.finish_with(b, bufs, sum, index, None, &|b, x, buf, follows| match follows {
-            Follows::Channel => load(b, x, buf, at.first, lanes, at.mask),
-            Follows::All => load(b, x, buf, index, lanes, None),
-            Follows::Nothing | Follows::Last => {
-                let s = load(b, x, buf, 0, 1, None);
-                b.splat(s, lanes)
-            }
+            Follows::All => load(b, x, buf, index, b.ty(sum).lanes, None),
+            _ => along_channels(b, x, buf, b.ty(sum).lanes, follows, at),
         });
+    }
+    /// What one vector of sums whose lanes are channels becomes, where that does not depend on the position.
+    pub(super) fn channels(&self, b: &mut Builder, bufs: &[Buf], sum: Val, at: &Channels) -> Val {
+        let lanes = b.ty(sum).lanes;
+        let results = self
+            .results_of(b, bufs, sum, &|b, x, buf, follows| along_channels(b, x, buf, lanes, follows, at));
+        results.first().copied().unwrap_or(sum)
     }
     fn finish_with(
         &self,
@@ -192,12 +211,18 @@ impl Epilogue {
         sum: Val,
         index: Val,
         mask: Option<Val>,
-        operand: &dyn Fn(&mut Builder, DType, Buf, Follows) -> Val,
+        operand: &Operand<'_>,
     ) {
+        let results = self.results_of(b, bufs, sum, operand);
+        for (i, (value, out)) in results.into_iter().zip(&self.outs).enumerate() {
+            debug_assert_eq!(b.ty(value).elem, compute_elem(out.dtype));
+            store(b, out.dtype, bufs[self.extras.len() + i], index, value, mask);
+        }
+    }
+    /// What becomes of one vector of sums. `operand` loads an extra operand.
+    fn results_of(&self, b: &mut Builder, bufs: &[Buf], sum: Val, operand: &Operand<'_>) -> Vec<Val> {
         let lanes = b.ty(sum).lanes;
-        let Some(anchor) = self.anchor else {
-            return store(b, self.outs[0].dtype, bufs[0], index, sum, mask);
-        };
+        let Some(anchor) = self.anchor else { return vec![sum] };
         let mut env: HashMap<ValueId, Val> = HashMap::from([(anchor, sum)]);
         for (i, (v, x, follows)) in self.extras.iter().enumerate() {
             let value = operand(b, x.dtype, bufs[i], *follows);
@@ -208,11 +233,7 @@ impl Epilogue {
             env.insert(*v, x);
         }
         self.evaluate(b, &mut env);
-        for (i, (v, out)) in self.results.iter().zip(&self.outs).enumerate() {
-            let value = env[v];
-            debug_assert_eq!(b.ty(value), Ty::vec(compute_elem(out.dtype), lanes));
-            store(b, out.dtype, bufs[self.extras.len() + i], index, value, mask);
-        }
+        self.results.iter().map(|v| env[v]).collect()
     }
     fn evaluate(&self, b: &mut Builder, env: &mut HashMap<ValueId, Val>) {
         for s in &self.steps {
@@ -222,4 +243,16 @@ impl Epilogue {
             env.insert(s.output, r);
         }
     }
+}
+
+/// Loads an extra operand for a vector of sums.
+type Operand<'o> = dyn Fn(&mut Builder, DType, Buf, Follows) -> Val + 'o;
+
+/// An operand that does not depend on the position, for a vector of channels.
+fn along_channels(b: &mut Builder, x: DType, buf: Buf, lanes: u16, follows: Follows, at: &Channels) -> Val {
+    if follows == Follows::Channel {
+        return load(b, x, buf, at.first, lanes, at.mask);
+    }
+    let s = load(b, x, buf, 0, 1, None);
+    b.splat(s, lanes)
 }

@@ -36,11 +36,10 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     let (_, out) = cx.tensor_type(g.node(anchor).outputs[0])?;
     let bias = value(cx, 2)?.map(|b| cx.memory_of(b)).transpose()?;
     if let Op::Conv(op) = &g.node(anchor).op
-        && let Some(p) = blocked::plan(cx, op, xv, wv, &out)
+        && let Some(p) = blocked::plan(cx, op, xv, wv, &out, cx.lies_blocked(xv))
         && (0..count).all(|k| cx.output_type(k).is_ok_and(|t| t == (DType::F32, out.clone())))
     {
-        let outs = (0..count).map(|k| cx.blocked_output(k)).collect::<Result<_, _>>()?;
-        let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), true, outs)?;
+        let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), true, vec![])?;
         return blocked::emit(cx, p, blocked::Operands { x: xv, w: wv, bias, out }, e);
     }
     let x = cx.memory_of(xv)?;

@@ -25,6 +25,7 @@ mod panel;
 mod simt;
 mod tile;
 
+pub(super) use blocked::Deferred;
 pub(super) use conv::lower_conv;
 pub(super) use epilogue::{Epilogue, Place};
 pub(super) use fused::lower_fused;

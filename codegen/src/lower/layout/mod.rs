@@ -38,6 +38,11 @@ impl LowerCx<'_> {
         Some(Opnd { slot, dtype, dims: blocked_dims(&dims) })
     }
 
+    /// Whether a value lies in blocks of channels, or will where it is computed.
+    pub(super) fn lies_blocked(&self, v: ValueId) -> bool {
+        self.blocked_slots.contains_key(&v) || self.deferred.contains_key(&v)
+    }
+
     /// The blocked form of a value, which is made from the plain one where it does not exist yet.
     pub(super) fn blocked(&mut self, v: ValueId) -> Result<Opnd, Diag> {
         if let Some(x) = self.blocked_form(v) {

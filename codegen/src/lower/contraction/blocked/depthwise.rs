@@ -1,12 +1,12 @@
 //! Convolution of every channel with itself: vectors of channels of the input times vectors of weights.
 
 use super::window::{self, Source};
-use super::{BLOCK, Operands, Plan2, f32_bytes};
+use super::{BLOCK, Operands, Plan2, expand, f32_bytes};
 use crate::kernel::{Buf, Builder, Elem, Ty, Val};
 use crate::lower::contraction::epilogue::{Channels, Epilogue};
 use crate::lower::contraction::tile::in_pieces;
 use crate::lower::contraction::{div_up, panel};
-use crate::lower::cx::LowerCx;
+use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::layout::channel_mask;
 use planish_ir::{DType, Diag, Dim};
 
@@ -14,7 +14,7 @@ use planish_ir::{DType, Diag, Dim};
 const SIZE: usize = 8;
 
 /// The weights as `[block][kernel][16]`.
-fn packed(p: &Plan2, w: &[f32]) -> Vec<f32> {
+pub(super) fn weights(cx: &mut LowerCx<'_>, p: &Plan2, w: &[f32]) -> Opnd {
     let (kk, block) = (p.kk() as usize, BLOCK as usize);
     let mut out = vec![0f32; div_up(p.groups, BLOCK) as usize * kk * block];
     for (c, row) in w.chunks_exact(kk).enumerate() {
@@ -22,7 +22,8 @@ fn packed(p: &Plan2, w: &[f32]) -> Vec<f32> {
             out[(c / block * kk + t) * block + c % block] = *v;
         }
     }
-    out
+    let dims = [Dim::from(out.len())];
+    cx.weight(DType::F32, &dims, f32_bytes(&out))
 }
 
 pub(super) fn emit(
@@ -32,9 +33,11 @@ pub(super) fn emit(
     w: &[f32],
     mut e: Epilogue,
 ) -> Result<(), Diag> {
+    if let Some(d) = cx.deferred.remove(&o.x) {
+        return expand::emit(cx, d, p, o, w, e);
+    }
     let x = cx.blocked(o.x)?;
-    let packed = packed(&p, w);
-    let weights = cx.weight(DType::F32, &[Dim::from(packed.len())], f32_bytes(&packed));
+    let weights = weights(cx, &p, w);
     let t = p.window.ok_or_else(|| Diag::error("internal-lower", "no window is small enough"))?;
     let blocks = div_up(p.groups, BLOCK);
     let (rows, columns) = (p.output[0].ceil_div(&t.out[0].into()), p.output[1].ceil_div(&t.out[1].into()));
@@ -71,30 +74,17 @@ pub(super) fn emit(
             let known = p.output[1].as_const().filter(|w| w % t.out[1] == 0).map(|_| t.out[1]);
             let out = b.mul(row, total);
             for part in 0..BLOCK / i64::from(lanes) {
-                let off = part * i64::from(lanes);
-                let channel = b.mul(block, BLOCK);
-                let channel = b.add(channel, off);
-                let channels = b.i64(p.groups);
-                let mask = channel_mask(b, lanes, channel, channels);
-                let start = match bias {
-                    Some(buf) => b.load_opt(buf, channel, lanes, mask),
-                    None => b.zero(Ty::vec(Elem::F32, lanes)),
-                };
-                let weights = b.mul(block, p.kk() * BLOCK);
-                let part = Part { p: &p, t: &t, local, w, lanes, off, weights: b.add(weights, off), start };
+                let part = Part::new(b, &p, (local, w, bias), block, part * i64::from(lanes), lanes);
                 b.loop_(0, height, 1, |b, row| {
                     let y = b.add(at[0], row);
                     let place = b.at(at[1], y, z.output[1]);
                     let place = b.add(place, out);
-                    in_pieces(b, width, known, SIZE, |b, column, size| {
-                        for (i, sum) in part.sums(b, row, column, size).into_iter().enumerate() {
-                            let at = b.add(place, column);
-                            let at = b.add(at, i as i64);
-                            let index = b.mul(at, BLOCK);
-                            let index = b.add(index, off);
-                            e.finish_channels(b, &epi, sum, index, &Channels { first: channel, mask });
-                        }
-                    });
+                    let first = b.mul(row, t.step[0]);
+                    let row_of = |b: &mut Builder, ky: Val| {
+                        let at = b.at(first, ky, p.dilations[0]);
+                        b.mul(at, t.window[1])
+                    };
+                    part.row(b, (&e, &epi), place, (width, known), t.step[1], &row_of);
                 });
             }
         });
@@ -102,9 +92,9 @@ pub(super) fn emit(
 }
 
 /// The lanes of a block that are done together.
-struct Part<'p> {
+pub(super) struct Part<'p> {
     p: &'p Plan2,
-    t: &'p window::Tile,
+    /// Where the rows of the input are, positions of 16 channels.
     local: Buf,
     w: Buf,
     lanes: u16,
@@ -112,26 +102,76 @@ struct Part<'p> {
     off: i64,
     weights: Val,
     start: Val,
+    channels: Channels,
 }
 
-impl Part<'_> {
+impl<'p> Part<'p> {
+    /// The `lanes` channels from `off` on of a block. The buffers are the input's rows, the weights and the bias.
+    pub(super) fn new(
+        b: &mut Builder,
+        p: &'p Plan2,
+        (local, w, bias): (Buf, Buf, Option<Buf>),
+        block: Val,
+        off: i64,
+        lanes: u16,
+    ) -> Part<'p> {
+        let first = b.mul(block, BLOCK);
+        let first = b.add(first, off);
+        let channels = b.i64(p.groups);
+        let mask = channel_mask(b, lanes, first, channels);
+        let start = match bias {
+            Some(buf) => b.load_opt(buf, first, lanes, mask),
+            None => b.zero(Ty::vec(Elem::F32, lanes)),
+        };
+        let weights = b.mul(block, p.kk() * BLOCK);
+        let weights = b.add(weights, off);
+        Part { p, local, w, lanes, off, weights, start, channels: Channels { first, mask } }
+    }
+
+    /// A row of results that begins at position `place`, of `width` positions, `step` apart in the input. `row_of` gives the position
+    /// in the local buffer of the input's row for a row of the kernel.
+    pub(super) fn row(
+        &self,
+        b: &mut Builder,
+        (e, epi): (&Epilogue, &[Buf]),
+        place: Val,
+        (width, known): (Val, Option<i64>),
+        step: i64,
+        row_of: &dyn Fn(&mut Builder, Val) -> Val,
+    ) {
+        in_pieces(b, width, known, SIZE, |b, column, size| {
+            for (i, sum) in self.sums(b, row_of, column, step, size).into_iter().enumerate() {
+                let at = b.add(place, column);
+                let at = b.add(at, i as i64);
+                let index = b.mul(at, BLOCK);
+                let index = b.add(index, self.off);
+                e.finish_channels(b, epi, sum, index, &self.channels);
+            }
+        });
+    }
+
     /// The sums of `size` neighbouring positions.
-    fn sums(&self, b: &mut Builder, row: Val, column: Val, size: usize) -> Vec<Val> {
-        let (p, t) = (self.p, self.t);
-        let first = b.mul(row, t.step[0] * t.window[1]);
-        let first = b.at(first, column, t.step[1]);
-        let first = b.mul(first, BLOCK);
-        let first = b.add(first, self.off);
+    fn sums(
+        &self,
+        b: &mut Builder,
+        row_of: &dyn Fn(&mut Builder, Val) -> Val,
+        column: Val,
+        step: i64,
+        size: usize,
+    ) -> Vec<Val> {
+        let p = self.p;
         panel::for_kernel(b, p.kk(), vec![self.start; size], &|b, tap, acc| {
             let (ky, kx) = b.div_rem(tap, p.kernel[1]);
-            let at = b.mul(ky, p.dilations[0] * t.window[1]);
+            let at = row_of(b, ky);
+            let at = b.at(at, column, step);
             let at = b.at(at, kx, p.dilations[1]);
-            let from = b.at(first, at, BLOCK);
+            let from = b.mul(at, BLOCK);
+            let from = b.add(from, self.off);
             let weight = b.at(self.weights, tap, BLOCK);
             let weight = b.load(self.w, weight, self.lanes);
             (0..size)
                 .map(|i| {
-                    let at = b.add(from, i as i64 * t.step[1] * BLOCK);
+                    let at = b.add(from, i as i64 * step * BLOCK);
                     let v = b.load(self.local, at, self.lanes);
                     b.fma(v, weight, acc[i])
                 })

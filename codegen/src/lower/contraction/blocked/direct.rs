@@ -111,7 +111,8 @@ pub(super) fn emit(
             let left = b.sub(p.blocks(), first_block);
             let count = if p.blocks() % per == 0 { b.i64(per) } else { b.smin(left, per) };
             let out_block = b.mul(first, p.blocks());
-            let job = Job { p: &p, e: &e, epi: &epi, w, bias, lanes, target: &target, few, plane, total };
+            let job =
+                Job { p: &p, e: &e, epi: &epi, w, bias, lanes, target: &target, few, plane, total, to: None };
             job.vectors(b, &source, (g, first_block, count), out_block);
         });
     })
@@ -126,39 +127,42 @@ fn line(p: &Plan2) -> i64 {
 }
 
 /// Where a unit reads the input and puts its results.
-struct Reads {
-    buf: Buf,
+pub(super) struct Reads {
+    pub(super) buf: Buf,
     /// Element of the first position of the tile, first block.
-    first: Val,
+    pub(super) first: Val,
     /// Elements from one block of channels to the next.
-    block: Val,
+    pub(super) block: Val,
     /// Elements from one row of results to the next.
-    row: i64,
+    pub(super) row: i64,
     /// Elements from one row and column of the kernel to the next.
-    tap: [i64; 2],
+    pub(super) tap: [i64; 2],
     /// Elements from one position to the next.
-    step: i64,
-    rows: Val,
-    columns: Val,
+    pub(super) step: i64,
+    pub(super) rows: Val,
+    pub(super) columns: Val,
     /// The number of columns where it is known.
-    width: Option<i64>,
+    pub(super) width: Option<i64>,
     /// Position of the result where the tile begins, and from one row to the next.
-    place: Val,
-    row_place: Val,
+    pub(super) place: Val,
+    pub(super) row_place: Val,
 }
 
 /// What all tiles of a kernel share.
-struct Job<'j> {
-    p: &'j Plan2,
-    e: &'j Epilogue,
-    epi: &'j [Buf],
-    w: Buf,
-    bias: Option<Buf>,
-    lanes: u16,
-    target: &'j TargetSpec,
-    few: bool,
-    plane: Val,
-    total: Val,
+pub(super) struct Job<'j> {
+    pub(super) p: &'j Plan2,
+    pub(super) e: &'j Epilogue,
+    pub(super) epi: &'j [Buf],
+    pub(super) w: Buf,
+    pub(super) bias: Option<Buf>,
+    pub(super) lanes: u16,
+    pub(super) target: &'j TargetSpec,
+    pub(super) few: bool,
+    pub(super) plane: Val,
+    /// Positions of a block of the result.
+    pub(super) total: Val,
+    /// Where sums go, in blocks of `total` positions, after what follows them; else the results of the epilogue.
+    pub(super) to: Option<Buf>,
 }
 
 /// Vectors of output channels of a register tile.
@@ -173,7 +177,13 @@ struct Columns {
 
 impl Job<'_> {
     /// All vectors of the blocks `first..first + count` of a group.
-    fn vectors(&self, b: &mut Builder, r: &Reads, (group, first, count): (Val, Val, Val), out_block: Val) {
+    pub(super) fn vectors(
+        &self,
+        b: &mut Builder,
+        r: &Reads,
+        (group, first, count): (Val, Val, Val),
+        out_block: Val,
+    ) {
         let start = b.mul(first, BLOCK / i64::from(self.lanes));
         let group_block = b.mul(group, self.p.blocks());
         self.p.for_vectors(b, self.target, self.lanes, count, |b, v, nv| {
@@ -267,7 +277,14 @@ impl Job<'_> {
             let at = b.add(place, i as i64);
             for (v, channels) in c.places.iter().enumerate() {
                 let index = b.at(c.out[v], at, BLOCK);
-                self.e.finish_channels(b, self.epi, acc[i * nv + v], index, channels);
+                let sum = acc[i * nv + v];
+                match self.to {
+                    Some(buf) => {
+                        let sum = self.e.channels(b, self.epi, sum, channels);
+                        b.store(buf, index, sum);
+                    }
+                    None => self.e.finish_channels(b, self.epi, sum, index, channels),
+                }
             }
         }
     }

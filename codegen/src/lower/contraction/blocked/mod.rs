@@ -11,10 +11,13 @@
 
 mod depthwise;
 mod direct;
+mod expand;
 #[cfg(test)]
 mod tests;
 mod window;
 mod winograd;
+
+pub(in crate::lower) use expand::Deferred;
 
 use super::conv::Shape;
 use super::epilogue::Epilogue;
@@ -140,8 +143,15 @@ struct Sizes {
     pads: [Val; 2],
 }
 
-/// The convolution as one on blocked channels, if it is one that profits.
-pub(super) fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[Dim]) -> Option<Plan2> {
+/// The convolution as one on blocked channels, if it is one that profits. `blocked` says whether the input lies so.
+pub(super) fn plan(
+    cx: &LowerCx<'_>,
+    op: &Conv,
+    x: ValueId,
+    w: ValueId,
+    out: &[Dim],
+    blocked: bool,
+) -> Option<Plan2> {
     let (x_type, x_dims) = cx.tensor_type(x).ok()?;
     let (w_type, w_dims) = cx.tensor_type(w).ok()?;
     let f32s = x_type == DType::F32 && w_type == DType::F32;
@@ -183,7 +193,7 @@ pub(super) fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[D
     if p.depthwise() {
         p.window = window::tile(&p, 1);
         // Alone it is not worth a change of form.
-        let takes = cx.blocked_form(x).is_some() && p.groups >= LEAST && p.window.is_some();
+        let takes = blocked && p.groups >= LEAST && p.window.is_some();
         return takes.then_some(p);
     }
     let whole = p.groups == 1 || (p.mg % BLOCK == 0 && p.cg % BLOCK == 0);
@@ -201,7 +211,7 @@ pub(super) fn plan(cx: &LowerCx<'_>, op: &Conv, x: ValueId, w: ValueId, out: &[D
     (whole && p.mg >= LEAST && p.k() >= FEW && p.kk() > 0).then_some(p)
 }
 
-/// Emits a convolution with what follows it: the results of the epilogue are blocked.
+/// Emits a convolution with what follows it, the results of the current node: they are blocked. The epilogue has no results yet.
 pub(super) fn emit(cx: &mut LowerCx<'_>, p: Plan2, o: Operands, e: Epilogue) -> Result<(), Diag> {
     let (_, x_dims) = cx.tensor_type(o.x)?;
     super::conv::require_channels(
@@ -210,6 +220,9 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, p: Plan2, o: Operands, e: Epilogue) -> 
         (&(p.mg * p.groups).into(), &(p.cg * p.groups).into()),
         o.bias.as_ref(),
     );
+    let y = cx.output_value(0)?;
+    let Some((p, o, mut e)) = expand::defer(cx, y, p, o, e) else { return Ok(()) };
+    e.outs = (0..cx.node().outputs.len()).map(|k| cx.blocked_output(k)).collect::<Result<_, _>>()?;
     let w = cx.f32_constant(o.w)?.ok_or_else(|| Diag::error("internal-lower", "weights are not constant"))?;
     if p.depthwise() {
         depthwise::emit(cx, p, o, &w, e)

@@ -285,3 +285,63 @@ fn responses_are_normalised_in_blocks() -> Result<(), Diag> {
     }
     Ok(())
 }
+
+/// A convolution to many channels and the one that reads it in one launch: tails of blocks and columns, bands, every kind of padding.
+#[test]
+fn wide_tensors_stay_in_the_cache() -> Result<(), Diag> {
+    // Input, channels between, kernel, strides, dilations, pads, result.
+    type Wide =
+        ([usize; 4], usize, [usize; 2], &'static str, &'static str, &'static str, [usize; 2], &'static str);
+    let cases: [Wide; 5] = [
+        ([1, 8, 37, 41], 96, [3, 3], "1, 1", "1, 1", "1, 1, 1, 1", [37, 41], "expand_depthwise"),
+        ([2, 18, 30, 29], 151, [3, 3], "2, 2", "1, 1", "0, 1, 1, 1", [15, 15], "expand_depthwise"),
+        ([1, 10, 33, 35], 120, [5, 4], "1, 2", "2, 1", "4, 2, 4, 0", [33, 17], "expand_depthwise"),
+        ([1, 9, 3, 450], 100, [2, 3], "3, 1", "1, 2", "0, 0, 2, 5", [2, 451], "expand_depthwise"),
+        // So small that two launches do.
+        ([1, 8, 9, 10], 48, [3, 3], "1, 1", "1, 1", "1, 1, 1, 1", [9, 10], "depthwise"),
+    ];
+    for ([n, c, h, w], m, [kh, kw], strides, dilations, pads, [h2, w2], label) in cases {
+        let (x, wide) = (format!("f32[{n},{c},{h},{w}]"), format!("f32[{n},{m},{h},{w}]"));
+        let y = format!("f32[{n},{m},{h2},{w2}]");
+        let first = "strides=[1, 1], dilations=[1, 1], pads=[0, 0, 0, 0], auto_pad=explicit, groups=1";
+        let second = format!(
+            "strides=[{strides}], dilations=[{dilations}], pads=[{pads}], auto_pad=explicit, groups={m}"
+        );
+        let body = format!(
+            "graph @\"g\"(v0: {x}, v1: f32[{m}]) {{
+             v2 = const {}
+             v3 = const {}
+             v4 = const f32[] [0.1]
+             v5 = fused v0, v2, v1, v4 (v10: {x}, v11: f32[{m},{c},1,1], v12: f32[{m}], v13: f32[]) {{
+               v14 = conv{{{first}}} v10, v11, v12 : {wide}
+               v15 = binary{{kind=max}} v14, v13 : {wide}
+               yield v15
+             }} : {wide}
+             v6 = fused v5, v3, v1 (v20: {wide}, v21: f32[{m},1,{kh},{kw}], v22: f32[{m}]) {{
+               v23 = conv{{{second}}} v20, v21, v22 : {y}
+               v24 = unary{{kind=relu}} v23 : {y}
+               yield v24
+             }} : {y}
+             return v6 }}",
+            weights(&[m, c, 1, 1]),
+            weights(&[m, 1, kh, kw]),
+        );
+        close(&body, &[ramp(&[n, c, h, w])?, ramp(&[m])?], c, &[label])?;
+        // With nothing between and after.
+        let plain = format!(
+            "graph @\"g\"(v0: {x}) {{
+             v2 = const {}
+             v3 = const {}
+             v5 = conv{{{first}}} v0, v2 : {wide}
+             v6 = conv{{{second}}} v5, v3 : {y}
+             return v6 }}",
+            weights(&[m, c, 1, 1]),
+            weights(&[m, 1, kh, kw]),
+        );
+        close(&plain, &[ramp(&[n, c, h, w])?], c, &[label])?;
+        // Another reader.
+        let both = plain.replace("return v6", "return v6, v5");
+        close(&both, &[ramp(&[n, c, h, w])?], c, &["conv1x1", "depthwise"])?;
+    }
+    Ok(())
+}

@@ -136,7 +136,7 @@ pub(super) fn fill(b: &mut Builder, p: &Plan2, t: &Tile, z: &Sizes, s: &Source, 
 }
 
 /// Zeros elements `lo..hi` after `to`.
-fn zeros(
+pub(super) fn zeros(
     b: &mut Builder,
     window: Buf,
     to: Val,
