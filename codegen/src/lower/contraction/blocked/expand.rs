@@ -20,6 +20,10 @@ const UNITS: i64 = 6;
 /// Rows of a band, at least.
 const BAND: i64 = 8;
 
+/// Multiply-adds for an element of the wide tensor that making rows again may cost, at most: what moving an element to memory and
+/// back costs. Networks whose rows are few and whose input is deep lose by more.
+const AGAIN: i64 = 8;
+
 /// A convolution whose only reader computes it.
 pub(in crate::lower) struct Deferred {
     p: Plan2,
@@ -47,6 +51,14 @@ impl Ring {
         let width = used.max(p.pads[1].as_const()? + p.input[1].as_const()?);
         let ring = Ring { blocks, rows: reach(0), width };
         (ring.len().checked_mul(4)? <= RING_BYTES).then_some(ring)
+    }
+    /// The number of bands that the rows of the result are cut into, and the rows of one.
+    fn bands(&self, p: &Plan2, height: i64) -> (i64, i64) {
+        let parts = div_up(div_up(p.groups, BLOCK), self.blocks);
+        let n = p.batch.as_const().unwrap_or(1).max(1);
+        let bands = div_up(UNITS, n.saturating_mul(parts)).min(div_up(height, BAND));
+        let band = div_up(height, bands);
+        (div_up(height, band), band)
     }
     fn len(&self) -> i64 {
         self.blocks * self.rows * self.width * BLOCK
@@ -117,7 +129,13 @@ fn read_by(cx: &LowerCx<'_>, y: ValueId, p: &Plan2) -> bool {
     }
     let Ok((_, out)) = cx.tensor_type(g.node(conv).outputs[0]) else { return false };
     let Some(next) = plan(cx, op, y, w, &out, true) else { return false };
-    next.depthwise() && next.groups == p.mg && known(&next).is_some() && Ring::of(&next, p.wide()).is_some()
+    let (Some([height, _, out_height, _]), Some(ring)) = (known(&next), Ring::of(&next, p.wide())) else {
+        return false;
+    };
+    // Rows that two bands need are made twice.
+    let again = (ring.bands(&next, out_height).0 - 1) * (ring.rows - next.strides[0]).max(0);
+    let gains = again.saturating_mul(p.cg) <= AGAIN.saturating_mul(height);
+    next.depthwise() && next.groups == p.mg && gains
 }
 
 /// Emits the convolution that was left to its reader, and the depthwise convolution `p` that reads it.
@@ -138,10 +156,7 @@ pub(super) fn emit(
     let wide = packed(cx, &d.p, &wide);
     let weights = depthwise::weights(cx, &p, w);
     let parts = div_up(d.p.blocks(), ring.blocks);
-    let n = p.batch.as_const().unwrap_or(1).max(1);
-    let bands = div_up(UNITS, n.saturating_mul(parts)).min(div_up(out_height, BAND));
-    let band = div_up(out_height, bands);
-    let bands = div_up(out_height, band);
+    let (bands, band) = ring.bands(&p, out_height);
 
     let flops = Dim::product(&o.out).mul(&(2 * p.kk()).into());
     let wide_elems = p.batch.mul(&(p.groups * height * width).into());
