@@ -497,6 +497,21 @@ fn arithmetic(base: &str, p: &mut Parts<'_>, a: &mut Args<'_, '_>) -> Result<Op>
             }
             return ternary(TernaryOp::Prmt, ty, a);
         }
+        "shf" => {
+            let left = p.eat("l");
+            if !left {
+                p.need("r")?;
+            }
+            let wrap = p.eat("wrap");
+            if !wrap {
+                p.need("clamp")?;
+            }
+            let ty = p.ty()?;
+            if ty != Ty::new(Kind::Bits, 32) {
+                return p.unknown();
+            }
+            return ternary(TernaryOp::Funnel { left, wrap }, ty, a);
+        }
         "bfi" => {
             let ty = p.ty()?;
             if ty.kind != Kind::Bits || ty.bits < 32 {

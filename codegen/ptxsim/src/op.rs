@@ -120,6 +120,12 @@ pub(crate) enum TernaryOp {
     Bfe,
     /// Bytes of two words by the nibbles of the third operand.
     Prmt,
+    /// Funnel shift of (second operand : first operand); `left` gives the upper word, else the lower. `wrap` takes the shift modulo 32,
+    /// else it stops at 32.
+    Funnel {
+        left: bool,
+        wrap: bool,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

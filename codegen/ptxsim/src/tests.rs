@@ -150,13 +150,18 @@ fn unknown_text_is_refused_with_its_line() {
 #[test]
 fn arithmetic_follows_the_isa() {
     // Value in %r2 after the instructions, %r3 = 0x80000000, %r4 = 7, %r5 = NaN.
-    let cases: [(&str, u32); 19] = [
+    let cases: [(&str, u32); 24] = [
         ("shl.b32 %r2, %r4, 32;", 0),
         ("shr.s32 %r2, %r3, 40;", u32::MAX),
         ("bfe.u32 %r2, %r3, 28, 8;", 8),
         ("bfe.s32 %r2, %r3, 28, 4;", 0xFFFF_FFF8),
         ("bfi.b32 %r2, %r4, 0, 4, 2;", 0x30),
         ("prmt.b32 %r2, %r3, %r4, 0x4bU;", 0x0000_07FF),
+        ("shf.l.wrap.b32 %r2, %r3, %r4, 2;", 0x1E),
+        ("shf.r.wrap.b32 %r2, %r3, %r4, 2;", 0xE000_0000),
+        ("shf.l.wrap.b32 %r2, %r3, %r4, 32;", 7),
+        ("shf.l.clamp.b32 %r2, %r3, %r4, 40;", 0x8000_0000),
+        ("shf.r.clamp.b32 %r2, %r3, %r4, 32;", 7),
         ("cvt.rzi.s32.f32 %r2, %r5;", 0),
         ("mov.b32 %r6, 0fFF800000;\ncvt.rzi.s32.f32 %r2, %r6;", 0x8000_0000),
         ("min.f32 %r2, %r5, %r4;", 7),

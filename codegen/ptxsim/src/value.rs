@@ -142,6 +142,11 @@ pub(crate) fn ternary(op: TernaryOp, ty: Ty, x: u64, y: u64, z: u64) -> u64 {
         }
         TernaryOp::Bfe => field(ty, x, y, z),
         TernaryOp::Prmt => permute(x, y, z),
+        TernaryOp::Funnel { left, wrap } => {
+            let n = if wrap { z & 31 } else { z.min(32) };
+            let both = y << 32 | x & u64::from(u32::MAX);
+            (if left { both << n >> 32 } else { both >> n }) & u64::from(u32::MAX)
+        }
     }
 }
 
