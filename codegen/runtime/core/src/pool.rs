@@ -1,7 +1,8 @@
 //! A small pool of threads that shares out one range at a time.
 //!
-//! The calling thread works too, so a pool of `n` threads starts `n - 1`. Work is claimed in chunks, so a thread that
-//! is delayed does not stall the others. Between ranges that follow closely the threads spin, if every thread has a
+//! The calling thread works too, so a pool of `n` threads starts `n - 1`. Each thread owns the same part of every range,
+//! so that it finds in its cache what it wrote before, and claims it in chunks; one that has done its own takes chunks of
+//! the others, so a thread that is delayed does not stall them. Between ranges that follow closely the threads spin, if every thread has a
 //! processor and the quota allows it, and then sleep in a futex.
 mod rounds;
 
@@ -10,11 +11,13 @@ use crate::sys;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
+/// Threads of a pool, at most.
+const MOST: usize = 1024;
 /// How long a thread spins before it sleeps.
 const SPIN_NS: u64 = 100_000;
-/// Chunks per thread that a range is cut into, if the grain allows it.
+/// Chunks that the part of a thread is cut into, if the grain allows it.
 const CHUNKS: i64 = 4;
 
 type Job<'a> = &'a (dyn Fn(i64, i64) + Sync);
@@ -25,9 +28,14 @@ struct Shared {
     stop: AtomicBool,
     /// The job: a pointer to a `Job` on the stack of the caller, who waits for all threads to leave it.
     job: AtomicPtr<c_void>,
-    next: AtomicI64,
     extent: AtomicI64,
+    grain: AtomicI64,
+    /// Grains of a chunk.
     chunk: AtomicI64,
+    /// What each thread owns of the range, the caller first.
+    shares: Box<[Share]>,
+    /// Threads that have taken a share.
+    members: AtomicUsize,
     /// Whether the job may be joined.
     open: AtomicBool,
     /// Threads that have joined the job or are about to ask whether they may. The caller sleeps on it.
@@ -35,6 +43,13 @@ struct Shared {
     sleepers: AtomicU32,
     caller_sleeps: AtomicBool,
     spin: bool,
+}
+
+/// A part of a range in grains, on a cache line of its own.
+#[repr(align(128))]
+struct Share {
+    next: AtomicI64,
+    end: AtomicI64,
 }
 
 /// Threads that sessions share.
@@ -127,23 +142,11 @@ impl core::fmt::Debug for Pool {
 impl Pool {
     /// A pool of `threads` threads, the caller's included. Fewer if the system refuses to start them.
     pub fn new(threads: usize) -> Pool {
-        let spin = cpu::cores().may_spin(threads);
-        let shared = Box::new(Shared {
-            epoch: AtomicU32::new(0),
-            stop: AtomicBool::new(false),
-            job: AtomicPtr::new(core::ptr::null_mut()),
-            next: AtomicI64::new(0),
-            extent: AtomicI64::new(0),
-            chunk: AtomicI64::new(1),
-            open: AtomicBool::new(false),
-            active: AtomicU32::new(0),
-            sleepers: AtomicU32::new(0),
-            caller_sleeps: AtomicBool::new(false),
-            spin,
-        });
+        let threads = threads.clamp(1, MOST);
+        let shared = Box::new(Shared::new(threads));
         let arg = (&raw const *shared).cast_mut().cast();
         let mut handles = Vec::new();
-        for _ in 1..threads.min(1024) {
+        for _ in 1..threads {
             // SAFETY: the shared state outlives the threads: `drop` joins them first.
             match unsafe { sys::spawn(worker, arg) } {
                 Some(t) => handles.push(t),
@@ -191,18 +194,23 @@ impl Own {
         if extent <= 0 {
             return;
         }
-        let workers = self.threads.len() as i64;
-        if extent <= grain || workers == 0 || self.busy.swap(true, Ordering::Acquire) {
+        let threads = self.threads.len() as i64 + 1;
+        if extent <= grain || threads == 1 || self.busy.swap(true, Ordering::Acquire) {
             f(0, extent);
             return;
         }
         let s = &*self.shared;
-        let parts = (workers + 1) * CHUNKS;
-        let units = extent / grain + (extent % grain != 0) as i64;
-        let chunk = (units / parts + (units % parts != 0) as i64).saturating_mul(grain);
-        s.next.store(0, Ordering::Relaxed);
+        let units = extent / grain + i64::from(extent % grain != 0);
+        let (own, more) = (units / threads, units % threads);
+        let mut first = 0;
+        for (t, share) in s.shares.iter().take(threads as usize).enumerate() {
+            share.next.store(first, Ordering::Relaxed);
+            first += own + i64::from((t as i64) < more);
+            share.end.store(first, Ordering::Relaxed);
+        }
         s.extent.store(extent, Ordering::Relaxed);
-        s.chunk.store(chunk, Ordering::Relaxed);
+        s.grain.store(grain, Ordering::Relaxed);
+        s.chunk.store(own / CHUNKS + i64::from(own % CHUNKS != 0 || own == 0), Ordering::Relaxed);
         s.job.store((&raw const f).cast_mut().cast(), Ordering::Relaxed);
         s.open.store(true, Ordering::SeqCst);
         // Pairs with the check of a thread that is about to sleep: it counts itself before it reads the epoch.
@@ -210,7 +218,7 @@ impl Own {
         if s.sleepers.load(Ordering::SeqCst) > 0 {
             sys::futex_wake(&s.epoch, i32::MAX);
         }
-        s.work(f);
+        s.work(0, f);
         // A thread that has not joined by now finds the job closed: nothing waits for a thread to wake up.
         s.open.store(false, Ordering::SeqCst);
         s.wait_for_workers();
@@ -230,14 +238,40 @@ impl Drop for Own {
 }
 
 impl Shared {
-    fn work(&self, f: Job<'_>) {
-        let (extent, chunk) = (self.extent.load(Ordering::Relaxed), self.chunk.load(Ordering::Relaxed));
-        loop {
-            let lo = self.next.fetch_add(chunk, Ordering::Relaxed);
-            if lo >= extent || lo < 0 {
-                return;
+    fn new(threads: usize) -> Shared {
+        Shared {
+            epoch: AtomicU32::new(0),
+            stop: AtomicBool::new(false),
+            job: AtomicPtr::new(core::ptr::null_mut()),
+            extent: AtomicI64::new(0),
+            grain: AtomicI64::new(1),
+            chunk: AtomicI64::new(1),
+            shares: (0..threads).map(|_| Share { next: AtomicI64::new(0), end: AtomicI64::new(0) }).collect(),
+            members: AtomicUsize::new(1),
+            open: AtomicBool::new(false),
+            active: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
+            caller_sleeps: AtomicBool::new(false),
+            spin: cpu::cores().may_spin(threads),
+        }
+    }
+
+    /// Does chunks of the share `me`, then of the others.
+    fn work(&self, me: usize, f: Job<'_>) {
+        let (extent, grain) = (self.extent.load(Ordering::Relaxed), self.grain.load(Ordering::Relaxed));
+        let chunk = self.chunk.load(Ordering::Relaxed);
+        let (before, after) = self.shares.split_at(me);
+        for share in after.iter().chain(before) {
+            let end = share.end.load(Ordering::Relaxed);
+            loop {
+                let lo = share.next.fetch_add(chunk, Ordering::Relaxed);
+                // A range that reaches the largest number makes the sum wrap.
+                if lo >= end || lo < 0 {
+                    break;
+                }
+                let hi = lo.saturating_add(chunk).min(end);
+                f(lo * grain, hi.saturating_mul(grain).min(extent));
             }
-            f(lo, lo.saturating_add(chunk).min(extent));
         }
     }
 
@@ -294,6 +328,7 @@ extern "C" fn worker(arg: *mut c_void) -> *mut c_void {
     // SAFETY: `arg` is the shared state, which lives until this thread is joined.
     let s = unsafe { &*arg.cast::<Shared>() };
     let _flush = FlushGuard::new();
+    let me = s.members.fetch_add(1, Ordering::Relaxed);
     let mut seen = 0u32;
     loop {
         let mut spins = Spins::new(s.spin);
@@ -317,7 +352,7 @@ extern "C" fn worker(arg: *mut c_void) -> *mut c_void {
             // SAFETY: the job was open after this thread was counted, so its caller, who closes it and then waits
             // until nobody is counted, keeps it alive until the decrement below.
             let f = unsafe { *s.job.load(Ordering::Relaxed).cast::<Job<'_>>() };
-            s.work(f);
+            s.work(me, f);
         }
         if s.active.fetch_sub(1, Ordering::SeqCst) == 1 && s.caller_sleeps.load(Ordering::SeqCst) {
             sys::futex_wake(&s.active, 1);
@@ -352,6 +387,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_thread_alone_does_the_shares_of_all_in_order_from_its_own() {
+        let share = |next, end| Share { next: AtomicI64::new(next), end: AtomicI64::new(end) };
+        let shared = Shared { shares: Box::new([share(0, 3), share(3, 7), share(7, 8)]), ..Shared::new(1) };
+        shared.extent.store(15, Ordering::Relaxed);
+        shared.grain.store(2, Ordering::Relaxed);
+        shared.chunk.store(2, Ordering::Relaxed);
+        let seen = std::sync::Mutex::new(Vec::new());
+        shared.work(1, &|lo, hi| seen.lock().expect("no panic").push((lo, hi)));
+        let seen = seen.into_inner().expect("no panic");
+        assert_eq!(seen, [(6, 10), (10, 14), (14, 15), (0, 4), (4, 6)]);
     }
 
     #[test]
