@@ -1,6 +1,6 @@
 //! The graphs of a model that is compiled: one, or one for each combination of the values that `--set` gives symbols.
 
-use crate::data::Data;
+use crate::data::{self, Data};
 use crate::engine::codegen::{self, BuildOptions};
 use crate::equivalence::{Case, Verdict};
 use crate::failure::{Failure, Result};
@@ -23,6 +23,8 @@ pub struct Bodies {
     pub model: Model,
     symbols: Vec<SymId>,
     bodies: Vec<Body>,
+    /// The graph of the first body after the passes asked for, if it is to be kept.
+    compressed: Option<Graph>,
 }
 
 #[derive(Debug)]
@@ -30,12 +32,10 @@ struct Body {
     /// The settings (`batch=1`), empty where there is one body.
     label: String,
     values: Vec<i64>,
-    /// As imported.
-    original: Graph,
-    /// After the passes asked for.
-    compressed: Graph,
-    /// Ready for lowering.
-    fused: Graph,
+    /// As imported; that of the model where there is one body.
+    original: Option<Graph>,
+    /// Ready for lowering, after [`Bodies::optimise`].
+    fused: Option<Graph>,
 }
 
 impl Bodies {
@@ -54,8 +54,8 @@ impl Bodies {
         let file = load::open(path, &options)?;
         if names.is_empty() {
             let model = file.import(&options)?;
-            let body = Body::new(String::new(), Vec::new(), &model.graph);
-            return Ok(Bodies { model, symbols: Vec::new(), bodies: vec![body] });
+            let body = Body { label: String::new(), values: Vec::new(), original: None, fused: None };
+            return Ok(Bodies { model, symbols: Vec::new(), bodies: vec![body], compressed: None });
         }
         options.shapes = shapes.clone().freed();
         let model = file.import(&options)?;
@@ -72,47 +72,57 @@ impl Bodies {
             let values: Vec<i64> = names.iter().filter_map(value).collect();
             options.shapes = set.clone();
             let model = file.import(&options).map_err(|f| f.about(&label))?;
-            bodies.push(Body::new(label, values, &model.graph));
+            bodies.push(Body { label, values, original: Some(model.graph), fused: None });
         }
         if bodies.iter().any(|b| b.values.len() != symbols.len()) {
             return Err(Failure::new("internal-shapes", "a symbol that is set stands for several"));
         }
-        Ok(Bodies { model, symbols, bodies })
+        Ok(Bodies { model, symbols, bodies, compressed: None })
     }
+
     /// Whether there are several, or one that is for certain values only.
     pub fn several(&self) -> bool {
         !self.symbols.is_empty()
     }
+
     /// Refuses tensors that no machine can hold.
     pub fn too_large(&self, limit: u64) -> Result<()> {
         for b in &self.bodies {
-            let found = crate::cost::too_large(&b.original, limit);
+            let found = crate::cost::too_large(b.original(&self.model), limit);
             if !found.is_empty() {
                 return Err(b.about(found.into()));
             }
         }
         Ok(())
     }
+
     /// Gives the model a name.
     pub fn rename(&mut self, name: &str) {
         self.model.graph.name = name.to_owned();
         for b in &mut self.bodies {
-            b.original.name = name.to_owned();
-            b.compressed.name = name.to_owned();
+            if let Some(graph) = &mut b.original {
+                graph.name = name.to_owned();
+            }
         }
     }
-    /// Runs the passes on each body; what several report alike is reported once.
-    pub fn optimise(&mut self, plan: &Plan, ui: &Ui) -> Result<Report> {
+
+    /// Runs the passes on each body; what several report alike is reported once. `keep`: [`Bodies::compressed`] is
+    /// asked for later.
+    pub fn optimise(&mut self, plan: &Plan, keep: bool, ui: &Ui) -> Result<Report> {
         let mut all = Report::default();
         for b in &mut self.bodies {
-            let label = b.label.clone();
+            let mut graph = b.original(&self.model).clone();
+            let label = &b.label;
             let mut print = |text: String| match label.is_empty() {
                 true => ui.out(text),
                 false => ui.out(format!("; {label}\n{text}")),
             };
-            let mut report = plan.compress(&mut b.compressed, &mut print)?;
-            b.fused = b.compressed.clone();
-            plan.fuse(&mut b.fused, &mut print, &mut report)?;
+            let mut report = plan.compress(&mut graph, &mut print)?;
+            if keep && self.compressed.is_none() {
+                self.compressed = Some(graph.clone());
+            }
+            plan.fuse(&mut graph, &mut print, &mut report)?;
+            b.fused = Some(graph);
             all.ran.extend(report.ran);
             for d in report.remarks {
                 if !all.remarks.contains(&d) {
@@ -127,28 +137,34 @@ impl Bodies {
         }
         Ok(all)
     }
-    /// The graph after the passes asked for; of the first body.
-    pub fn compressed(&self) -> &Graph {
-        self.bodies.first().map_or(&self.model.graph, |b| &b.compressed)
+
+    /// The graph after the passes asked for, of the first body, if [`Bodies::optimise`] was to keep it.
+    pub fn compressed(&self) -> Option<&Graph> {
+        self.compressed.as_ref()
     }
+
     /// The graph that is lowered; of the first body.
     pub fn fused(&self) -> &Graph {
-        self.bodies.first().map_or(&self.model.graph, |b| &b.fused)
+        self.bodies.first().map_or(&self.model.graph, |b| b.fused(&self.model))
     }
+
     /// Lowers all bodies into one module.
     pub fn lowered(&self, options: &BuildOptions) -> Result<Module> {
         if self.symbols.is_empty() {
             return codegen::lowered(self.fused(), options);
         }
-        let bodies: Vec<lower::Body<'_>> =
-            self.bodies.iter().map(|b| lower::Body { values: b.values.clone(), graph: &b.fused }).collect();
+        let bodies: Vec<lower::Body<'_>> = self
+            .bodies
+            .iter()
+            .map(|b| lower::Body { values: b.values.clone(), graph: b.fused(&self.model) })
+            .collect();
         Ok(lower_bodies(&self.model.graph, &self.symbols, &bodies, &options.lower())?)
     }
+
     /// Refuses samples of sizes that no body is for.
     pub fn accept(&self, data: &Data) -> Result<()> {
         for sample in &data.samples {
-            let alone = Data { path: data.path.clone(), samples: vec![sample.clone()] };
-            if !self.bodies.iter().any(|b| alone.fitting(&b.original).is_some()) {
+            if !self.bodies.iter().any(|b| data::fits(b.original(&self.model), sample).is_ok()) {
                 let labels: Vec<&str> = self.bodies.iter().map(|b| b.label.as_str()).collect();
                 let text = format!("the sizes are none of those given: {}", labels.join("; "));
                 return Err(sample.failed(Failure::new("input-mismatch", text)).about(&data.path));
@@ -156,6 +172,7 @@ impl Bodies {
         }
         Ok(())
     }
+
     /// Checks each body by `one`, which gets the graph as imported, the samples that fit it, and its share of the time: at
     /// least a second.
     pub fn check(
@@ -168,8 +185,9 @@ impl Bodies {
         let mut all: Option<Verdict> = None;
         for b in &self.bodies {
             let about = |why: String| if b.label.is_empty() { why } else { format!("{}: {why}", b.label) };
-            let data = data.and_then(|d| d.fitting(&b.original));
-            let case = Case { graph: &b.original, data: data.as_ref(), limit };
+            let original = b.original(&self.model);
+            let data = data.and_then(|d| d.fitting(original));
+            let case = Case { graph: original, data: data.as_ref(), limit };
             all = Some(match (all, one(case)) {
                 (_, Verdict::Different(why)) => return Verdict::Different(about(why)),
                 (Some(before @ Verdict::NotChecked(_)), _) => before,
@@ -185,10 +203,14 @@ impl Bodies {
 }
 
 impl Body {
-    fn new(label: String, values: Vec<i64>, graph: &Graph) -> Body {
-        let [original, compressed, fused] = [graph.clone(), graph.clone(), graph.clone()];
-        Body { label, values, original, compressed, fused }
+    fn original<'a>(&'a self, model: &'a Model) -> &'a Graph {
+        self.original.as_ref().unwrap_or(&model.graph)
     }
+
+    fn fused<'a>(&'a self, model: &'a Model) -> &'a Graph {
+        self.fused.as_ref().unwrap_or_else(|| self.original(model))
+    }
+
     fn about(&self, f: Failure) -> Failure {
         if self.label.is_empty() { f } else { f.about(&self.label) }
     }

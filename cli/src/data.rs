@@ -58,7 +58,7 @@ impl DataArgs {
     }
 }
 
-fn fits(graph: &Graph, sample: &Sample) -> std::result::Result<(), planish_ir::Diag> {
+pub(crate) fn fits(graph: &Graph, sample: &Sample) -> std::result::Result<(), planish_ir::Diag> {
     bind_inputs(graph, &sample.values.iter().collect::<Vec<_>>()).map(|_| ())
 }
 

@@ -110,21 +110,31 @@ enum Source<'a> {
 /// Compares what `run` makes of inputs with the interpreter, which gets half of the time for each trial. Of the samples as
 /// many are tried as the time allows.
 pub fn check(case: Case<'_>, run: &mut dyn FnMut(&Reference) -> Result<Vec<Value>, Verdict>) -> Verdict {
+    let started = Instant::now();
+    check_by(&|| started.elapsed(), case, run)
+}
+
+/// [`check`] by a clock that says how long it has gone on.
+fn check_by(
+    clock: &dyn Fn() -> Duration,
+    case: Case<'_>,
+    run: &mut dyn FnMut(&Reference) -> Result<Vec<Value>, Verdict>,
+) -> Verdict {
     let quantised = quantises_dynamically(case.graph);
     let allowed = if quantised { Allowed::QUANTISED } else { Allowed::PLAIN };
     match case.data {
-        Some(data) => check_samples(case, data, quantised, allowed, run),
-        None => check_synthetic(case, quantised, allowed, run),
+        Some(data) => check_samples(clock, case, data, quantised, allowed, run),
+        None => check_synthetic(clock, case, quantised, allowed, run),
     }
 }
 
 fn check_synthetic(
+    clock: &dyn Fn() -> Duration,
     case: Case<'_>,
     quantised: bool,
     allowed: Allowed,
     run: &mut dyn FnMut(&Reference) -> Result<Vec<Value>, Verdict>,
 ) -> Verdict {
-    let started = Instant::now();
     let mut verdict = None;
     for seed in if quantised { &SEEDS[..] } else { &SEEDS[..1] } {
         let now = trial(case, &Source::Seed(*seed), allowed, run);
@@ -135,7 +145,7 @@ fn check_synthetic(
             (Verdict::Different(_), Some(_)) => {}
             _ => return now,
         }
-        if started.elapsed() > case.limit {
+        if clock() > case.limit {
             break;
         }
     }
@@ -143,13 +153,13 @@ fn check_synthetic(
 }
 
 fn check_samples(
+    clock: &dyn Fn() -> Duration,
     case: Case<'_>,
     data: &Data,
     quantised: bool,
     allowed: Allowed,
     run: &mut dyn FnMut(&Reference) -> Result<Vec<Value>, Verdict>,
 ) -> Verdict {
-    let started = Instant::now();
     let (mut compared, mut most, mut different, mut unclear) = (0, 0f64, None, None);
     for sample in &data.samples {
         let about = |why: String| match sample.name.is_empty() {
@@ -169,7 +179,7 @@ fn check_samples(
                 unclear.get_or_insert(about(why));
             }
         }
-        if started.elapsed() > case.limit {
+        if clock() > case.limit {
             break;
         }
     }
@@ -381,6 +391,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     fn graph(scale: &str) -> Graph {
         let text = format!(
@@ -426,7 +437,7 @@ mod tests {
         let data = Data { path: "d".into(), samples };
         for (scale, strict) in [("v1", false), ("v2", true)] {
             let graph = graph(scale);
-            let mut case = Case { graph: &graph, data: Some(&data), limit: Duration::from_secs(60) };
+            let case = Case { graph: &graph, data: Some(&data), limit: Duration::from_secs(60) };
             let all = check(case, &mut |r| Ok(r.outputs.clone()));
             assert_eq!(
                 all.diag().message,
@@ -444,14 +455,17 @@ mod tests {
                 other => panic!("{other:?}"),
             }
             assert!(matches!(check(case, &mut |_| Ok(Vec::new())), Verdict::Different(_)));
-            // The time is over after the first.
-            case.limit = Duration::from_millis(300);
-            let late = check(case, &mut |r| {
-                std::thread::sleep(Duration::from_millis(310));
-                Ok(r.outputs.clone())
-            });
-            let Verdict::Equal { on, .. } = late else { panic!("{late:?}") };
-            assert_eq!((on.samples, on.of), (1, 3));
+            // By a clock that every run moves on by 25 s: the time is over after so many.
+            for (limit, samples) in [(24, 1), (49, 2), (74, 3), (100, 3)] {
+                let case = Case { limit: Duration::from_secs(limit), ..case };
+                let now = Cell::new(Duration::ZERO);
+                let late = check_by(&|| now.get(), case, &mut |r| {
+                    now.set(now.get() + Duration::from_secs(25));
+                    Ok(r.outputs.clone())
+                });
+                let Verdict::Equal { on, .. } = late else { panic!("{late:?}") };
+                assert_eq!((on.samples, on.of), (samples, 3));
+            }
         }
         Ok(())
     }

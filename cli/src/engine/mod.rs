@@ -52,25 +52,7 @@ pub fn prepare(
     Ok(find(engine)?.prepare(graph, options)?)
 }
 
-/// The physical cores that this process may use: those of its affinity mask, at most the quota of its cgroup.
+/// The threads to use unless told otherwise: the physical cores that affinity and cgroup quota allow, as in programs.
 pub fn default_threads() -> usize {
-    // `available_parallelism` counts logical cores under affinity and quota.
-    let logical = std::thread::available_parallelism().map_or(1, usize::from);
-    let siblings = siblings();
-    (logical as f64 / siblings).round().max(1.0) as usize
-}
-
-/// Logical cores per physical core.
-fn siblings() -> f64 {
-    let list = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list");
-    let Ok(list) = list else { return 1.0 };
-    let count: usize = list
-        .trim()
-        .split(',')
-        .filter_map(|part| match part.split_once('-') {
-            Some((a, b)) => Some(b.parse::<usize>().ok()?.saturating_sub(a.parse::<usize>().ok()?) + 1),
-            None => part.parse::<usize>().ok().map(|_| 1),
-        })
-        .sum();
-    count.max(1) as f64
+    planish_rt::cpu::cores().threads()
 }

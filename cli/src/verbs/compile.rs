@@ -276,7 +276,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let stem = || args.model.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or_else(stem).unwrap_or_default();
     bodies.rename(&name);
-    let report = bodies.optimise(&plan, ui)?;
+    let report = bodies.optimise(&plan, files.iter().any(|(k, _)| *k == Kind::Onnx), ui)?;
     pipeline::tell(&report, &args.passes, ui);
     let checked_later = !args.no_check && report.lossy.is_empty();
     let options = BuildOptions {
@@ -322,7 +322,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
                 write(*kind, path, planish_ir::text::print(bodies.fused()).as_bytes())?;
             }
             (Kind::Onnx, _) => {
-                let len = crate::export::write(bodies.compressed(), path, &writer)?;
+                let lost = || Failure::new("internal-bodies", "the graph to be exported was not kept");
+                let len = crate::export::write(bodies.compressed().ok_or_else(lost)?, path, &writer)?;
                 sizes.push((*kind, path.clone(), len));
             }
             (Kind::Kernels, Some(m)) => {
