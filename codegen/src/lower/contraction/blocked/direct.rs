@@ -10,6 +10,10 @@ use crate::lower::cx::LowerCx;
 use crate::lower::layout::channel_mask;
 use planish_ir::{Diag, Dim};
 
+/// Steps that weights are read ahead.
+const AHEAD: i64 = 48;
+/// Bytes of weights from which on they are read ahead.
+const FAR: i64 = 512 << 10;
 /// Positions of one unit where no window is needed, at most.
 const POSITIONS: i64 = 224;
 
@@ -111,11 +115,28 @@ pub(super) fn emit(
             let left = b.sub(p.blocks(), first_block);
             let count = if p.blocks() % per == 0 { b.i64(per) } else { b.smin(left, per) };
             let out_block = b.mul(first, p.blocks());
-            let job =
-                Job { p: &p, e: &e, epi: &epi, w, bias, lanes, target: &target, few, plane, total, to: None };
+            let job = Job {
+                p: &p,
+                e: &e,
+                epi: &epi,
+                w,
+                bias,
+                lanes,
+                target: &target,
+                few,
+                plane,
+                total,
+                ahead: p.k() * p.mg * p.groups * 4 > FAR,
+                to: None,
+            };
             job.vectors(b, &source, (g, first_block, count), out_block);
         });
     })
+}
+
+/// Whether vector `v` of a tile begins a block of output channels, where tiles begin with a block.
+fn at_start(v: usize, lanes: u16) -> bool {
+    v as i64 * i64::from(lanes) % BLOCK == 0
 }
 
 /// Positions of one unit where no window is needed.
@@ -161,6 +182,8 @@ pub(super) struct Job<'j> {
     pub(super) plane: Val,
     /// Positions of a block of the result.
     pub(super) total: Val,
+    /// Whether the weights are read ahead: there are more than a cache near the core holds.
+    pub(super) ahead: bool,
     /// Where sums go, in blocks of `total` positions, after what follows them; else the results of the epilogue.
     pub(super) to: Option<Buf>,
 }
@@ -310,6 +333,10 @@ impl Job<'_> {
         };
         let bv = |b: &mut Builder, k: Val, v: usize| {
             let at = b.at(weights[v], k, BLOCK);
+            if self.ahead && at_start(v, self.lanes) {
+                let next = b.add(at, AHEAD * BLOCK);
+                b.prefetch(self.w, next);
+            }
             b.load(self.w, at, self.lanes)
         };
         let zero = b.i64(0);

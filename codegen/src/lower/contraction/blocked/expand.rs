@@ -196,6 +196,7 @@ pub(super) fn emit(
             few: false,
             plane: b.i64(height * width),
             total: b.i64(ring.rows * ring.width),
+            ahead: false,
             to: Some(local),
         };
         b.parallel_for(|b, unit| {

@@ -32,6 +32,15 @@ pub(super) struct Back<'j> {
     /// Tiles of a row.
     pub(super) across: Val,
     pub(super) target: &'j TargetSpec,
+    /// Whether the weights of a product are read ahead while the one before is made: they come from afar.
+    pub(super) ahead: bool,
+}
+
+/// Packed weights to be read ahead: some blocks, `apart` elements from each other.
+struct Ahead {
+    first: Val,
+    blocks: i64,
+    apart: i64,
 }
 
 impl Back<'_> {
@@ -71,8 +80,10 @@ impl Back<'_> {
                         b.at(off, at, p.cg * BLOCK)
                     })
                     .collect();
-                in_pieces(b, count, known, rows_that_fit(self.target, nv, MOST), |b, t, size| {
-                    let sums = self.sums(b, e, t, &weights, size);
+                let most = rows_that_fit(self.target, nv, MOST);
+                in_pieces(b, count, known, most, |b, t, size| {
+                    let ahead = self.ahead.then(|| self.next(b, t, size, weights[0], nv, known));
+                    let sums = self.sums(b, e, t, &weights, size, ahead);
                     let to = b.mul(e, self.chunk());
                     let to = b.add(to, t);
                     let to = b.mul(to, self.wide * BLOCK);
@@ -87,8 +98,39 @@ impl Back<'_> {
         });
     }
 
+    /// What the piece of `size` tiles from `t` reads ahead while it multiplies: weights of the next product. The pieces share the
+    /// blocks of it where there are as many of them.
+    fn next(
+        &self,
+        b: &mut Builder,
+        t: Val,
+        size: usize,
+        weights: Val,
+        nv: usize,
+        known: Option<i64>,
+    ) -> Ahead {
+        let blocks = (nv as i64 * i64::from(self.lanes) / BLOCK).max(1);
+        let apart = self.f.products() * self.p.cg * BLOCK;
+        let first = b.add(weights, self.p.cg * BLOCK);
+        let pieces = known.map_or(1, |n| n / size as i64);
+        if pieces < blocks {
+            return Ahead { first, blocks, apart };
+        }
+        let piece = b.div_const(t, size as i64);
+        let block = b.srem(piece, blocks);
+        Ahead { first: b.at(first, block, apart), blocks: 1, apart }
+    }
+
     /// Sums over the input channels of product `e` for `size` tiles from the unit's tile `t`.
-    fn sums(&self, b: &mut Builder, e: Val, t: Val, weights: &[Val], size: usize) -> Vec<Val> {
+    fn sums(
+        &self,
+        b: &mut Builder,
+        e: Val,
+        t: Val,
+        weights: &[Val],
+        size: usize,
+        ahead: Option<Ahead>,
+    ) -> Vec<Val> {
         let zero = b.zero(Ty::vec(Elem::F32, self.lanes));
         let tile = b.add(self.input_first, t);
         let origin = b.i64(0);
@@ -104,12 +146,21 @@ impl Back<'_> {
                 b.load(self.input.buf, at, 1)
             };
             let bv = |b: &mut Builder, c: Val, i: usize| {
+                if let (Some(next), 0) = (&ahead, i) {
+                    let at = b.add(next.first, k);
+                    let at = b.at(at, c, BLOCK);
+                    for block in 0..next.blocks {
+                        let at = b.add(at, block * next.apart);
+                        b.prefetch(self.w, at);
+                    }
+                }
                 let at = b.at(starts[i], c, BLOCK);
                 b.load(self.w, at, self.lanes)
             };
-            let k = (b.i64(0), b.i64(width));
+            let range = (b.i64(0), b.i64(width));
             let (nv, lanes) = (weights.len(), self.lanes);
-            Tile { rows: size, nv, lanes, elem: Elem::F32, k, a: &a, b: &bv }.emit(b, Some(acc.to_vec()))
+            Tile { rows: size, nv, lanes, elem: Elem::F32, k: range, a: &a, b: &bv }
+                .emit(b, Some(acc.to_vec()))
         };
         let (whole, rest) = (self.p.cg / BLOCK, self.p.cg % BLOCK);
         let init = vec![zero; size * weights.len()];

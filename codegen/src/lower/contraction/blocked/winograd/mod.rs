@@ -192,6 +192,7 @@ pub(super) fn emit(
                 output: z.output,
                 across,
                 target: &target,
+                ahead: !f.inside,
             };
             let own = |b: &mut Builder, part: Val| {
                 let block = b.mul(part, wide);
