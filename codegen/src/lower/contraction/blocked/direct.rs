@@ -14,6 +14,8 @@ use planish_ir::{Diag, Dim};
 const AHEAD: i64 = 48;
 /// Bytes of weights from which on they are read ahead.
 const FAR: i64 = 512 << 10;
+/// Bytes of the weights of a tile's vectors, at most, if those of the next are read ahead.
+const SLAB: i64 = 256 << 10;
 /// Positions of one unit where no window is needed, at most.
 const POSITIONS: i64 = 224;
 
@@ -87,6 +89,7 @@ pub(super) fn emit(
                         tap: [p.dilations[0] * t.window[1] * t.width, p.dilations[1] * t.width],
                         step: t.step[1] * t.width,
                         rows: b.smin(rows, t.out[0]),
+                        height: t.out[0],
                         columns: b.smin(columns, t.out[1]),
                         width: p.output[1].as_const().filter(|w| w % t.out[1] == 0).map(|_| t.out[1]),
                         place: b.at(at[1], at[0], z.output[1]),
@@ -104,6 +107,7 @@ pub(super) fn emit(
                         tap: [0, 0],
                         step: if few { 1 } else { BLOCK },
                         rows: b.i64(1),
+                        height: 1,
                         columns: b.smin(left, line_len),
                         width: p.positions().as_const().filter(|n| n % line_len == 0).map(|_| line_len),
                         place: at,
@@ -134,11 +138,6 @@ pub(super) fn emit(
     })
 }
 
-/// Whether vector `v` of a tile begins a block of output channels, where tiles begin with a block.
-fn at_start(v: usize, lanes: u16) -> bool {
-    v as i64 * i64::from(lanes) % BLOCK == 0
-}
-
 /// Positions of one unit where no window is needed.
 fn line(p: &Plan2) -> i64 {
     match p.positions().as_const() {
@@ -162,11 +161,34 @@ pub(super) struct Reads {
     pub(super) step: i64,
     pub(super) rows: Val,
     pub(super) columns: Val,
+    /// Rows at most.
+    pub(super) height: i64,
     /// The number of columns where it is known.
     pub(super) width: Option<i64>,
     /// Position of the result where the tile begins, and from one row to the next.
     pub(super) place: Val,
     pub(super) row_place: Val,
+}
+
+impl Reads {
+    /// Elements from a position to the one that comes `i` later in the rows of the tile.
+    fn offset(&self, i: i64) -> i64 {
+        match self.width {
+            Some(w) if w > 0 => i / w * self.row + i % w * self.step,
+            _ => i * self.step,
+        }
+    }
+}
+
+/// How weights are read ahead.
+enum Ahead {
+    No,
+    /// Those of a few steps later.
+    Steps,
+    /// Those of the next vectors: so many lines of the cache for every block of channels at every place of the kernel.
+    Next {
+        lines: i64,
+    },
 }
 
 /// What all tiles of a kernel share.
@@ -196,6 +218,8 @@ struct Columns {
     out: Vec<Val>,
     places: Vec<Channels>,
     bias: Vec<Val>,
+    /// Element of the packed weights of the next vectors.
+    next: Val,
 }
 
 impl Job<'_> {
@@ -212,7 +236,41 @@ impl Job<'_> {
         self.p.for_vectors(b, self.target, self.lanes, count, |b, v, nv| {
             let v = b.add(start, v);
             let c = self.columns(b, v, nv, (group, group_block), out_block);
-            b.loop_(0, r.rows, 1, |b, row| self.row(b, r, row, &c));
+            let most = rows_that_fit(self.target, nv, MOST);
+            // Rows that are done together: whole rows of the result, one after the other in memory.
+            let together = match r.width {
+                Some(w) if w > 0 && self.p.output[1].is(w) => (most as i64 / w).max(1),
+                _ => 1,
+            };
+            let pieces = match r.width {
+                Some(w) if together > 1 => Some((div_up(r.height, together), w * together)),
+                Some(w) => Some((r.height * div_up(w, most as i64), div_up(w, div_up(w, most as i64)))),
+                None => None,
+            };
+            let slab = nv as i64 * i64::from(self.lanes) * self.p.k() * 4;
+            let ahead = match pieces {
+                _ if !self.ahead => Ahead::No,
+                Some((n, _)) if slab <= SLAB => {
+                    Ahead::Next { lines: div_up(slab / 64, n * div_up(self.p.k(), BLOCK)) }
+                }
+                _ => Ahead::Steps,
+            };
+            let whole = if together > 1 {
+                let n = b.sdiv(r.rows, together);
+                b.mul(n, together)
+            } else {
+                b.i64(0)
+            };
+            if together > 1 {
+                b.loop_(0, whole, together, |b, row| {
+                    let from = b.at(r.first, row, r.row);
+                    let place = b.at(r.place, row, r.row_place);
+                    let piece = b.div_const(row, together);
+                    let width = r.width.unwrap_or(1);
+                    self.tile(b, r, (from, place, piece), (together * width) as usize, &c, &ahead);
+                });
+            }
+            b.loop_(whole, r.rows, 1, |b, row| self.row(b, r, row, &c, &ahead));
         });
     }
 
@@ -226,7 +284,7 @@ impl Job<'_> {
     ) -> Columns {
         let p = self.p;
         let lanes = i64::from(self.lanes);
-        let mut c = Columns { weights: vec![], out: vec![], places: vec![], bias: vec![] };
+        let mut c = Columns { weights: vec![], out: vec![], places: vec![], bias: vec![], next: v };
         for i in 0..nv {
             let at = b.add(v, i as i64);
             let channel = b.mul(at, lanes);
@@ -247,24 +305,36 @@ impl Job<'_> {
             });
             c.places.push(Channels { first, mask });
         }
+        let blocks = div_up(nv as i64 * lanes, BLOCK);
+        c.next = b.add(c.weights[0], blocks * p.k() * BLOCK);
         c
     }
 
     /// The positions of one row of the tile.
-    fn row(&self, b: &mut Builder, r: &Reads, row: Val, c: &Columns) {
-        let nv = c.weights.len();
-        let most = rows_that_fit(self.target, nv, MOST);
+    fn row(&self, b: &mut Builder, r: &Reads, row: Val, c: &Columns, ahead: &Ahead) {
+        let most = rows_that_fit(self.target, c.weights.len(), MOST);
         let from = b.at(r.first, row, r.row);
         let place = b.at(r.place, row, r.row_place);
+        let of_row = r.width.map_or(1, |w| div_up(w, most as i64));
         in_pieces(b, r.columns, r.width, most, |b, column, size| {
             let from = b.at(from, column, r.step);
             let place = b.add(place, column);
-            self.tile(b, r, from, place, size, c);
+            let piece = b.div_const(column, size as i64);
+            let piece = b.at(piece, row, of_row);
+            self.tile(b, r, (from, place, piece), size, c, ahead);
         });
     }
 
     /// `size` neighbouring positions: their sums over all steps, then what follows.
-    fn tile(&self, b: &mut Builder, r: &Reads, from: Val, place: Val, size: usize, c: &Columns) {
+    fn tile(
+        &self,
+        b: &mut Builder,
+        r: &Reads,
+        (from, place, piece): (Val, Val, Val),
+        size: usize,
+        c: &Columns,
+        ahead: &Ahead,
+    ) {
         let p = self.p;
         let nv = c.weights.len();
         let mut acc: Vec<Val> = (0..size).flat_map(|_| c.bias.clone()).collect();
@@ -279,7 +349,18 @@ impl Job<'_> {
                     let k = b.at(k, t, width);
                     let k = b.mul(k, BLOCK);
                     let starts: Vec<Val> = c.weights.iter().map(|w| b.add(*w, k)).collect();
-                    self.steps(b, r, from, &starts, width, size, acc)
+                    if let Ahead::Next { lines } = ahead {
+                        let turn = b.at(block, piece, div_up(p.cg, BLOCK));
+                        let turn = b.at(t, turn, p.kk());
+                        let line = b.mul(turn, *lines * BLOCK);
+                        let line = b.add(line, c.next);
+                        for i in 0..*lines {
+                            let line = b.add(line, i * BLOCK);
+                            b.prefetch(self.w, line);
+                        }
+                    }
+                    let near = matches!(ahead, Ahead::Steps);
+                    self.steps(b, r, from, &starts, width, (size, near), acc)
                 };
                 b.for_(0, p.kernel[1], 1, acc, columns)
             };
@@ -321,19 +402,19 @@ impl Job<'_> {
         from: Val,
         weights: &[Val],
         width: i64,
-        size: usize,
+        (size, near): (usize, bool),
         acc: &[Val],
     ) -> Vec<Val> {
         // Few channels that are read in place lie a plane apart.
         let apart = self.few && self.p.in_place();
         let a = |b: &mut Builder, k: Val, i: usize| {
             let at = if apart { b.at(from, k, self.plane) } else { b.add(from, k) };
-            let at = b.add(at, i as i64 * r.step);
+            let at = b.add(at, r.offset(i as i64));
             b.load(r.buf, at, 1)
         };
         let bv = |b: &mut Builder, k: Val, v: usize| {
             let at = b.at(weights[v], k, BLOCK);
-            if self.ahead && at_start(v, self.lanes) {
+            if near && v as i64 * i64::from(self.lanes) % BLOCK == 0 {
                 let next = b.add(at, AHEAD * BLOCK);
                 b.prefetch(self.w, next);
             }

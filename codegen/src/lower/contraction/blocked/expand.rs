@@ -242,6 +242,7 @@ pub(super) fn emit(
                                 tap: [0, 0],
                                 step: BLOCK,
                                 rows: b.i64(1),
+                                height: 1,
                                 columns: b.i64(width),
                                 width: Some(width),
                                 place: b.add(place, pads[1]),

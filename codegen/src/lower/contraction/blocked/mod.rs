@@ -35,6 +35,8 @@ const FEW: i64 = 8;
 const LEAST: i64 = 8;
 /// Bytes of a window of the input, at most.
 const WINDOW_BYTES: i64 = 128 << 10;
+/// The same where weights do not stay near the core, so that they should be read for as many rows as possible.
+const DEEP_WINDOW_BYTES: i64 = 288 << 10;
 /// Columns of a tile, at least, where the result is wider.
 const NARROW: i64 = 12;
 /// Bytes of the weights that one unit of work reads, about.

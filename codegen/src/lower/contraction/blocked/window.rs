@@ -1,6 +1,6 @@
 //! Windows: the part of the input that a tile of the result needs, copied to local memory with zeros around it.
 
-use super::{FEW, Plan2, Sizes, WINDOW_BYTES};
+use super::{DEEP_WINDOW_BYTES, FEW, Plan2, Sizes, WINDOW_BYTES};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::contraction::div_up;
 use crate::lower::layout::BLOCK;
@@ -8,6 +8,8 @@ use crate::lower::layout::BLOCK;
 /// Columns of a tile where the width is not known, and the most where it is.
 const COLUMNS: i64 = 28;
 const MOST_COLUMNS: i64 = 64;
+/// Bytes of weights that stay near the core.
+const CACHE: i64 = 1 << 20;
 /// Rows of a tile where the height is not known.
 const ROWS: i64 = 8;
 
@@ -50,9 +52,11 @@ impl Tile {
 
 /// A tile for a convolution whose window has `channels` channels; `None` if even the smallest is too large.
 pub(super) fn tile(p: &Plan2, channels: i64) -> Option<Tile> {
+    let deep = p.kk() * channels * p.mg * 4 > CACHE;
+    let limit = if deep { DEEP_WINDOW_BYTES } else { WINDOW_BYTES };
     let fits = |rows: i64, columns: i64| {
         let t = Tile::new(p, channels, [rows, columns]);
-        (t.len() * 4 <= WINDOW_BYTES).then_some(t)
+        (t.len() * 4 <= limit).then_some(t)
     };
     let width = p.output[1].as_const();
     let mut columns = width.map_or(COLUMNS, |w| div_up(w, div_up(w, MOST_COLUMNS).max(1)).max(1));
