@@ -52,7 +52,7 @@ impl Tile {
 
 /// A tile for a convolution whose window has `channels` channels; `None` if even the smallest is too large.
 pub(super) fn tile(p: &Plan2, channels: i64) -> Option<Tile> {
-    let deep = p.kk() * channels * p.mg * 4 > CACHE;
+    let deep = p.kk() > 1 && p.kk() * channels * p.mg * 4 > CACHE;
     let limit = if deep { DEEP_WINDOW_BYTES } else { WINDOW_BYTES };
     let fits = |rows: i64, columns: i64| {
         let t = Tile::new(p, channels, [rows, columns]);
