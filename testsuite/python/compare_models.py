@@ -3,7 +3,8 @@
 
     compare_models.py                          prepare, compile an executable per model, run and compare every case
     compare_models.py --engine interp NAME..   through `planish run --engine interp` instead
-    compare_models.py --speed                  1 thread, alternating with ONNX Runtime (IO binding): ratio per model
+    compare_models.py --speed --threads 1,2    alternating with ONNX Runtime (IO binding): ratio per model with its 95%
+                                               interval, and the geometric mean; --cpu-time where others use the machine
     compare_models.py --prepare                only write inputs and references
 
 Per case: |ours - reference| <= 1e-3 |reference| + 1e-4 max(1, max|reference|), both 2e-2 for dynamically quantised
@@ -17,12 +18,16 @@ import re
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
 import numpy as np
 
 import model_cases as mc
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
+from paired import Ratio, combined
 
 
 def tolerance(entry):
@@ -111,9 +116,9 @@ def show(row):
     print(f"{'ok  ' if row['ok'] else 'FAIL'} {row['name']:28} {made}  {cases}", flush=True)
 
 
-def ort_binding(entry, folder):
+def ort_binding(entry, folder, threads):
     """A function that runs one inference on bound buffers."""
-    session = mc.ort_session(mc.model_path(entry["name"]))
+    session = mc.ort_session(mc.model_path(entry["name"]), threads)
     binding = session.io_binding()
     feeds = mc.load_inputs(folder)
     for item, value in zip(entry["inputs"], feeds):
@@ -124,19 +129,31 @@ def ort_binding(entry, folder):
     return lambda: session.run_with_iobinding(binding)
 
 
-def ort_median(step, seconds):
+def ort_time(step, seconds, cpu):
+    """Milliseconds of a run: processor time on average, or the median of latencies."""
+    warm = time.perf_counter() + seconds / 4
     step()
-    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < warm:
+        step()
+    times, used, end = [], time.process_time(), time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 5:
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e3
+    return 1e3 * ((time.process_time() - used) / len(times) if cpu else statistics.median(times))
+
+
+def our_time(a, exe, folder, threads):
+    cmd = [exe, "--bench", "--json", "--threads", threads, "--duration", f"{a.seconds}s", "--warmup", f"{a.seconds / 4}s", "--inputs", folder]
+    done = subprocess.run([str(c) for c in cmd], capture_output=True, text=True, timeout=a.timeout)
+    if done.returncode:
+        raise RuntimeError(f"exit {done.returncode}: {done.stderr.strip()[-300:]}")
+    return json.loads(done.stdout)["cpu_ms" if a.cpu_time else "median_ms"]
 
 
 def speed(a, entries):
-    """Rounds of ours, ONNX Runtime, ours, ..; the ratio is the median over rounds of ours / theirs."""
-    within, failed = 0, 0
+    """Rounds of ours, theirs, theirs, ours, ..; the ratio is the geometric mean over rounds of ours / theirs."""
+    within, failed, found = 0, 0, {}
     for entry in entries:
         name = entry["name"]
         try:
@@ -146,22 +163,26 @@ def speed(a, entries):
                 code, err, _ = run([a.planish, "compile", mc.model_path(name), "-o", exe, "--force", *a.compile_arg], a.timeout)
                 if code != 0:
                     raise RuntimeError(f"compile: exit {code}: {err}")
-            step, rows = ort_binding(entry, folder), []
-            cmd = [exe, "--bench", "--json", "--threads", "1", "--duration", f"{a.seconds}s", "--warmup", f"{a.seconds / 4}s", "--inputs", folder]
-            for _ in range(a.rounds):
-                done = subprocess.run([str(c) for c in cmd], capture_output=True, text=True, timeout=a.timeout)
-                if done.returncode:
-                    raise RuntimeError(f"exit {done.returncode}: {done.stderr.strip()[-300:]}")
-                rows.append((json.loads(done.stdout)["median_ms"], ort_median(step, a.seconds)))
-            ratio = statistics.median(o / t for o, t in rows)
-            ours, theirs = (statistics.median(c) for c in zip(*rows))
-            within += ratio <= a.limit
-            failed += ratio > a.limit
-            print(f"{'ok  ' if ratio <= a.limit else 'SLOW'} {name:28} ours {ours:10.4f} ms  ort {theirs:10.4f} ms  ratio {ratio:6.2f}", flush=True)
+            for threads in a.threads:
+                step, rows = ort_binding(entry, folder, threads), []
+                for k in range(a.rounds):
+                    sides = [lambda: our_time(a, exe, folder, threads), lambda: ort_time(step, a.seconds, a.cpu_time)]
+                    pair = [side() for side in sides[:: 1 - 2 * (k % 2)]]
+                    rows.append(pair[:: 1 - 2 * (k % 2)])
+                ratio = Ratio([ours / theirs for ours, theirs in rows])
+                ours, theirs = (min(c) if a.cpu_time else statistics.median(c) for c in zip(*rows))
+                found.setdefault(threads, {})[name] = ratio
+                good = ratio.value <= a.limit
+                within, failed = within + good, failed + (not good)
+                print(f"{'ok  ' if good else 'SLOW'} {name:28} {threads}t  ours {ours:10.4f} ms  ort {theirs:10.4f} ms  ratio {ratio} {ratio.verdict()}", flush=True)
         except Exception as ex:
             failed += 1
             print(f"FAIL {name:28} {type(ex).__name__}: {ex}", flush=True)
-    print(f"ratio <= {a.limit}: {within} of {len(entries)}")
+    what = "processor time" if a.cpu_time else "latency"
+    for threads, ratios in found.items():
+        slower = [n for n, r in ratios.items() if r.verdict() == "slower"]
+        print(f"{threads} thread(s), {what}: geometric mean of {len(ratios)} models {combined(list(ratios.values()))}; slower: {', '.join(slower) or 'none'}")
+    print(f"ratio <= {a.limit}: {within} of {within + failed}")
     return within, failed
 
 
@@ -179,6 +200,8 @@ def main():
     ap.add_argument("--speed", action="store_true")
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--seconds", type=float, default=0.5, help="of each timed part")
+    ap.add_argument("--threads", type=lambda t: [int(n) for n in t.split(",")], default=[1], help="numbers of threads, 1,2 for both")
+    ap.add_argument("--cpu-time", action="store_true", help="compare processor time, not latency; with one thread only")
     ap.add_argument("--limit", type=float, default=1.5, help="ratio that passes")
     ap.add_argument("--recompile", action="store_true")
     ap.add_argument("--json", type=pathlib.Path)
@@ -196,6 +219,8 @@ def main():
         print(f"not fetched, left out: {', '.join(absent)}")
     if not entries:
         raise SystemExit("no models")
+    if a.cpu_time and a.threads != [1]:
+        raise SystemExit("processor time says nothing about the latency of several threads")
     if a.prepare:
         for entry in entries:
             print(entry["name"], *(f.name for f in mc.prepare(entry)))
