@@ -3,7 +3,7 @@
 use super::epilogue::{Epilogue, Place};
 use super::tile::{Tile, balanced, in_pieces, max_rows, max_vectors};
 use super::{div_up, f32_bytes};
-use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, TargetSpec, Val};
+use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, TargetSpec, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load};
 use crate::lower::launch::{KernelCx, Launch};
@@ -13,6 +13,14 @@ use planish_ir::{DType, Diag, Dim, ValueId};
 
 /// Rows of one unit of the parallel axis.
 const ROWS: i64 = 64;
+/// Products of at most so many rows read blocks in one pass.
+const FEW_ROWS: i64 = 6;
+/// Bytes of the right operand from which on it is read ahead.
+const FAR: i64 = 512 << 10;
+/// Elements of a line of the cache.
+const LINE: i64 = 16;
+/// Steps between which a tile reads some of the next block of the right operand ahead.
+const STEPS: i64 = 16;
 /// Columns of a block where the right operand is not packed.
 const COLUMNS: i64 = 48;
 
@@ -115,6 +123,9 @@ pub(in crate::lower) fn emit(
     let cost = m.smaller(&ROWS.into()).mul(&k_dim).mul(&(width / 16).into());
     l = l.extent(batches.mul(&blocks).mul(&chunks)).cost(cost).flops(flops);
     let (a_type, b_type) = (o.a.dtype, o.b_type);
+    let far =
+        o.b.iter().try_fold(4, |n: i64, d| n.checked_mul(d.as_const()?)).is_some_and(|bytes| bytes > FAR);
+    let ahead = m.as_const().filter(|m| *m > FEW_ROWS && packed.is_some() && far);
     let packed = packed.is_some();
     let trans_a = op.trans_a;
     let known = (m.as_const(), n.as_const());
@@ -136,6 +147,7 @@ pub(in crate::lower) fn emit(
             packed,
             trans_a,
             width,
+            ahead,
             m: dims[0],
             n: dims[1],
             k: dims[2],
@@ -158,6 +170,8 @@ struct Job<'j> {
     packed: bool,
     trans_a: bool,
     width: i64,
+    /// Rows of the product, if its blocks are read ahead.
+    ahead: Option<i64>,
     m: Val,
     n: Val,
     k: Val,
@@ -292,6 +306,8 @@ impl Job<'_> {
         mask: Option<Val>,
     ) {
         let row0 = b.add(at.m0, r0);
+        // Lines of the next block that a tile reads ahead every few steps: the tiles that use a block read the next one together.
+        let ahead = self.ahead.map(|m| div_up(div_up(self.width, LINE) * STEPS, div_up(m, rows as i64)));
         let a = |b: &mut Builder, k: Val, r: usize| {
             let row = b.add(row0, r as i64);
             let idx = if self.trans_a { b.at(row, k, self.m) } else { b.at(k, row, self.k) };
@@ -307,9 +323,33 @@ impl Job<'_> {
             let mask = if self.packed { None } else { mask };
             load(b, self.b_type, self.b, idx, self.lanes, mask)
         };
+        let sums_of = |b: &mut Builder, k: (Val, Val), init: Option<Vec<Val>>| {
+            Tile { rows, nv, lanes: self.lanes, elem: self.elem, k, a: &a, b: &bv }.emit(b, init)
+        };
         let zero = b.i64(0);
-        let tile = Tile { rows, nv, lanes: self.lanes, elem: self.elem, k: (zero, self.k), a: &a, b: &bv };
-        let sums = tile.emit(b, None);
+        let sums = match ahead {
+            Some(share) => {
+                let whole = b.sdiv(self.k, STEPS);
+                let first = b.at(at.b0, self.k, self.width);
+                let share_of = b.div_const(row0, rows as i64);
+                let share_of = b.mul(share_of, whole);
+                let zeros = vec![b.zero(Ty::vec(self.elem, self.lanes)); rows * nv];
+                let sums = b.for_(0, whole, 1, &zeros, |b, step, acc| {
+                    let line = b.add(share_of, step);
+                    let line = b.at(first, line, share * LINE);
+                    for i in 0..share {
+                        let line = b.add(line, i * LINE);
+                        b.prefetch(self.b, line);
+                    }
+                    let from = b.mul(step, STEPS);
+                    let to = b.add(from, STEPS);
+                    sums_of(b, (from, to), Some(acc.to_vec()))
+                });
+                let from = b.mul(whole, STEPS);
+                sums_of(b, (from, self.k), Some(sums))
+            }
+            None => sums_of(b, (zero, self.k), None),
+        };
         for r in 0..rows {
             let row = b.add(row0, r as i64);
             let line = b.at(at.c0, row, self.n);
