@@ -13,8 +13,8 @@ use planish_ir::{DType, Diag, Dim, ValueId};
 
 /// Rows of one unit of the parallel axis.
 const ROWS: i64 = 64;
-/// Products of at most so many rows read blocks in one pass.
-const FEW_ROWS: i64 = 6;
+/// Rows from which on a product has the time to read ahead.
+const MANY_ROWS: i64 = 28;
 /// Bytes of the right operand from which on it is read ahead.
 const FAR: i64 = 512 << 10;
 /// Elements of a line of the cache.
@@ -125,7 +125,7 @@ pub(in crate::lower) fn emit(
     let (a_type, b_type) = (o.a.dtype, o.b_type);
     let far =
         o.b.iter().try_fold(4, |n: i64, d| n.checked_mul(d.as_const()?)).is_some_and(|bytes| bytes > FAR);
-    let ahead = m.as_const().filter(|m| *m > FEW_ROWS && packed.is_some() && far);
+    let ahead = m.as_const().filter(|m| *m >= MANY_ROWS && packed.is_some() && far);
     let packed = packed.is_some();
     let trans_a = op.trans_a;
     let known = (m.as_const(), n.as_const());
