@@ -1,6 +1,7 @@
 //! The Cranelift back end against the kernel interpreter.
 
 use planish_clif::Clif;
+use planish_codegen::kernel::difftest::functions::check_functions;
 use planish_codegen::kernel::difftest::{Case, check_backend, memory, ops, random};
 use planish_codegen::kernel::{Backend, Builder, Elem, KernelModule, TargetSpec};
 
@@ -45,4 +46,11 @@ fn refuses_simt_kernels() {
     let m = KernelModule { kernels: vec![b.finish()] };
     let e = Clif.emit(&m, &TargetSpec::generic128()).unwrap_err().to_string();
     assert!(e.contains("kernel k: simt kernel: Cranelift compiles CPU kernels only"), "{e}");
+}
+
+#[test]
+fn math_functions_keep_their_bounds() {
+    for lanes in [1, 4] {
+        check_functions(&Clif, &TargetSpec::generic128(), lanes, 300);
+    }
 }

@@ -2,6 +2,7 @@
 //! this machine runs. All targets, runnable or not, must give objects without undefined symbols.
 
 use planish_codegen::kernel::TargetSpec;
+use planish_codegen::kernel::difftest::functions::check_functions;
 use planish_codegen::kernel::difftest::{Case, check_backend, memory, ops, random};
 use planish_llvm::Llvm;
 
@@ -41,5 +42,14 @@ fn random_programs_agree() {
         let cases: Vec<Case> =
             (0..40).map(|seed| random::case(seed, if seed % 2 == 0 { t.lanes_f32 } else { 4 })).collect();
         check(&cases, &t);
+    }
+}
+
+#[test]
+fn math_functions_keep_their_bounds() {
+    for t in TargetSpec::all_cpu() {
+        for lanes in [1, t.lanes_f32] {
+            check_functions(&Llvm, &t, lanes, 1500);
+        }
     }
 }

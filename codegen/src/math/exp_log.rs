@@ -100,13 +100,16 @@ pub fn log(b: &mut Builder, x: Val) -> Val {
     b.select(nan, x, r)
 }
 
-/// 1 / (1 + e^-x).
+/// 1 / (1 + e^-x). Of |x|, so that results near 0 are quotients by 1 and keep their relative error.
 pub fn sigmoid(b: &mut Builder, x: Val) -> Val {
-    let n = b.fneg(x);
+    let a = b.fabs(x);
+    let n = b.fneg(a);
     let e = exp(b, n);
     let d = b.fadd(e, 1.0);
     let one = b.float(b.ty(x), 1.0);
-    b.fdiv(one, d)
+    let below = b.cmp(CmpOp::FLt, x, 0.0);
+    let num = b.select(below, e, one);
+    b.fdiv(num, d)
 }
 
 /// e^x - 1 for |x| <= 1.3, without cancellation.
@@ -131,7 +134,6 @@ pub fn tanh(b: &mut Builder, x: Val) -> Val {
     let q = b.fdiv(q, d);
     let one = b.float(ty, 1.0);
     let large = b.fsub(one, q);
-    let large = copysign(b, large, x);
     let small = if ty.elem == Elem::F64 {
         let t = b.fadd(x, x);
         let t = b.fmin(t, 1.3);
@@ -155,6 +157,7 @@ pub fn tanh(b: &mut Builder, x: Val) -> Val {
     };
     let is_small = b.cmp(CmpOp::FLt, a, 0.625);
     let r = b.select(is_small, small, large);
+    let r = copysign(b, r, x);
     let nan = super::is_nan(b, x);
     b.select(nan, x, r)
 }

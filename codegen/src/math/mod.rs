@@ -1,7 +1,9 @@
 //! Math functions expanded into basic operations, for scalars and vectors of `F32` and `F64`.
 //!
-//! `exp`, `log`, `tanh`, `erf` and `sigmoid` of `F32` are computed in `F32` (at most 2 ulp; `erf` and `tanh` 4). All other functions
-//! of `F32` are computed in `F64` and rounded. Functions of `F64` are within a few ulp, `pow` within 1e-13 relative.
+//! `exp`, `log`, `tanh`, `erf` and `sigmoid` of `F32` are computed in `F32` (at most 2 ulp; `erf` and `tanh` 4), and so are powers by
+//! small multiples of 1/4 (4 ulp). All other functions of `F32` are computed in `F64` and rounded, sine and cosine with a remainder
+//! by pi/2 that is exact up to the largest number. `kernel::difftest::functions` holds all to that. Functions of `F64` are within a
+//! few ulp, `pow` within 1e-13 relative, circular functions up to 2^31.
 
 mod exp_log;
 pub mod narrow;

@@ -20,15 +20,90 @@ fn series(first: u32, terms: u32) -> Vec<f64> {
     c
 }
 
-/// Quadrant and remainder: sine and cosine of the remainder in [-pi/4, pi/4], and the quadrant as `I64`.
-fn reduce(b: &mut Builder, x: Val) -> (Val, Val, Val) {
+/// Remainder of x by pi/2 in [-pi/4, pi/4], and the quadrant as `I64`, for |x| < 2^31.
+fn reduce_near(b: &mut Builder, x: Val) -> (Val, Val) {
     let q = b.fmul(x, FRAC_2_PI);
     let n = b.round_even(q);
-    // pi/2 in three parts; products with |n| < 2^20 are exact for the first two.
+    // pi/2 in three parts, the first two of 33 bits: where a difference cancels it is exact.
     let r = b.fma(n, -1.570_796_326_734_125_6, x);
     let r = b.fma(n, -6.077_100_506_303_966e-11, r);
     let r = b.fma(n, -2.022_266_248_795_950_6e-21, r);
-    let quadrant = b.fptosi(n, Elem::I64);
+    (r, b.fptosi(n, Elem::I64))
+}
+
+/// 2/pi after the point, in digits of 24 bits.
+const DIGITS: [u32; 10] = [
+    0xa2_f983, 0x6e_4e44, 0x15_29fc, 0x27_57d1, 0xf5_34dd, 0xc0_db62, 0x95_993c, 0x43_9041, 0xfe_5163,
+    0xab_debb,
+];
+
+/// [`reduce_near`] of numbers of 24 bits, 2^24 <= |x| < 2^128.
+///
+/// x is v 2^(24 g) with a whole number v below 2^48. 2/pi 2^(24 g) mod 4 comes in parts of at most 26 bits, whose products with v
+/// are exact; so are their remainders by 4, the sum of the first two and, where it cancels, that with the third.
+fn reduce_far(b: &mut Builder, x: Val) -> (Val, Val) {
+    let ty = b.ty(x);
+    let bits = b.bitcast(x, ty.with_elem(Elem::I64));
+    let e = b.lshr(bits, 52);
+    let e = b.and(e, 0x7ff);
+    let digit = |k: usize| f64::from(DIGITS[k]);
+    let part = |k: usize, weight: i32| digit(k) * 2f64.powi(weight);
+    let parts = |g: usize| {
+        let above = if g == 0 { 0.0 } else { f64::from(DIGITS[g - 1] & 3) };
+        let low = part(g + 3, -96) + part(g + 4, -120) + part(g + 5, -144);
+        [2f64.powi(-24 * g as i32), above + part(g, -24), part(g + 1, -48), part(g + 2, -72), low]
+    };
+    let mut chosen = parts(0).map(|p| b.float(ty, p));
+    for g in 1..5 {
+        let reached = b.cmp(CmpOp::Sge, e, 1023 + 24 * (g as i64 + 1));
+        for (now, p) in chosen.iter_mut().zip(parts(g)) {
+            let p = b.float(ty, p);
+            *now = b.select(reached, p, *now);
+        }
+    }
+    let [scale, first, second, third, low] = chosen;
+    let v = b.fmul(x, scale);
+    let mod4 = |b: &mut Builder, p: Val| {
+        let q = b.fmul(p, 0.25);
+        let q = b.round_even(q);
+        b.fma(q, -4.0, p)
+    };
+    let p = b.fmul(v, first);
+    let p = mod4(b, p);
+    let q = b.fmul(v, second);
+    let q = mod4(b, q);
+    let s = b.fadd(p, q);
+    let t = b.fmul(v, third);
+    let all = b.fadd(s, t);
+    let n = b.round_even(all);
+    let f = b.fsub(s, n);
+    let f = b.fadd(f, t);
+    let f = b.fma(v, low, f);
+    (b.fmul(f, FRAC_PI_2), b.fptosi(n, Elem::I64))
+}
+
+/// Sine and cosine of the remainder by pi/2 in [-pi/4, pi/4], and the quadrant as `I64`. `narrow` numbers are of 24 bits; wider
+/// ones are reduced exactly below 2^31 only.
+fn reduce(b: &mut Builder, x: Val, narrow: bool) -> (Val, Val, Val) {
+    let (r, quadrant) = if narrow {
+        let a = b.fabs(x);
+        let far = b.cmp(CmpOp::FGe, a, 2f64.powi(31));
+        let finite = b.cmp(CmpOp::FLt, a, f64::INFINITY);
+        let far = b.and(far, finite);
+        let (r, n) = reduce_near(b, x);
+        let some = b.any(far);
+        let out = b.if_(
+            some,
+            |b| {
+                let (fr, fn_) = reduce_far(b, x);
+                vec![b.select(far, fr, r), b.select(far, fn_, n)]
+            },
+            |_| vec![r, n],
+        );
+        (out[0], out[1])
+    } else {
+        reduce_near(b, x)
+    };
     let z = b.fmul(r, r);
     let s = poly(b, z, &series(1, 10));
     let s = b.fmul(s, r);
@@ -36,8 +111,8 @@ fn reduce(b: &mut Builder, x: Val) -> (Val, Val, Val) {
     (s, c, quadrant)
 }
 
-fn sin64(b: &mut Builder, x: Val, shift: i64) -> Val {
-    let (s, c, q) = reduce(b, x);
+/// The sine `shift` quadrants on.
+fn turned(b: &mut Builder, (s, c, q): (Val, Val, Val), shift: i64) -> Val {
     let q = b.add(q, shift);
     let odd = b.and(q, 1);
     let odd = b.cmp(CmpOp::Ne, odd, 0);
@@ -48,21 +123,40 @@ fn sin64(b: &mut Builder, x: Val, shift: i64) -> Val {
     b.select(neg, m, v)
 }
 
+/// `v` with the sign of a zero that it comes from.
+fn odd(b: &mut Builder, x: Val, v: Val) -> Val {
+    let zero = b.cmp(CmpOp::FEq, x, 0.0);
+    b.select(zero, x, v)
+}
+
+/// A function of the remainder by pi/2.
+fn circular(b: &mut Builder, x: Val, f: impl FnOnce(&mut Builder, Val, (Val, Val, Val)) -> Val) -> Val {
+    let narrow = b.ty(x).elem != Elem::F64;
+    in_f64(b, x, |b, x| {
+        let reduced = reduce(b, x, narrow);
+        f(b, x, reduced)
+    })
+}
+
 /// Sine.
 pub fn sin(b: &mut Builder, x: Val) -> Val {
-    in_f64(b, x, |b, x| sin64(b, x, 0))
+    circular(b, x, |b, x, r| {
+        let s = turned(b, r, 0);
+        odd(b, x, s)
+    })
 }
 
 /// Cosine.
 pub fn cos(b: &mut Builder, x: Val) -> Val {
-    in_f64(b, x, |b, x| sin64(b, x, 1))
+    circular(b, x, |b, _, r| turned(b, r, 1))
 }
 
 /// Tangent.
 pub fn tan(b: &mut Builder, x: Val) -> Val {
-    in_f64(b, x, |b, x| {
-        let (s, c) = (sin64(b, x, 0), sin64(b, x, 1));
-        b.fdiv(s, c)
+    circular(b, x, |b, x, r| {
+        let (s, c) = (turned(b, r, 0), turned(b, r, 1));
+        let q = b.fdiv(s, c);
+        odd(b, x, q)
     })
 }
 

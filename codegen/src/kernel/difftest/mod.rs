@@ -1,6 +1,7 @@
 //! Kernels with inputs for comparing a back end with the interpreter: every operation on telling values ([`ops`]), and random
 //! programs ([`random`]). The back ends' test suites run them.
 
+pub mod functions;
 pub mod memory;
 pub mod ops;
 pub mod random;
