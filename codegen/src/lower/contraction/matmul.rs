@@ -276,8 +276,8 @@ impl Job<'_> {
             });
         }
     }
-    /// All rows of a chunk for some columns. A known number of rows is cut evenly, an unknown one into whole tiles and powers
-    /// of two.
+    /// All rows of a chunk for some columns. A known number of rows is cut evenly, an unknown one into whole tiles and then
+    /// powers of two.
     #[allow(clippy::too_many_arguments)]
     fn rows(
         &self,
@@ -291,7 +291,9 @@ impl Job<'_> {
     ) {
         let most = max_rows(&self.target, nv).min(9);
         let known = m.filter(|m| *m <= ROWS);
-        let most = if known.is_some() { most } else { 1 << most.min(8).ilog2() };
+        // With few registers a power of two leaves too few sums to hide the latency of multiplications.
+        let few = self.target.registers < 32;
+        let most = if known.is_some() || few { most } else { 1 << most.min(8).ilog2() };
         in_pieces(b, rows, known, most, |b, r, size| self.tile(b, at, r, col, size, nv, mask));
     }
     #[allow(clippy::too_many_arguments)]
