@@ -2,6 +2,8 @@
 //! `cargo run -p planish-llvm --example every-float -- [FUNCTION...]`. Prints the largest error of each; exits 1 when one is beyond
 //! its bound.
 
+#![expect(clippy::print_stdout, reason = "a program for a terminal")]
+
 use planish_codegen::kernel::TargetSpec;
 use planish_codegen::kernel::difftest::functions::{Compiled, functions};
 use planish_llvm::Llvm;
