@@ -109,7 +109,16 @@ pub fn sigmoid(b: &mut Builder, x: Val) -> Val {
     let one = b.float(b.ty(x), 1.0);
     let below = b.cmp(CmpOp::FLt, x, 0.0);
     let num = b.select(below, e, one);
-    b.fdiv(num, d)
+    let y = b.fdiv(num, d);
+    // What 1 + e and the quotient lost comes back, times 1 / d = 1 - e / d: the rounding of e^-x alone takes most of 2 ulp.
+    let lost = b.fsub(one, d);
+    let lost = b.fadd(lost, e);
+    let minus = b.fneg(y);
+    let rest = b.fma(minus, d, num);
+    let rest = b.fma(minus, lost, rest);
+    let other = b.fsub(one, y);
+    let inverse = b.select(below, other, y);
+    b.fma(rest, inverse, y)
 }
 
 /// e^x - 1 for |x| <= 1.3, without cancellation.
