@@ -38,7 +38,8 @@ const ONLY_IN: [(&str, &[&str]); 6] = [
 ];
 
 /// Folders whose code may print or exit.
-const MAY_PRINT: [&str; 5] = ["cli/", "codegen/llvm/examples/", "codegen/runtime/main/", "testsuite/", "xtask/"];
+const MAY_PRINT: [&str; 5] =
+    ["cli/", "codegen/llvm/examples/", "codegen/runtime/main/", "testsuite/", "xtask/"];
 
 /// Text that must not stand in a Rust file, with the reason. Written in halves, so that this file passes.
 const FORBIDDEN: [(&str, &str); 5] = [
