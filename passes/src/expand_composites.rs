@@ -1,26 +1,32 @@
 //! See [`ExpandComposites`].
 
+use crate::options::OptionMeta;
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass};
 use planish_ir::op::attention::expand_attention;
-use planish_ir::{Diag, Editor};
+use planish_ir::{Diag, Editor, Op};
 
 declare_pass! {
-    /// Replaces composites that have no kernel of their own by their parts, so that fusion sees these: attention becomes two matrix products, a factor, a mask and a softmax.
+    /// Replaces composites that have no kernel of their own by their parts, so that fusion sees these: attention becomes two matrix products,
+    /// a factor, a mask and a softmax. Attention of f32 has a kernel where every dim of an operand is known to be 1 or that of the result.
     ///
     /// # Preserves
     /// All outputs up to rounding (relative 1e-5 in f32): several roundings instead of one.
     ///
     /// # Declines
-    /// Nothing: every composite has parts.
+    /// What has a kernel stays, unless `all` is true; metric `attention-kept`.
     ///
     /// # Example
-    /// `v3 = attention{scale=0.5, trans_k=true} q, k, v` becomes `matmul`, `binary{kind=mul}`, `softmax`, `matmul`.
-    pub struct ExpandComposites {} = { name: "expand-composites", kind: Lowering, options: [] }
+    /// With `all=true`, `v3 = attention{scale=0.5, trans_k=true} q, k, v` becomes `matmul`, `binary{kind=mul}`, `softmax`, `matmul`.
+    pub struct ExpandComposites { all: bool } = {
+        name: "expand-composites",
+        kind: Lowering,
+        options: [OptionMeta { name: "all", default: "false", doc: "whether composites with a kernel are replaced too" }]
+    }
 }
 
 impl ExpandComposites {
-    pub(crate) fn new(_: &Options) -> Result<Self, Diag> {
-        Ok(ExpandComposites {})
+    pub(crate) fn new(o: &Options) -> Result<Self, Diag> {
+        Ok(ExpandComposites { all: o.get(Self::META.options, "all")? })
     }
 }
 
@@ -29,9 +35,13 @@ impl Pass for ExpandComposites {
         &Self::META
     }
     fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
-        let count = expand_attention(ed)?;
-        if count > 0 {
-            cx.add("attention-expanded", count as f64);
+        let count = expand_attention(ed, self.all)?;
+        let g = ed.graph();
+        let kept = g.all_nodes().into_iter().filter(|n| matches!(g.node(*n).op, Op::Attention(_))).count();
+        for (name, count) in [("attention-expanded", count), ("attention-kept", kept)] {
+            if count > 0 {
+                cx.add(name, count as f64);
+            }
         }
         Ok(())
     }

@@ -52,6 +52,8 @@ pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         // Shape and data movement.
         Op::Shape(_) => movement::lower_shape(cx),
         Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_) | Op::BitCast(_) => movement::lower_view(cx),
+        Op::Attention(o) => contraction::lower_attention(cx, o),
+        Op::Transpose(_) if cx.node_id().is_some_and(|n| contraction::takes_transpose(cx.graph, n)) => Ok(()),
         Op::Transpose(t) => movement::lower_transpose(cx, t),
         Op::Expand(_) => movement::lower_expand(cx),
         Op::Concat(c) => movement::lower_concat(cx, c.axis),

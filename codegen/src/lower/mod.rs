@@ -108,6 +108,13 @@ impl Default for LowerOptions {
     }
 }
 
+impl LowerOptions {
+    /// Whether the target is a GPU.
+    pub(crate) fn for_gpu(&self) -> bool {
+        self.targets.iter().any(|t| t.arch == Arch::Nvptx)
+    }
+}
+
 /// The kernels for one target.
 #[derive(Clone, Debug)]
 pub struct Variant {
@@ -131,7 +138,7 @@ pub struct Module {
 /// All operations of a graph that cannot be lowered. Builds no kernels and touches no weights.
 pub fn check(graph: &Graph) -> Vec<Diag> {
     let options = LowerOptions { targets: Vec::new(), ..LowerOptions::default() };
-    let graph = match without_attention(graph) {
+    let graph = match without_attention(graph, false) {
         Ok(graph) => graph,
         Err(diag) => return vec![diag],
     };
@@ -149,10 +156,10 @@ pub fn check(graph: &Graph) -> Vec<Diag> {
 /// vectors of one lane, and a unit of the axis is one thread's; products and long reductions have builders of their own, in which a
 /// block works together.
 pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Module, Vec<Diag>> {
-    if options.targets.len() > 1 && options.targets.iter().any(|t| t.arch == Arch::Nvptx) {
+    if options.targets.len() > 1 && options.for_gpu() {
         return Err(vec![Diag::error("internal-lower", "a GPU is the only target or none")]);
     }
-    let graph = without_attention(graph).map_err(|diag| vec![diag])?;
+    let graph = without_attention(graph, options.for_gpu()).map_err(|diag| vec![diag])?;
     let mut cx = LowerCx::new(&graph, options);
     cx.signature();
     cx.body(graph.root());

@@ -4,7 +4,6 @@
 
 use super::cx::{Life, LowerCx};
 use super::{LowerOptions, Module, finish};
-use crate::kernel::Arch;
 use planish_ir::dim::SymOrigin;
 use planish_ir::op::attention::without_attention;
 use planish_ir::{Diag, Dim, Graph, SymId};
@@ -34,10 +33,11 @@ pub fn lower_bodies(
     bodies: &[Body<'_>],
     options: &LowerOptions,
 ) -> Result<Module, Vec<Diag>> {
-    if options.targets.len() > 1 && options.targets.iter().any(|t| t.arch == Arch::Nvptx) {
+    if options.targets.len() > 1 && options.for_gpu() {
         return Err(vec![Diag::error("internal-lower", "a GPU is the only target or none")]);
     }
-    let graphs = bodies.iter().map(|b| without_attention(b.graph)).collect::<Result<Vec<_>, _>>();
+    let graphs =
+        bodies.iter().map(|b| without_attention(b.graph, options.for_gpu())).collect::<Result<Vec<_>, _>>();
     let graphs = graphs.map_err(|d| vec![d])?;
     let mut cx = LowerCx::new(general, options);
     cx.signature();

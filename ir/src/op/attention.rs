@@ -1,6 +1,7 @@
 //! Scaled dot-product attention, whole, and what it is made of.
 
 use crate::diag::Diag;
+use crate::dim::Dim;
 use crate::editor::Editor;
 use crate::graph::{Fact, Graph, NodeId, ValueId};
 use crate::op::binary::{Binary, BinaryKind, broadcast_positions};
@@ -9,7 +10,7 @@ use crate::op::softmax::{Softmax, SoftmaxKind};
 use crate::op::util::expect_equal;
 use crate::op::{EvalCx, InferCx, Op, OpDef, broadcast_shapes};
 use crate::tensor::{Tensor, Value};
-use crate::types::TensorType;
+use crate::types::{TensorType, Type};
 use std::borrow::Cow;
 
 crate::op_struct! {
@@ -100,12 +101,42 @@ impl Attention {
     }
 }
 
-/// Replaces every whole attention of a graph by its parts; how many there were.
-pub fn expand_attention(ed: &mut Editor<'_>) -> Result<usize, Diag> {
+/// Whether a kernel for CPUs computes an attention as a whole: it is of f32, has keys, and every dim of an operand is known to be 1
+/// or to be that of the result.
+pub fn has_kernel(g: &Graph, n: NodeId) -> bool {
+    let node = g.node(n);
+    let Op::Attention(op) = &node.op else { return false };
+    let dims = |v: ValueId| match g.ty(v) {
+        Type::Tensor(t) => t.shape.clone(),
+        _ => None,
+    };
+    let operand = |i: usize| node.inputs.get(i).copied().flatten().and_then(dims);
+    let (Some(y), Some(q), Some(k), Some(v)) = (dims(node.outputs[0]), operand(0), operand(1), operand(2))
+    else {
+        return false;
+    };
+    let fits = |own: &[Dim], all: &[Dim]| {
+        own.len() <= all.len()
+            && own.iter().zip(&all[all.len() - own.len()..]).all(|(d, y)| d.is(1) || d == y)
+    };
+    let batch = &y[..y.len() - 2];
+    let keys = &k[k.len() - if op.trans_k { 2 } else { 1 }];
+    let scores = [batch, &[y[y.len() - 2].clone(), keys.clone()]].concat();
+    let mask =
+        node.inputs.get(3).copied().flatten().is_none() || operand(3).is_some_and(|m| fits(&m, &scores));
+    let f32s = node.inputs.iter().flatten().all(|v| g.dtype(*v) == Some(crate::DType::F32));
+    f32s && mask && !keys.is(0) && [&q, &k, &v].iter().all(|x| fits(&x[..x.len() - 2], batch))
+}
+
+/// Replaces attentions of a graph by their parts, all or those without a [kernel](has_kernel); how many there were.
+pub fn expand_attention(ed: &mut Editor<'_>, all: bool) -> Result<usize, Diag> {
     let nodes: Vec<NodeId> = ed.graph().all_nodes();
     let mut count = 0;
     for n in nodes {
         let Op::Attention(op) = ed.graph().node(n).op.clone() else { continue };
+        if !all && has_kernel(ed.graph(), n) {
+            continue;
+        }
         let (inputs, y) = (ed.graph().node(n).inputs.clone(), ed.graph().node(n).outputs[0]);
         ed.before(n);
         let new = op.parts(ed, &inputs)?;
@@ -118,13 +149,14 @@ pub fn expand_attention(ed: &mut Editor<'_>) -> Result<usize, Diag> {
     Ok(count)
 }
 
-/// The graph with every whole attention replaced by its parts; the graph itself where it has none.
-pub fn without_attention(graph: &Graph) -> Result<Cow<'_, Graph>, Diag> {
-    if !graph.all_nodes().into_iter().any(|n| matches!(graph.node(n).op, Op::Attention(_))) {
+/// The graph, or a copy in which [parts](expand_attention) stand for attentions.
+pub fn without_attention(graph: &Graph, all: bool) -> Result<Cow<'_, Graph>, Diag> {
+    let goes = |n: NodeId| matches!(graph.node(n).op, Op::Attention(_)) && (all || !has_kernel(graph, n));
+    if !graph.all_nodes().into_iter().any(goes) {
         return Ok(Cow::Borrowed(graph));
     }
     let mut copy = graph.clone();
-    expand_attention(&mut Editor::new(&mut copy))?;
+    expand_attention(&mut Editor::new(&mut copy), all)?;
     Ok(Cow::Owned(copy))
 }
 

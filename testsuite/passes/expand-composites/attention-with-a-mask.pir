@@ -1,4 +1,4 @@
-; run: expand-composites
+; run: expand-composites{all=true}
 ; expect: ops matmul == 2
 ; expect: ops attention == 0
 ; expect: metric attention-expanded == 1

@@ -1,4 +1,4 @@
-; run: expand-composites
+; run: expand-composites{all=true}
 ; expect: nodes == 3
 planish-ir 1
 sym batch 0..

@@ -377,7 +377,7 @@ fn widest(target: &TargetSpec, rows: usize, per_block: usize) -> usize {
 }
 
 /// The operand with its last two axes swapped, in memory of its own.
-fn transposed(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
+pub(super) fn transposed(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
     let rank = x.dims.len();
     let mut dims = x.dims.clone();
     dims.swap(rank - 1, rank - 2);

@@ -15,6 +15,7 @@
 //!
 //! Packing does not depend on the target: weaker targets cut a block into smaller tiles.
 
+mod attention;
 mod blocked;
 mod conv;
 mod depthwise;
@@ -25,6 +26,7 @@ mod panel;
 mod simt;
 mod tile;
 
+pub(super) use attention::{lower_attention, takes_transpose};
 pub(super) use blocked::Deferred;
 pub(super) use conv::lower_conv;
 pub(super) use epilogue::{Epilogue, Place};

@@ -26,7 +26,7 @@ pub(super) use softmax::lower_softmax;
 use crate::kernel::{Builder, CmpOp, Val};
 
 /// Folds `0..n` in vectors of `lanes` elements, the last one masked: `step(b, acc, i, mask)` gives the next accumulators.
-fn fold_lanes(
+pub(super) fn fold_lanes(
     b: &mut Builder,
     n: Val,
     lanes: u16,
@@ -52,7 +52,7 @@ fn fold_lanes(
 }
 
 /// `v` on the lanes of the mask, `other` elsewhere.
-fn keep(b: &mut Builder, mask: Option<Val>, v: Val, other: f64) -> Val {
+pub(super) fn keep(b: &mut Builder, mask: Option<Val>, v: Val, other: f64) -> Val {
     match mask {
         None => v,
         Some(m) => {

@@ -78,7 +78,7 @@ pub fn export_model(
     graph: &Graph,
     options: &ExportOptions,
 ) -> Result<(ModelProto, Vec<(u64, Bytes)>), Vec<Diag>> {
-    let graph = &*without_attention(graph).map_err(|diag| vec![diag])?;
+    let graph = &*without_attention(graph, true).map_err(|diag| vec![diag])?;
     let mut cx = ExportCx::new(graph, options);
     let body: GraphProto = cx.main();
     let done = cx.finish()?;
