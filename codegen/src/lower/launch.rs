@@ -12,7 +12,7 @@ use std::collections::HashMap;
 pub const CHUNK: i64 = 4096;
 
 /// Basic operations in about 5 us of one core: a launch is not cut into smaller parts.
-const GRAIN_OPS: i64 = 32 * 1024;
+const GRAIN_OPS: i64 = 14 * 1024;
 
 /// A kernel launch being described. Buffers get the numbers 0, 1, ... in the order of `read`, `write` and `update`;
 /// dims in the order of `dim`.

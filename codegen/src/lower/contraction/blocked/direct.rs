@@ -38,7 +38,9 @@ pub(super) fn emit(
     let tiles = rows.mul(&columns);
     let places = tiles.mul(&p.batch);
     // Blocks of output channels of one unit: few enough for the cache, and for all threads to have work.
-    let least = places.as_const().map_or(1, |n| div_up(UNITS, (n * p.groups).max(1)));
+    // A batch that is not known may be a single image.
+    let known = places.as_const().or_else(|| tiles.as_const());
+    let least = known.map_or(1, |n| div_up(UNITS, (n * p.groups).max(1)));
     let by_bytes = (WEIGHT_BYTES / (p.k() * BLOCK * 4)).max(1);
     let parts = div_up(p.blocks(), by_bytes).max(least).min(div_up(p.blocks(), p.wide()));
     let per = div_up(div_up(p.blocks(), parts), p.wide()) * p.wide();
@@ -138,12 +140,15 @@ pub(super) fn emit(
     })
 }
 
-/// Positions of one unit where no window is needed.
+/// Positions of one unit where no window is needed: all, or equal parts of them if these would be many, or units few.
 fn line(p: &Plan2) -> i64 {
-    match p.positions().as_const() {
-        Some(n) if n > 0 => div_up(n, div_up(n, POSITIONS)),
-        _ => POSITIONS / 2,
-    }
+    let Some(n) = p.positions().as_const().filter(|n| *n > 0) else { return POSITIONS / 2 };
+    let others = div_up(p.blocks(), p.wide()) * p.groups * p.batch.as_const().unwrap_or(1).max(1);
+    let few = div_up(UNITS, others.max(1)).min(div_up(n, MOST as i64));
+    let least = div_up(n, POSITIONS);
+    // Only parts of equal size have tiles of known size.
+    let parts = (few.max(least)..=2 * few).find(|parts| n % parts == 0).unwrap_or(least);
+    div_up(n, parts)
 }
 
 /// Where a unit reads the input and puts its results.
