@@ -121,7 +121,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &Conv, o: Operands, e: Epilogue) ->
     if s.kk() == 0 {
         return Err(Diag::error("shape-mismatch", "the window of a convolution has an axis of size 0"));
     }
-    if cx.simt() || (s.groups > 1 && (s.mg < 4 || s.k() < 16)) || s.kk() > PANEL_ROWS {
+    if cx.simt() || (s.groups > 1 && (s.mg < 4 || (s.k() < 16 && !s.is_pointwise()))) || s.kk() > PANEL_ROWS {
         return depthwise::emit(cx, &s, o, e);
     }
     product(cx, &s, o, e)

@@ -58,6 +58,12 @@ impl RowMask {
         RowMask { stride, lanes, at, masks }
     }
 
+    /// The same piece of a row that may not exist.
+    pub(super) fn of_row(&self, b: &mut Builder, ok: Val) -> RowMask {
+        let ok = b.splat(ok, self.lanes);
+        let masks = self.masks.iter().map(|m| b.and(*m, ok)).collect();
+        RowMask { masks, ..*self }
+    }
     /// Loads from the row that begins at element `base`; zeros where nothing exists.
     pub(super) fn load(&self, b: &mut Builder, d: DType, buf: Buf, base: Val) -> Val {
         let elem = b.elem(buf);
@@ -149,7 +155,7 @@ impl Geometry {
 }
 
 /// Kernels up to this many elements are unrolled.
-const UNROLL: i64 = 25;
+pub(super) const UNROLL: i64 = 25;
 
 /// Runs `body` for every element of a kernel with the carried values.
 pub(super) fn for_kernel(
