@@ -79,6 +79,9 @@ pub struct Recipe {
     /// Whether convolutions may be computed by Winograd's transforms, which round more; from level 2.
     #[serde(default = "allowed")]
     pub winograd: bool,
+    /// Whether approximations may stand for functions of f32.
+    #[serde(default)]
+    pub fast_math: bool,
 }
 
 fn allowed() -> bool {
@@ -88,7 +91,7 @@ fn allowed() -> bool {
 impl Default for Recipe {
     fn default() -> Self {
         let tool = format!("planish {}", env!("CARGO_PKG_VERSION"));
-        Recipe { version: 1, tool, level: 2, passes: Vec::new(), winograd: true }
+        Recipe { version: 1, tool, level: 2, passes: Vec::new(), winograd: true, fast_math: false }
     }
 }
 
@@ -334,6 +337,9 @@ mod tests {
         second.recipe.winograd = false;
         assert!(!second.winograd());
         assert_ne!(second.hash().ok(), Plan::level(2).hash().ok());
+        let mut third = Plan::level(2);
+        third.recipe.fast_math = true;
+        assert_ne!(third.hash().ok(), Plan::level(2).hash().ok());
         let other = PassArgs { recipe: Some(path.clone()), level: Some(3), ..PassArgs::default() };
         assert_eq!(Plan::new(&other, Phase::Fused).map(|p| p.recipe.level).ok(), Some(3));
         std::fs::write(&path, "version = 1\nlevel = 2\nspeed = 9\n")?;

@@ -263,6 +263,26 @@ mod compiled {
     }
 
     #[test]
+    fn approximations_are_asked_for_and_recorded() -> Outcome {
+        let dir = scene()?;
+        fs::write(dir.path().join("m.pir"), MODEL.replace("kind=relu", "kind=sigmoid"))?;
+        let more: [&[&str]; 3] = [&[], &["--fast-math", "--save-recipe", "r.toml"], &["--recipe", "r.toml"]];
+        for (out, more) in ["exact.kir", "fast.kir", "again.kir"].iter().zip(more) {
+            let args = ["compile", "m.pir", "-o", out, "--emit", "kernels", "--cache-dir", "none"];
+            let out = planish(dir.path(), &[&args[..], more].concat())?;
+            assert_eq!(code(&out), 0, "{}", String::from_utf8_lossy(&out.stderr));
+        }
+        let [exact, fast, again] =
+            ["exact.kir", "fast.kir", "again.kir"].map(|f| fs::read(dir.path().join(f)).unwrap_or_default());
+        assert!(!exact.is_empty() && exact != fast);
+        assert_eq!(fast, again, "the recipe says it");
+        let out =
+            planish(dir.path(), &["compile", "m.pir", "-o", "m", "--fast-math", "--cache-dir", "none"])?;
+        assert_eq!(code(&out), 0, "{}", String::from_utf8_lossy(&out.stderr));
+        Ok(())
+    }
+
+    #[test]
     fn several_kinds_share_a_stem() -> Outcome {
         let dir = scene()?;
         let args = [

@@ -9,7 +9,8 @@ round starts all runtimes of a model afresh, lets them load, then times them one
 order turns by one from slice to slice and round to round. A runtime that waits is stopped, so its threads cannot
 spin. The figure of a round is the median of its slices, the ratio of a round pairs two of them, and the
 interval is that of the rounds. All get the same inputs through buffers bound beforehand; whose first output is off
-the reference by more than 1e-2 is disqualified.
+the reference by more than 1e-2 is disqualified. A round with several threads begins and ends with a look whether they
+compute together what so many cores do (steady.py); if not it waits, then is timed again, at most twice.
 
 Exit code 4: an output of ours is wrong; 1: with --strict, a ratio's interval lies wholly above 1.
 """
@@ -30,6 +31,7 @@ import time
 import networks
 import runtimes
 from paired import OURS, Results, qualified
+from steady import Cores
 
 HERE = pathlib.Path(__file__).resolve().parent
 CACHE = pathlib.Path(os.environ.get("PLANISH_CACHE", "~/.cache/planish")).expanduser()
@@ -40,6 +42,8 @@ PACKAGES = {
     "ncnn": ["--no-deps", "ncnn==1.0.20261020", "pnnx==20261020", "numpy==2.4.6"],
 }
 PEERS = ("onnxruntime", *PACKAGES)
+# Of what so many cores compute: below, a round with several threads is put off.
+SHARE = 0.9
 
 
 def note(text):
@@ -51,6 +55,7 @@ class Bench:
         self.options, self.folder = options, options.folder.resolve()
         self.models, self.cache = self.folder / "models", self.folder / "cache"
         self.states, self.records, self.loads, self.versions, self.compiled = {}, [], [], {}, {}
+        self.waited, self.again, self.unsteady = 0.0, 0, 0
 
     def python(self, runtime):
         return self.folder / runtime / "venv/bin/python" if runtime in PACKAGES else pathlib.Path(sys.executable)
@@ -175,14 +180,29 @@ class Bench:
                         continue
                     times[runtime].append(told[f"{self.options.clock}_ms"])
                     self.loads.append(os.getloadavg()[0])
-            for runtime in sides:
-                self.records.append({"model": model, "runtime": runtime, "threads": threads, "round": number, "ms": statistics.median(times[runtime])})
+            return [{"model": model, "runtime": runtime, "threads": threads, "round": number, "ms": statistics.median(times[runtime])} for runtime in sides]
+
+    def steady(self, cores, number, model, threads):
+        """The records of a round during which the cores were there, or else of the last of three."""
+        for _ in range(3):
+            share, waited = cores.wait(SHARE, self.options.patience)
+            self.waited += waited
+            records = self.round(number, model, threads)
+            if min(share, cores.share()) >= SHARE:
+                return records
+            self.again += 1
+        self.unsteady += 1
+        return records
 
     def run(self):
         for number in range(self.options.rounds):
             for model in self.options.models:
                 for threads in self.options.threads:
-                    self.round(number, model, threads)
+                    if threads == 1:
+                        self.records += self.round(number, model, threads)
+                        continue
+                    with Cores(threads) as cores:
+                        self.records += self.steady(cores, number, model, threads)
                 note(f"round {number + 1} of {self.options.rounds}: {model}")
 
     # The report
@@ -194,6 +214,7 @@ class Bench:
             f"{machine()}; load average {min(self.loads, default=0):.1f} to {max(self.loads, default=0):.1f} (median "
             f"{statistics.median(self.loads or [0]):.1f}). {datetime.date.today()}, {o.rounds} rounds of {o.slices} slices of {o.seconds} s, "
             f"{'wall clock' if o.clock == 'wall' else 'CPU time'}, f32. {told}, {', '.join(f'{k} {v}' for k, v in sorted(self.versions.items()))}.",
+            *([f"Rounds with several threads: {self.waited:.0f} s waited for the cores, {self.again} timed in vain, {self.unsteady} kept though the cores did not compute {SHARE} of what so many do."] if max(o.threads) > 1 else []),
             "", f"Command: `{' '.join(['cargo xtask bench peers', *o.shown])}`", "",
         ]
         for threads in o.threads:
@@ -227,6 +248,7 @@ def parse():
     parser.add_argument("--rounds", type=int, default=7, help="3 or more give intervals")
     parser.add_argument("--slices", type=int, default=3, help="timed parts of each runtime in a round")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each slice")
+    parser.add_argument("--patience", type=float, default=60, help="seconds a round with several threads waits for the cores, at most")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: CPU time of the process, for 1 thread beside other load")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(os.environ.get("PEERS", CACHE / "peers")))
     parser.add_argument("--compile-arg", action="append", default=[], metavar="ARG", help="further argument of `planish compile`")

@@ -31,6 +31,8 @@ pub struct BuildOptions {
     pub max_weights: u64,
     /// Whether convolutions may be computed by Winograd's transforms.
     pub winograd: bool,
+    /// Whether approximations may stand for functions of f32.
+    pub fast_math: bool,
     /// Where compiled kernels are kept.
     pub cache: Option<Cache>,
 }
@@ -43,6 +45,7 @@ impl Default for BuildOptions {
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             max_weights: LowerOptions::default().max_weights,
             winograd: true,
+            fast_math: false,
             cache: None,
         }
     }
@@ -51,7 +54,12 @@ impl Default for BuildOptions {
 impl BuildOptions {
     /// What lowering is told.
     pub fn lower(&self) -> LowerOptions {
-        LowerOptions { targets: self.targets.clone(), max_weights: self.max_weights, winograd: self.winograd }
+        LowerOptions {
+            targets: self.targets.clone(),
+            max_weights: self.max_weights,
+            winograd: self.winograd,
+            fast_math: self.fast_math,
+        }
     }
 }
 

@@ -57,6 +57,9 @@ pub struct Args {
     /// Compute 3x3 convolutions as they are written, without Winograd's transforms, which round more
     #[arg(long)]
     pub no_winograd: bool,
+    /// Approximate exp, tanh, sigmoid, softplus and what follows from them, to a relative error of 2e-6
+    #[arg(long)]
+    pub fast_math: bool,
     /// Replace files that planish did not write
     #[arg(long)]
     pub force: bool,
@@ -256,6 +259,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let ptxas = files.iter().any(|(k, _)| *k == Kind::Cubin).then(Ptxas::find).transpose()?;
     let mut plan = Plan::new(&args.passes, Phase::Fused)?;
     plan.recipe.winograd &= !args.no_winograd;
+    plan.recipe.fast_math |= args.fast_math;
     if plan.last() < Phase::Fused && files.iter().any(|(k, _)| k.needs_kernels()) {
         return Err(Failure::usage(
             "--to stops before kernels are made; only graph and onnx can be written then",
@@ -285,6 +289,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         jobs: args.jobs.map_or_else(|| BuildOptions::default().jobs, |n| n as usize),
         max_weights: args.safety.max_memory.unwrap_or(BuildOptions::default().max_weights),
         winograd: plan.winograd(),
+        fast_math: plan.recipe.fast_math,
         cache: Cache::from_option(args.cache_dir.as_deref()),
     };
     let mut rows = Vec::new();

@@ -276,6 +276,7 @@ impl LowerCx<'_> {
                 Threads::PerUnit => Builder::cpu("k"),
                 Threads::Blocks(n) => Builder::simt("k", [n, 1, 1]),
             };
+            b.set_fast_math(self.options.fast_math);
             let mut bufs = Vec::new();
             for (i, (_, elem, access, alias)) in l.bufs.iter().enumerate() {
                 let buf = b.buffer(&format!("b{i}"), *elem, *access);

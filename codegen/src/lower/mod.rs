@@ -100,11 +100,18 @@ pub struct LowerOptions {
     pub max_weights: u64,
     /// Whether convolutions may be computed by Winograd's transforms, which round more.
     pub winograd: bool,
+    /// Whether [approximations](crate::math) may stand for functions of `F32`.
+    pub fast_math: bool,
 }
 
 impl Default for LowerOptions {
     fn default() -> Self {
-        LowerOptions { targets: vec![TargetSpec::generic128()], max_weights: 64 << 30, winograd: true }
+        LowerOptions {
+            targets: vec![TargetSpec::generic128()],
+            max_weights: 64 << 30,
+            winograd: true,
+            fast_math: false,
+        }
     }
 }
 

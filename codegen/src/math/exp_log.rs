@@ -1,6 +1,6 @@
 //! Exponential and logarithm, and what follows from them.
 
-use super::{copysign, in_f64, int_ty, nan_where, poly};
+use super::{copysign, fast, in_f64, int_ty, nan_where, poly};
 use crate::kernel::{Builder, CmpOp, Elem, Ty, Val};
 
 /// 1/k! for k = n down to 0.
@@ -32,6 +32,9 @@ fn ln2(wide: bool) -> (f64, f64) {
 
 /// e to the x.
 pub fn exp(b: &mut Builder, x: Val) -> Val {
+    if fast::applies(b, x) {
+        return fast::exp(b, x);
+    }
     let ty = b.ty(x);
     let wide = ty.elem == Elem::F64;
     let (lo, hi) = if wide { (-746.0, 710.0) } else { (-104.0, 89.0) };
@@ -102,6 +105,9 @@ pub fn log(b: &mut Builder, x: Val) -> Val {
 
 /// 1 / (1 + e^-x). Of |x|, so that results near 0 are quotients by 1 and keep their relative error.
 pub fn sigmoid(b: &mut Builder, x: Val) -> Val {
+    if fast::applies(b, x) {
+        return fast::sigmoid(b, x);
+    }
     let a = b.fabs(x);
     let n = b.fneg(a);
     let e = exp(b, n);
@@ -132,6 +138,9 @@ fn expm1_small(b: &mut Builder, x: Val) -> Val {
 
 /// Hyperbolic tangent.
 pub fn tanh(b: &mut Builder, x: Val) -> Val {
+    if fast::applies(b, x) {
+        return fast::tanh(b, x);
+    }
     let ty = b.ty(x);
     let a = b.fabs(x);
     let two = b.fadd(a, a);
@@ -173,6 +182,9 @@ pub fn tanh(b: &mut Builder, x: Val) -> Val {
 
 /// ln(1 + e^x).
 pub fn softplus(b: &mut Builder, x: Val) -> Val {
+    if fast::applies(b, x) {
+        return fast::softplus(b, x);
+    }
     in_f64(b, x, |b, x| {
         let a = b.fabs(x);
         let n = b.fneg(a);
@@ -183,7 +195,7 @@ pub fn softplus(b: &mut Builder, x: Val) -> Val {
     })
 }
 
-/// ln(1 + x) in `F64`, for x > -1.
+/// ln(1 + x) for x > -1.
 pub(super) fn log1p(b: &mut Builder, x: Val) -> Val {
     let u = b.fadd(x, 1.0);
     let l = log(b, u);

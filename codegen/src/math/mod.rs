@@ -4,8 +4,12 @@
 //! small multiples of 1/4 (4 ulp). All other functions of `F32` are computed in `F64` and rounded, sine and cosine with a remainder
 //! by pi/2 that is exact up to the largest number. `kernel::difftest::functions` holds all to that. Functions of `F64` are within a
 //! few ulp, `pow` within 1e-13 relative, circular functions up to 2^31.
+//!
+//! Where [`Builder::set_fast_math`] allows it, `exp`, `tanh`, `sigmoid` and `softplus` of `F32`, and what is made of them, are approximations
+//! within a relative error of 2e-6.
 
 mod exp_log;
+mod fast;
 pub mod narrow;
 mod pow;
 mod special;
@@ -13,6 +17,7 @@ mod special;
 mod tests;
 mod trig;
 
+use exp_log::log1p;
 pub use exp_log::{exp, log, sigmoid, softplus, tanh};
 pub use pow::pow;
 pub use special::{erf, gelu, gelu_tanh};

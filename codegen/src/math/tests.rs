@@ -129,3 +129,34 @@ fn constant_powers_agree_with_general_ones() {
         }
     }
 }
+
+#[test]
+fn approximations_are_near_where_they_are_asked_for() {
+    fn fast(f: fn(&mut Builder, Val) -> Val) -> impl Fn(&mut Builder, Val) -> Val {
+        move |b, x| {
+            b.set_fast_math(true);
+            f(b, x)
+        }
+    }
+    for (name, f, want) in [
+        ("exp", super::exp as fn(&mut Builder, Val) -> Val, f64::exp as fn(f64) -> f64),
+        ("tanh", super::tanh, f64::tanh),
+        ("sigmoid", super::sigmoid, |x| 1.0 / (1.0 + (-x).exp())),
+        ("softplus", super::softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
+    ] {
+        let mut x: Vec<f32> = [1.0, 30.0, 100.0].iter().flat_map(|r| inputs(-r, *r)).collect();
+        x.extend(
+            (0..=255u32).flat_map(|e| [0, 0x8000_0000].map(|s| f32::from_bits(s | (e << 23) | 0x2ffff))),
+        );
+        let (y, exact) = (run(fast(f), &x), run(f, &x));
+        let differ = y.iter().zip(&exact).filter(|(a, b)| a.is_finite() && a != b).count();
+        assert!(differ > 100, "{name} is no approximation");
+        for (x, y) in x.iter().zip(y) {
+            let w = want(f64::from(*x));
+            let near = (f64::from(y) - w).abs() <= 2e-6 * w.abs();
+            let small = w.abs() < 1.3e-38 && y.abs() <= 1.3e-38;
+            let large = w > 2.3e38 && y == f32::INFINITY;
+            assert!(near || small || large || (w.is_nan() && y.is_nan()), "{name}({x:e}) = {y:e}, not {w:e}");
+        }
+    }
+}

@@ -56,6 +56,7 @@ pub struct Builder {
     frames: Vec<Frame>,
     /// What defines each value, where that is pure.
     defs: Vec<Option<Op>>,
+    fast_math: bool,
 }
 
 impl Known for Builder {
@@ -88,7 +89,18 @@ impl Builder {
             },
             frames: vec![Frame::default()],
             defs: Vec::new(),
+            fast_math: false,
         }
+    }
+
+    /// Whether [functions](crate::math) of `F32` that follow may be approximations.
+    pub fn set_fast_math(&mut self, fast: bool) {
+        self.fast_math = fast;
+    }
+
+    /// What [`Builder::set_fast_math`] said last; no at first.
+    pub fn fast_math(&self) -> bool {
+        self.fast_math
     }
 
     /// Starts a CPU kernel. `name` is its symbol.
