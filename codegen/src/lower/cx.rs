@@ -1,5 +1,6 @@
 //! The state of a lowering: slots, steps, symbols, weights.
 
+use super::concat::Joined;
 use super::contraction::Deferred;
 use super::launch::Kernels;
 use super::steps::step_slots;
@@ -38,6 +39,11 @@ impl Opnd {
         }
         out
     }
+    /// As large, elsewhere.
+    #[must_use]
+    pub fn with_slot(&self, slot: SlotId) -> Opnd {
+        Opnd { slot, ..self.clone() }
+    }
     /// The same memory seen with other dims of as many elements.
     #[must_use]
     pub fn with_dims(&self, dims: Vec<Dim>) -> Opnd {
@@ -67,6 +73,8 @@ pub struct LowerCx<'g> {
     pub(super) blocked_slots: HashMap<ValueId, SlotId>,
     /// Convolutions that their only readers compute.
     pub(super) deferred: HashMap<ValueId, Deferred>,
+    /// What lies in results of concatenations.
+    pub(super) joined: Joined,
     consts: HashMap<ConstId, SlotId>,
     pub(super) syms: BTreeMap<SymId, plan::SymId>,
     pub(super) steps: Vec<Step>,
@@ -97,6 +105,7 @@ impl<'g> LowerCx<'g> {
             slots: HashMap::new(),
             blocked_slots: HashMap::new(),
             deferred: HashMap::new(),
+            joined: Joined::default(),
             consts: HashMap::new(),
             syms: BTreeMap::new(),
             steps: Vec::new(),
@@ -306,7 +315,10 @@ impl<'g> LowerCx<'g> {
         let string = self.graph.dtype(v) == Some(DType::Str);
         let slot = match self.direct_output(v).filter(|_| !string) {
             Some(i) => self.new_slot(dtype, &dims, Place::Output(i)),
-            None => self.temp_slot(dtype, &dims),
+            None => match self.part_of_joined(v, &dims, false) {
+                Some(part) => part,
+                None => self.temp_slot(dtype, &dims),
+            },
         };
         self.slots.insert(v, slot);
         Ok(Opnd { slot, dtype, dims })

@@ -2,7 +2,7 @@
 
 use super::cx::LowerCx;
 use super::{
-    contraction, control, einsum, elementwise, generate, indexing, lines, mel, movement, nn, objects,
+    concat, contraction, control, einsum, elementwise, generate, indexing, lines, mel, movement, nn, objects,
     quantised, reduce, reshape, signal, trees,
 };
 use planish_ir::{Diag, Op};
@@ -56,7 +56,7 @@ pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Transpose(_) if cx.node_id().is_some_and(|n| contraction::takes_transpose(cx.graph, n)) => Ok(()),
         Op::Transpose(t) => movement::lower_transpose(cx, t),
         Op::Expand(_) => movement::lower_expand(cx),
-        Op::Concat(c) => movement::lower_concat(cx, c.axis),
+        Op::Concat(c) => concat::lower_concat(cx, c.axis),
         Op::Split(s) => movement::lower_split(cx, s),
         Op::Tile(_) => movement::lower_tile(cx),
         Op::Slice(_) => movement::lower_slice(cx),

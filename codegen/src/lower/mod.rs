@@ -42,6 +42,7 @@
 //! slot with a kernel (or has it in a tensor already) and calls [`LowerCx::bind`] before it makes the result's slot.
 
 mod automaton;
+mod concat;
 mod contraction;
 mod control;
 mod cx;

@@ -112,36 +112,6 @@ fn bind_expanded(cx: &mut LowerCx<'_>, x: &Opnd, spec: &Opnd, out: &[Dim]) -> Re
     Ok(())
 }
 
-pub(super) fn lower_concat(cx: &mut LowerCx<'_>, axis: usize) -> Result<(), Diag> {
-    let n = cx.node().inputs.len();
-    let blocked = super::layout::concat_parts(cx, axis)?;
-    let in_blocks = blocked.is_some();
-    let parts = match blocked {
-        Some(parts) => parts,
-        None => (0..n).map(|i| cx.input(i)).collect::<Result<Vec<_>, _>>()?,
-    };
-    for p in &parts[1..] {
-        for (a, (d, e)) in p.dims.iter().zip(&parts[0].dims).enumerate() {
-            if a != axis {
-                cx.require_equal(d, e, "tensors to be joined differ in a dim");
-            }
-        }
-    }
-    let y = if in_blocks { cx.blocked_output(0)? } else { cx.output(0)? };
-    let dst = y.strides();
-    let mut at = Dim::Const(0);
-    for p in &parts {
-        let block = Block {
-            dims: p.dims.clone(),
-            src: (Dim::Const(0), p.strides()),
-            dst: (at.mul(&dst[axis]), dst.clone()),
-        };
-        at = at.add(&p.dims[axis]);
-        copy_block(cx, "concat", p, &y, block, None)?;
-    }
-    Ok(())
-}
-
 pub(super) fn lower_split(cx: &mut LowerCx<'_>, op: &Split) -> Result<(), Diag> {
     let x = cx.input(0)?;
     let types: Vec<Vec<Dim>> =

@@ -56,9 +56,17 @@ impl LowerCx<'_> {
 
     /// Makes the blocked slot of result `k`.
     pub(super) fn blocked_output(&mut self, k: usize) -> Result<Opnd, Diag> {
-        let v = self.output_value(k)?;
+        self.blocked_slot(self.output_value(k)?)
+    }
+
+    /// Makes the blocked slot of a value.
+    pub(super) fn blocked_slot(&mut self, v: ValueId) -> Result<Opnd, Diag> {
         let (dtype, dims) = self.tensor_type(v)?;
-        let y = self.temp(dtype, &blocked_dims(&dims));
+        let dims = blocked_dims(&dims);
+        let y = match self.part_of_joined(v, &dims, true) {
+            Some(slot) => Opnd { slot, dtype, dims },
+            None => self.temp(dtype, &dims),
+        };
         self.blocked_slots.insert(v, y.slot);
         Ok(y)
     }
@@ -77,13 +85,17 @@ fn same_bytes(dims: &[Dim]) -> bool {
     whole && dims[2..].iter().all(|d| d.is(1))
 }
 
+/// Whether the blocked form of a tensor has no lanes beyond the last channel.
+pub(super) fn whole_blocks(dims: &[Dim]) -> bool {
+    dims.len() > 2 && dims[1].as_const().is_some_and(|c| c % BLOCK == 0)
+}
+
 /// The operands of a concatenation along `axis` in blocks of channels, if one lies so and all are whole blocks.
 pub(super) fn concat_parts(cx: &mut LowerCx<'_>, axis: usize) -> Result<Option<Vec<Opnd>>, Diag> {
     let count = cx.node().inputs.len();
     let values: Vec<ValueId> = (0..count).map(|i| cx.input_value(i)).collect::<Result<_, _>>()?;
     let whole = |cx: &LowerCx<'_>, v: &ValueId| {
-        let Ok((dtype, dims)) = cx.tensor_type(*v) else { return false };
-        dtype == DType::F32 && dims.len() > 2 && dims[1].as_const().is_some_and(|c| c % BLOCK == 0)
+        cx.tensor_type(*v).is_ok_and(|(dtype, dims)| dtype == DType::F32 && whole_blocks(&dims))
     };
     let lies = values.iter().any(|v| cx.blocked_form(*v).is_some());
     if axis != 1 || !lies || !values.iter().all(|v| whole(cx, v)) {

@@ -188,10 +188,10 @@ impl Session {
     /// Adds the word of a slot; returns the slot's bytes.
     fn address_word(&mut self, p: &Program, r: &mut Resolved, s: SlotId) -> Result<u64> {
         let bytes = self.ensure_dims(p, s)?;
-        let (ptr, have) = self.place(p, s)?;
+        let (ptr, _) = self.place(p, s)?;
         r.addresses.push((r.words.len() as u32, s));
         r.words.push(ptr as u64);
-        r.sizes.push(bytes.max(have) as u64);
+        r.sizes.push(bytes as u64);
         Ok(bytes as u64)
     }
 
