@@ -5,6 +5,9 @@ use crate::dtype::DType;
 use crate::tensor::{Elems, Tensor, elem_count, strides};
 use bytes::Bytes;
 
+mod blocks;
+pub use blocks::Matrix;
+
 crate::entity!(
     /// A constant of a graph.
     ConstId, "c"
@@ -17,8 +20,8 @@ pub enum Encoding {
     Dense(Tensor),
     /// One element for all, as its bytes.
     Splat(Bytes),
-    /// Blocks of a matrix with rows = all axes but the last; zero elsewhere. Blocks are written k x n: inputs x
-    /// outputs of the logical matrix, `transposed` when storage is outputs x inputs.
+    /// Blocks of a [matrix](Matrix); zero elsewhere. Blocks are written k x n: inputs x outputs of the logical matrix,
+    /// `transposed` when storage is outputs x inputs.
     BlockSparse {
         /// Block size, k x n.
         block: [u32; 2],
@@ -145,41 +148,10 @@ impl Constant {
                 out.into()
             }
             Encoding::BlockSparse { block, transposed, index, values } => {
-                self.decode_blocks(*block, *transposed, index, values)?.into()
+                blocks::decode(self, *block, *transposed, index, values)?.into()
             }
         };
         Tensor::from_bytes(self.dtype, self.shape.clone(), bytes)
-    }
-    fn decode_blocks(
-        &self,
-        block: [u32; 2],
-        transposed: bool,
-        index: &[u32],
-        values: &Tensor,
-    ) -> Result<Vec<u8>, Diag> {
-        let bad = || Diag::error("constant-malformed", "block index beyond the tensor");
-        let size = self.dtype.size();
-        let cols = *self.shape.last().ok_or_else(bad)?;
-        let rows = elem_count(&self.shape)?.checked_div(cols).unwrap_or(0);
-        let (bk, bn) = (block[0] as usize, block[1] as usize);
-        let (k, n) = if transposed { (cols, rows) } else { (rows, cols) };
-        let grid_n = n.div_ceil(bn.max(1)).max(1);
-        let mut out = vec![0u8; rows * cols * size];
-        let mut source = values.bytes().chunks_exact(size);
-        for at in index {
-            let (gk, gn) = (*at as usize / grid_n * bk, *at as usize % grid_n * bn);
-            for i in 0..bk {
-                for j in 0..bn {
-                    let v = source.next().ok_or_else(bad)?;
-                    if gk + i >= k || gn + j >= n {
-                        continue;
-                    }
-                    let pos = if transposed { (gn + j) * cols + gk + i } else { (gk + i) * cols + gn + j };
-                    out.get_mut(pos * size..(pos + 1) * size).ok_or_else(bad)?.copy_from_slice(v);
-                }
-            }
-        }
-        Ok(out)
     }
     /// The elements of a small constant, decoded; none when it has more than `limit`.
     pub fn small(&self, limit: usize) -> Option<Tensor> {

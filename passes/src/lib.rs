@@ -3,6 +3,8 @@
 //! one comes in through [`PassCx`].
 #![forbid(unsafe_code)]
 
+pub mod cost;
+pub mod detect_sparsity;
 pub mod eliminate_dead;
 pub mod expand_composites;
 pub mod fold_batch_norm;
@@ -18,8 +20,11 @@ pub mod registry;
 pub mod simplify_algebra;
 pub mod simplify_shapes;
 pub mod sink_transposes;
+pub mod sparsify_blocks;
 mod util;
+mod weights;
 
+pub use cost::SparseCosts;
 pub use options::Options;
 pub use pass::{Pass, PassCx, PassKind, PassMeta, TargetFacts};
 pub use pipeline::{Level, Pipeline, Report};

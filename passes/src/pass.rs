@@ -1,5 +1,6 @@
 //! What a pass is.
 
+use crate::cost::SparseCosts;
 use crate::options::OptionMeta;
 use planish_ir::{Diag, Editor, Graph, Loc, NodeId};
 use std::collections::BTreeMap;
@@ -46,11 +47,13 @@ pub struct PassMeta {
 pub struct TargetFacts {
     /// f32 lanes of a vector.
     pub lanes: u32,
+    /// Kernels with weights in blocks.
+    pub sparse: SparseCosts,
 }
 
 impl Default for TargetFacts {
     fn default() -> Self {
-        TargetFacts { lanes: 8 }
+        TargetFacts { lanes: 8, sparse: SparseCosts::default() }
     }
 }
 

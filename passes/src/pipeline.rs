@@ -92,6 +92,7 @@ impl Pipeline {
         if level >= Level::O2 {
             p.repeat(CANONICAL);
             p.once("expand-composites");
+            p.once("detect-sparsity");
             p.once("fuse-epilogues");
             p.once("eliminate-dead");
         }

@@ -1,11 +1,9 @@
 //! See [`PruneMagnitude`].
 
 use crate::options::OptionMeta;
-use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
-use planish_ir::graph::Use;
-use planish_ir::{ConstId, Constant, DType, Diag, Editor, Loc, NodeId, Op, Tensor};
-use regex::Regex;
-use std::collections::BTreeMap;
+use crate::weights::{self, Selection};
+use crate::{Options, Pass, PassCx, PassMeta, declare_pass};
+use planish_ir::{Constant, Diag, Editor, Tensor};
 
 declare_pass! {
     /// Zeroes the weights of smallest magnitude (Han et al. 2015, "Learning both weights and connections").
@@ -25,10 +23,7 @@ declare_pass! {
         sparsity: Option<f64>,
         threshold: Option<f64>,
         global: bool,
-        first: bool,
-        include: Vec<Regex>,
-        exclude: Vec<Regex>,
-        ops: Vec<String>,
+        which: Selection,
     } = {
         name: "prune-magnitude",
         kind: Lossy,
@@ -36,10 +31,10 @@ declare_pass! {
             OptionMeta { name: "sparsity", default: "none", doc: "share of weights to zero, 0 to 1" },
             OptionMeta { name: "threshold", default: "none", doc: "zero every weight of smaller magnitude; instead of sparsity" },
             OptionMeta { name: "scope", default: "tensor", doc: "`tensor`: the share of each tensor; `global`: of all of them together" },
-            OptionMeta { name: "include", default: "", doc: "only nodes whose name one of these regular expressions (separated by |) matches wholly or in part" },
-            OptionMeta { name: "exclude", default: "", doc: "no node whose name one of these regular expressions matches" },
-            OptionMeta { name: "ops", default: "", doc: "only these operations (separated by |), such as conv|matmul" },
-            OptionMeta { name: "first", default: "false", doc: "whether the first layer is pruned too" },
+            weights::INCLUDE,
+            weights::EXCLUDE,
+            weights::OPS,
+            weights::FIRST,
         ]
     }
 }
@@ -62,40 +57,8 @@ impl PruneMagnitude {
             "tensor" => false,
             other => return Err(bad(format!("scope cannot be `{other}`, only tensor or global"))),
         };
-        let patterns = |name: &str| -> Result<Vec<Regex>, Diag> {
-            o.list(m, name).iter().map(|p| Regex::new(p).map_err(|e| bad(format!("`{p}`: {e}")))).collect()
-        };
-        Ok(PruneMagnitude {
-            sparsity,
-            threshold,
-            global,
-            first: o.get(m, "first")?,
-            include: patterns("include")?,
-            exclude: patterns("exclude")?,
-            ops: o.list(m, "ops"),
-        })
+        Ok(PruneMagnitude { sparsity, threshold, global, which: Selection::new(o, m)? })
     }
-    /// Why a node's weights stay, if they do.
-    fn keeps(&self, name: &str, op: &str, is_first: bool) -> Option<&'static str> {
-        if is_first && !self.first {
-            return Some("it is the first layer");
-        }
-        if !self.ops.is_empty() && !self.ops.iter().any(|o| o == op) {
-            return Some("its operation is not among `ops`");
-        }
-        if !self.include.is_empty() && !self.include.iter().any(|r| r.is_match(name)) {
-            return Some("`include` does not name it");
-        }
-        self.exclude.iter().any(|r| r.is_match(name)).then_some("`exclude` names it")
-    }
-}
-
-/// A tensor to prune.
-struct Target {
-    id: ConstId,
-    loc: Loc,
-    name: String,
-    values: Tensor,
 }
 
 impl Pass for PruneMagnitude {
@@ -103,7 +66,7 @@ impl Pass for PruneMagnitude {
         &Self::META
     }
     fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
-        let targets = self.targets(ed, cx)?;
+        let targets = self.which.targets(ed, cx, "prune-skipped")?;
         let total: usize = targets.iter().map(|t| t.values.len()).sum();
         let bar = match (self.threshold, self.sparsity) {
             (Some(t), _) => Some(t),
@@ -143,59 +106,6 @@ impl Pass for PruneMagnitude {
         cx.add("weights-zeroed", zeroed as f64);
         Ok(())
     }
-}
-
-impl PruneMagnitude {
-    fn targets(&self, ed: &Editor<'_>, cx: &mut PassCx) -> Result<Vec<Target>, Diag> {
-        let g = ed.graph();
-        let mut chosen: BTreeMap<ConstId, NodeId> = BTreeMap::new();
-        let mut first = true;
-        for n in g.all_nodes() {
-            let node = g.node(n);
-            let Some(w) = node.op.weight_input().and_then(|i| util::operand(g, n, i)) else { continue };
-            let Some((id, c)) = g.as_const(w) else {
-                cx.remark(g, n, "prune-skipped", format!("{}: its weights are no constant", g.describe(n)));
-                continue;
-            };
-            let is_first = std::mem::replace(&mut first, false);
-            let reason = if used_otherwise(ed, id) {
-                Some("its weights are also used as a table or operand of another kind")
-            } else if c.shape.len() < 2
-                || !matches!(c.dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
-            {
-                Some("its weights are no float matrix")
-            } else {
-                self.keeps(&g.describe(n), node.op.name(), is_first)
-            };
-            match reason {
-                Some(why) => {
-                    cx.remark(g, n, "prune-skipped", format!("{}: left alone, {why}", g.describe(n)))
-                }
-                None => {
-                    chosen.entry(id).or_insert(n);
-                }
-            }
-        }
-        chosen
-            .into_iter()
-            .map(|(id, n)| {
-                let values = g.constant(id).decode()?;
-                Ok(Target { id, loc: g.node(n).loc.clone(), name: g.describe(n), values })
-            })
-            .collect()
-    }
-}
-
-/// Whether a constant is an operand of something that does not take it as weights.
-fn used_otherwise(ed: &Editor<'_>, id: ConstId) -> bool {
-    let g = ed.graph();
-    let is_it = |n: &NodeId| matches!(&g.node(*n).op, Op::Const(c) if c.id == id);
-    g.all_nodes().into_iter().filter(is_it).flat_map(|n| g.node(n).outputs.clone()).any(|v| {
-        g.uses(v).iter().any(|u| match u {
-            Use::Node(n, i) => g.node(*n).op.weight_input() != Some(*i as usize),
-            Use::Result(..) => true,
-        })
-    })
 }
 
 /// The magnitude below which a share of the values lies.

@@ -25,8 +25,10 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::fold_batch_norm::FoldBatchNorm,
         crate::recognize::Recognize,
         crate::expand_composites::ExpandComposites,
+        crate::detect_sparsity::DetectSparsity,
         crate::fuse_epilogues::FuseEpilogues,
         crate::prune_magnitude::PruneMagnitude,
+        crate::sparsify_blocks::SparsifyBlocks,
     ]
 }
 

@@ -220,7 +220,7 @@ impl<'a> Parser<'a, '_> {
             n += match text(1) {
                 "splat" | "packed4" => 2,
                 "codebook" => 3,
-                "nofm" | "blocks" => 5 - usize::from(text(1) == "blocks"),
+                "nofm" | "blocks" => 5,
                 _ => 1,
             };
             let parts: Vec<&str> = (0..n).map(text).collect();

@@ -168,7 +168,12 @@ pub(super) fn read(words: &[&str]) -> Option<Constant> {
                     "kn" => false,
                     _ => return None,
                 },
-                index: split_top(list, ',').iter().map(|t| t.trim().parse().ok()).collect::<Option<_>>()?,
+                index: split_top(list, ',')
+                    .iter()
+                    .map(|t| t.trim())
+                    .filter(|t| !t.is_empty())
+                    .map(|t| t.parse().ok())
+                    .collect::<Option<_>>()?,
                 values: values(v, guess_len(v))?,
             }
         }

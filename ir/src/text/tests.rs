@@ -38,3 +38,18 @@ fn malformed_text_is_blamed_where_it_stands() {
         }
     }
 }
+
+#[test]
+fn every_encoding_can_be_read() -> Result<(), crate::Diag> {
+    for c in [
+        "f32[2,4] blocks 1x2 kn [1,2] [1.0, 2.0, 3.0, 4.0]",
+        "f32[3,2,1,1] blocks 2x2 nk [0] [1.0, 2.0, 3.0, 4.0]",
+        "f32[4] nofm 1 2 0x0100 [5.0, 6.0]",
+        "f32[3] codebook 0x000101 [0.5, 1.5]",
+        "i4[3] packed4 0x1f07",
+    ] {
+        let text = format!("planish-ir 1\ngraph @\"main\"() {{\n  v0 = const {c}\n  return v0 \"y\"\n}}\n");
+        assert_eq!(print(&parse(&text)?), text);
+    }
+    Ok(())
+}

@@ -96,6 +96,9 @@ pub(in crate::lower) fn emit(
     if cx.simt() {
         return super::simt::emit(cx, op, &o, e);
     }
+    if let Some(x) = super::sparse::takes(cx, op, &o) {
+        return super::sparse::emit(cx, &o, &x, e);
+    }
     let packed = pack(cx, op, &o)?;
     let b_buf = match &packed {
         Some((data, _)) => data.clone(),

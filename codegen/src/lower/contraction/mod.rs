@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | matrix product, constant right operand | rows of the left operand | packed blocks `[n / block][k][block]` |
 //! | matrix product otherwise | rows (or columns) of the left operand | rows of the right operand |
+//! | matrix product, right operand in [blocks](sparse) of which some are kept | rows of the left operand | the kept blocks |
 //! | convolution 1x1, stride 1 | packed weights `[m / rows][k][rows]` | planes of the input |
 //! | convolution otherwise | packed weights | a panel of the unfolded input, made per tile of positions |
 //!
@@ -24,6 +25,9 @@ mod fused;
 mod matmul;
 mod panel;
 mod simt;
+mod sparse;
+#[cfg(test)]
+mod sparse_tests;
 mod tile;
 
 pub(super) use attention::{lower_attention, takes_transpose};

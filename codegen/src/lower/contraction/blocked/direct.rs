@@ -1,11 +1,12 @@
 //! Convolution of all channels of a group with all: a tile of positions times a few vectors of output channels in registers.
 
 use super::window::{self, Source};
-use super::{BLOCK, FEW, MOST, Operands, Plan2, UNITS, WEIGHT_BYTES, packed};
+use super::{BLOCK, FEW, MOST, Operands, Plan2, UNITS, WEIGHT_BYTES, WeightsOf, packed, packed_blocks};
 use crate::kernel::{Buf, Builder, Elem, TargetSpec, Ty, Val};
 use crate::lower::contraction::div_up;
 use crate::lower::contraction::epilogue::{Channels, Epilogue};
-use crate::lower::contraction::tile::{Tile, in_pieces, rows_that_fit};
+use crate::lower::contraction::sparse;
+use crate::lower::contraction::tile::{Tile, in_pieces};
 use crate::lower::cx::LowerCx;
 use crate::lower::layout::channel_mask;
 use planish_ir::{Diag, Dim};
@@ -23,12 +24,23 @@ pub(super) fn emit(
     cx: &mut LowerCx<'_>,
     p: Plan2,
     o: Operands,
-    w: &[f32],
+    w: &WeightsOf<'_>,
     mut e: Epilogue,
 ) -> Result<(), Diag> {
     let few = p.cg < FEW;
     let x = if few { cx.memory_of(o.x)? } else { cx.blocked(o.x)? };
-    let weights = packed(cx, &p, w);
+    let (weights, lists) = match w {
+        WeightsOf::Dense(w) => (packed(cx, &p, w), None),
+        WeightsOf::Blocks(x) => {
+            let (lists, height) = packed_blocks(cx, &p, x);
+            (lists.values.clone(), Some((lists, height)))
+        }
+    };
+    // Of all elements of the weights so many are there.
+    let (kept, all) = match &lists {
+        Some((lists, height)) => (lists.count * height, div_up(p.mg, BLOCK) * p.k()),
+        None => (1, 1),
+    };
     let window = p.window;
     // Tiles of positions: rows and columns of them. Without a window all positions are one row.
     let (rows, columns) = match &window {
@@ -46,13 +58,23 @@ pub(super) fn emit(
     let per = div_up(div_up(p.blocks(), parts), p.wide()) * p.wide();
     let parts = div_up(p.blocks(), per);
 
-    let flops = Dim::product(&o.out).mul(&(2 * p.k()).into());
-    let l = e.launch(if window.is_some() { "conv" } else { "conv1x1" }, &x, &weights, o.bias.as_ref());
+    let flops = Dim::product(&o.out).mul(&(2 * div_up(p.k() * kept, all.max(1))).into());
+    let label = match (&lists, &window) {
+        (Some(_), Some(_)) => "conv_sparse",
+        (Some(_), None) => "conv1x1_sparse",
+        (None, Some(_)) => "conv",
+        (None, None) => "conv1x1",
+    };
+    let mut l = e.launch(label, &x, &weights, o.bias.as_ref());
+    if let Some((lists, _)) = &lists {
+        l = l.read(&lists.starts).read(&lists.index);
+    }
+    let height = lists.as_ref().map(|x| x.1);
     let has_bias = o.bias.is_some();
     let l = p.dims(l).dim(&p.batch).dim(&rows).dim(&columns);
     let units = places.mul(&(p.groups * parts).into());
     let positions = window.map_or(line(&p), |t| t.out[0] * t.out[1]);
-    let l = l.extent(units).cost(positions * per * p.k()).flops(flops);
+    let l = l.extent(units).cost(div_up(positions * per * p.k() * kept, all.max(1))).flops(flops);
     cx.launch(l, move |k| {
         let lanes = k.lanes(Elem::F32).min(BLOCK as u16);
         let z = p.sizes(k, 0);
@@ -60,6 +82,7 @@ pub(super) fn emit(
         let epi = e.handles(k);
         let (x, w) = (k.buf(0), k.buf(1));
         let bias = has_bias.then(|| k.buf(2));
+        let lists = height.map(|height| Lists { starts: k.buf(e.end()), index: k.buf(e.end() + 1), height });
         let target = k.target.clone();
         let b = &mut k.b;
         let local = window.map(|t| b.local("window", Elem::F32, t.len() as u32));
@@ -132,7 +155,8 @@ pub(super) fn emit(
                 few,
                 plane,
                 total,
-                ahead: p.k() * p.mg * p.groups * 4 > FAR,
+                ahead: lists.is_none() && p.k() * p.mg * p.groups * 4 > FAR,
+                lists,
                 to: None,
             };
             job.vectors(b, &source, (g, first_block, count), out_block);
@@ -196,6 +220,14 @@ enum Ahead {
     },
 }
 
+/// Lists of inputs, see [`packed_blocks`].
+#[derive(Clone, Copy)]
+pub(super) struct Lists {
+    starts: Buf,
+    index: Buf,
+    height: i64,
+}
+
 /// What all tiles of a kernel share.
 pub(super) struct Job<'j> {
     pub(super) p: &'j Plan2,
@@ -211,6 +243,8 @@ pub(super) struct Job<'j> {
     pub(super) total: Val,
     /// Whether the weights are read ahead: there are more than a cache near the core holds.
     pub(super) ahead: bool,
+    /// The inputs of every block of output channels, where that is not all of them.
+    pub(super) lists: Option<Lists>,
     /// Where sums go, in blocks of `total` positions, after what follows them; else the results of the epilogue.
     pub(super) to: Option<Buf>,
 }
@@ -225,6 +259,8 @@ struct Columns {
     bias: Vec<Val>,
     /// Element of the packed weights of the next vectors.
     next: Val,
+    /// Where the list of inputs begins and ends, and the first lane of the vectors in a block.
+    list: Option<[Val; 3]>,
 }
 
 impl Job<'_> {
@@ -241,7 +277,7 @@ impl Job<'_> {
         self.p.for_vectors(b, self.target, self.lanes, count, |b, v, nv| {
             let v = b.add(start, v);
             let c = self.columns(b, v, nv, (group, group_block), out_block);
-            let most = rows_that_fit(self.target, nv, MOST);
+            let most = self.p.most(self.target, nv);
             // Rows that are done together: whole rows of the result, one after the other in memory.
             let together = match r.width {
                 Some(w) if w > 0 && self.p.output[1].is(w) => (most as i64 / w).max(1),
@@ -289,7 +325,8 @@ impl Job<'_> {
     ) -> Columns {
         let p = self.p;
         let lanes = i64::from(self.lanes);
-        let mut c = Columns { weights: vec![], out: vec![], places: vec![], bias: vec![], next: v };
+        let mut c =
+            Columns { weights: vec![], out: vec![], places: vec![], bias: vec![], next: v, list: None };
         for i in 0..nv {
             let at = b.add(v, i as i64);
             let channel = b.mul(at, lanes);
@@ -310,6 +347,12 @@ impl Job<'_> {
             });
             c.places.push(Channels { first, mask });
         }
+        if let Some(lists) = self.lists {
+            let channel = b.mul(v, lanes);
+            let (block, lane) = (b.div_const(channel, BLOCK), b.and(channel, BLOCK - 1));
+            let (from, to) = sparse::list(b, lists.starts, block);
+            c.list = Some([from, to, lane]);
+        }
         let blocks = div_up(nv as i64 * lanes, BLOCK);
         c.next = b.add(c.weights[0], blocks * p.k() * BLOCK);
         c
@@ -317,7 +360,7 @@ impl Job<'_> {
 
     /// The positions of one row of the tile.
     fn row(&self, b: &mut Builder, r: &Reads, row: Val, c: &Columns, ahead: &Ahead) {
-        let most = rows_that_fit(self.target, c.weights.len(), MOST);
+        let most = self.p.most(self.target, c.weights.len());
         let from = b.at(r.first, row, r.row);
         let place = b.at(r.place, row, r.row_place);
         let of_row = r.width.map_or(1, |w| div_up(w, most as i64));
@@ -371,7 +414,9 @@ impl Job<'_> {
             };
             b.for_(0, p.kernel[0], 1, acc, rows)
         };
-        if self.few {
+        if let (Some(lists), Some(list)) = (&self.lists, c.list) {
+            acc = self.listed(b, r, from, (lists, list), (size, nv), &acc);
+        } else if self.few {
             let block = b.i64(0);
             acc = taps(b, block, p.cg, &acc);
         } else {
@@ -396,6 +441,34 @@ impl Job<'_> {
                 }
             }
         }
+    }
+
+    /// The inputs of a list.
+    fn listed(
+        &self,
+        b: &mut Builder,
+        r: &Reads,
+        from: Val,
+        (lists, [begin, end, lane]): (&Lists, [Val; 3]),
+        (size, nv): (usize, usize),
+        acc: &[Val],
+    ) -> Vec<Val> {
+        b.for_(begin, end, 1, acc, |b, at, acc| {
+            let k = b.load(lists.index, at, 1);
+            let mut k = b.sext(k, Elem::I64);
+            if self.p.window.is_none() {
+                let (block, channel) = (b.div_const(k, BLOCK), b.and(k, BLOCK - 1));
+                k = b.at(channel, block, r.block);
+            }
+            let from = b.add(from, k);
+            let first = b.at(lane, at, lists.height * BLOCK);
+            let x = |b: &mut Builder, i: Val, position: usize| {
+                let at = b.add(from, i);
+                let at = b.add(at, r.offset(position as i64));
+                b.load(r.buf, at, 1)
+            };
+            sparse::inputs(b, lists.height, (self.w, first, BLOCK), (size, nv, self.lanes), acc, &x)
+        })
     }
 
     /// The channels of one block at one place of the kernel.

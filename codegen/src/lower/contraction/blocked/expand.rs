@@ -92,7 +92,7 @@ pub(super) fn defer(
 fn pays(p: &Plan2) -> bool {
     let Some([_, _, height, width]) = known(p) else { return false };
     let bytes = height.saturating_mul(width).saturating_mul(p.blocks() * BLOCK * 4);
-    p.groups == 1 && p.in_place() && p.cg >= FEW && bytes >= WIDE_BYTES
+    p.groups == 1 && !p.sparse && p.in_place() && p.cg >= FEW && bytes >= WIDE_BYTES
 }
 
 /// Whether only one depthwise convolution reads `y`, the result of `p`, and its rows fit a ring.
@@ -197,6 +197,7 @@ pub(super) fn emit(
             plane: b.i64(height * width),
             total: b.i64(ring.rows * ring.width),
             ahead: false,
+            lists: None,
             to: Some(local),
         };
         b.parallel_for(|b, unit| {

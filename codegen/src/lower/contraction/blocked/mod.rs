@@ -21,7 +21,8 @@ pub(in crate::lower) use expand::Deferred;
 
 use super::conv::Shape;
 use super::epilogue::Epilogue;
-use super::{div_up, f32_bytes};
+use super::tile::rows_that_fit;
+use super::{div_up, f32_bytes, sparse};
 use crate::kernel::{Builder, TargetSpec, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::launch::{KernelCx, Launch};
@@ -43,6 +44,8 @@ const NARROW: i64 = 12;
 const WEIGHT_BYTES: i64 = 512 << 10;
 /// Positions of a register tile, at most.
 const MOST: usize = 14;
+/// The same of weights in blocks, where one vector of output channels is computed at a time.
+const MOST_SPARSE: usize = 24;
 /// Units of work that a launch is cut into, at least, where its size is known.
 const UNITS: i64 = 8;
 
@@ -72,6 +75,8 @@ pub(super) struct Plan2 {
     window: Option<window::Tile>,
     /// How it is transformed, if it is.
     winograd: Option<winograd::Form>,
+    /// Whether its weights are [blocks](super::sparse) of which some are kept.
+    sparse: bool,
 }
 
 impl Plan2 {
@@ -95,6 +100,8 @@ impl Plan2 {
     /// Output blocks that are done together on AVX-512.
     fn wide(&self) -> i64 {
         match self.blocks() {
+            // Every block has a list of its own.
+            _ if self.sparse => 1,
             1 => 1,
             b if b % 2 == 0 => 2,
             b if b % 3 == 0 => 3,
@@ -124,6 +131,10 @@ impl Plan2 {
             b.loop_(end, total, 1, |b, v| body(b, v, 1));
         }
     }
+    /// Positions of a register tile of `nv` vectors, at most.
+    fn most(&self, target: &TargetSpec, nv: usize) -> usize {
+        rows_that_fit(target, nv, if self.sparse && nv == 1 { MOST_SPARSE } else { MOST })
+    }
     fn positions(&self) -> Dim {
         self.output[0].mul(&self.output[1])
     }
@@ -136,6 +147,12 @@ impl Plan2 {
         let two = |i: usize| [k.dim(at + i), k.dim(at + i + 1)];
         Sizes { input: two(0), output: two(2), pads: two(4) }
     }
+}
+
+/// The weights of a convolution.
+enum WeightsOf<'w> {
+    Dense(&'w [f32]),
+    Blocks(sparse::Blocks),
 }
 
 /// Run-time sizes, rows first.
@@ -182,6 +199,7 @@ pub(super) fn plan(
         output: dims(&out[2..], &one),
         window: None,
         winograd: None,
+        sparse: s.groups == 1 && s.cg >= FEW && sparse::keeps_blocks(cx, w),
     };
     // Tiles run along the second axis: a single column is a row.
     if p.input[1].is(1) && p.kernel[1] == 1 && p.pads[1].is(0) {
@@ -199,7 +217,7 @@ pub(super) fn plan(
         return takes.then_some(p);
     }
     let whole = p.groups == 1 || (p.mg % BLOCK == 0 && p.cg % BLOCK == 0);
-    if whole && cx.options.winograd {
+    if whole && cx.options.winograd && !p.sparse {
         p.winograd = winograd::Form::of(&p);
     }
     if !p.in_place() && p.winograd.is_none() {
@@ -225,14 +243,38 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, p: Plan2, o: Operands, e: Epilogue) -> 
     let y = cx.output_value(0)?;
     let Some((p, o, mut e)) = expand::defer(cx, y, p, o, e) else { return Ok(()) };
     e.outs = (0..cx.node().outputs.len()).map(|k| cx.blocked_output(k)).collect::<Result<_, _>>()?;
+    if p.sparse {
+        let blocks = sparse::Blocks::of(cx, o.w)
+            .ok_or_else(|| Diag::error("internal-lower", "weights are not in blocks"))?;
+        return direct::emit(cx, p, o, &WeightsOf::Blocks(blocks), e);
+    }
     let w = cx.f32_constant(o.w)?.ok_or_else(|| Diag::error("internal-lower", "weights are not constant"))?;
     if p.depthwise() {
         depthwise::emit(cx, p, o, &w, e)
     } else if let Some(f) = p.winograd {
         winograd::emit(cx, p, f, o, &w, e)
     } else {
-        direct::emit(cx, p, o, &w, e)
+        direct::emit(cx, p, o, &WeightsOf::Dense(&w), e)
     }
+}
+
+/// The weights in blocks: for every block of output channels the inputs that reach it. An input is a channel where the convolution
+/// reads in place, else where it is in the window. With them comes how many neighbouring channels a block of them has.
+fn packed_blocks(cx: &mut LowerCx<'_>, p: &Plan2, x: &sparse::Blocks) -> (sparse::Lists, i64) {
+    let kk = p.kk() as usize;
+    let bk = x.block[0];
+    let height = if kk == 1 && x.matrix.k.is_multiple_of(bk) { bk.min(BLOCK as usize) } else { 1 };
+    let height = if (BLOCK as usize).is_multiple_of(height) { height } else { 1 };
+    let place = |k: usize| {
+        let (c, t) = ((k / kk) as i64, (k % kk) as i64);
+        let Some(w) = &p.window else { return c };
+        let (y, x) = (t / p.kernel[1] * p.dilations[0], t % p.kernel[1] * p.dilations[1]);
+        let at = (c / BLOCK * w.window[0] + y) * w.window[1] + x;
+        at * w.width + c % BLOCK
+    };
+    let strips = x.strips(height, BLOCK as usize);
+    let strips = strips.into_iter().map(|list| list.into_iter().map(|(k, v)| (place(k), v)).collect());
+    (sparse::lists(cx, strips.collect()), height as i64)
 }
 
 /// The weights as `[group][output block][k][16]`.

@@ -1,0 +1,302 @@
+//! Products with a constant matrix of which only some blocks are kept.
+//!
+//! The matrix lies in strips as wide as a block. For every strip there is a list of the inputs that reach it: `starts` holds where
+//! the list of each strip begins (and where the last one ends), `index` the first input of each block, `values` its elements,
+//! input by input. Which blocks are kept is data: kernels depend only on the size of the blocks.
+//!
+//! A tile keeps the sums of some rows of one strip in registers and walks its list. Rows are read where they lie.
+
+use super::epilogue::{Epilogue, Place};
+use super::matmul::Operands;
+use super::tile::{in_pieces, rows_that_fit};
+use super::{div_up, f32_bytes};
+use crate::kernel::{Buf, Builder, Elem, TargetSpec, Ty, Val};
+use crate::lower::cx::{LowerCx, Opnd};
+use crate::lower::launch::Launch;
+use bytes::Bytes;
+use planish_ir::op::matmul::MatMul;
+use planish_ir::{DType, Diag, Dim, Encoding, Matrix, ValueId};
+
+/// Rows of one unit of the parallel axis, at most.
+const ROWS: i64 = 64;
+/// Rows of a tile, at most: of one vector and of several.
+const MOST: [usize; 2] = [24, 14];
+/// Blocks of so many inputs are walked input by input without a loop.
+const UNROLL: i64 = 8;
+/// Sums of a tile, at least: with fewer a multiplication would wait for the one before.
+const CHAINS: usize = 8;
+
+/// A matrix in blocks, as its constant holds it.
+pub(super) struct Blocks {
+    pub(super) matrix: Matrix,
+    pub(super) block: [usize; 2],
+    /// Kept blocks in the grid, ascending.
+    pub(super) index: Vec<u32>,
+    /// Their elements, block by block.
+    pub(super) values: Vec<f32>,
+}
+
+/// Whether the weights of a convolution are kept in blocks.
+pub(super) fn keeps_blocks(cx: &LowerCx<'_>, w: ValueId) -> bool {
+    cx.constant(w).is_some_and(|c| {
+        matches!(&c.encoding, Encoding::BlockSparse { block: [_, 16 | 32], transposed: true, .. })
+    })
+}
+
+impl Blocks {
+    /// The constant that a value is, if that is f32 in blocks of 16 or 32 outputs.
+    pub(super) fn of(cx: &LowerCx<'_>, v: ValueId) -> Option<Blocks> {
+        let c = cx.constant(v)?;
+        let Encoding::BlockSparse { block, transposed, index, values } = &c.encoding else { return None };
+        if c.dtype != DType::F32 || !matches!(block[1], 16 | 32) || block[0] == 0 || cx.dry || cx.simt() {
+            return None;
+        }
+        let matrix = Matrix::new(&c.shape, *transposed)?;
+        let values: Vec<f32> = values.to_f64().into_iter().map(|x| x as f32).collect();
+        let block = [block[0] as usize, block[1] as usize];
+        let fits = values.len() == index.len() * block[0] * block[1];
+        fits.then(|| Blocks { matrix, block, index: index.clone(), values })
+    }
+    /// The matrix cut into blocks of `height` inputs and 16 or 32 outputs: strip by strip the first input of every block, and its
+    /// elements. Inputs beyond the last are left out, and so are rows of zeros where blocks become lower.
+    pub(super) fn strips(&self, height: usize, width: usize) -> Vec<Vec<(usize, Vec<f32>)>> {
+        let [bk, bn] = self.block;
+        let across = self.matrix.n.div_ceil(bn);
+        let per = bn / width;
+        let mut strips = vec![Vec::new(); across * per];
+        for (at, v) in self.index.iter().zip(self.values.chunks_exact((bk * bn).max(1))) {
+            let (k0, strip) = (*at as usize / across * bk, *at as usize % across * per);
+            for part in 0..per {
+                for i in (0..bk).step_by(height) {
+                    let rows = v.chunks_exact(bn).skip(i).take(height);
+                    let piece: Vec<f32> =
+                        rows.flat_map(|row| row[part * width..(part + 1) * width].iter().copied()).collect();
+                    let kept = height == bk || piece.iter().any(|x| *x != 0.0);
+                    if k0 + i < self.matrix.k && kept {
+                        strips[strip + part].push((k0 + i, piece));
+                    }
+                }
+            }
+        }
+        strips.truncate(self.matrix.n.div_ceil(width));
+        strips
+    }
+}
+
+/// Lists of blocks as kernels read them.
+pub(super) struct Lists {
+    pub(super) starts: Opnd,
+    pub(super) index: Opnd,
+    pub(super) values: Opnd,
+    /// Blocks of all lists.
+    pub(super) count: i64,
+}
+
+/// The lists as weights.
+pub(super) fn lists(cx: &mut LowerCx<'_>, strips: Vec<Vec<(i64, Vec<f32>)>>) -> Lists {
+    let mut starts = vec![0i32];
+    let (mut index, mut values) = (Vec::new(), Vec::new());
+    for list in strips {
+        for (k, v) in list {
+            index.push(k as i32);
+            values.extend(v);
+        }
+        starts.push(index.len() as i32);
+    }
+    let count = index.len() as i64;
+    let mut ints = |v: &[i32]| {
+        let bytes: Bytes = v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into();
+        cx.weight(DType::I32, &[Dim::from(v.len())], bytes)
+    };
+    let (starts, index) = (ints(&starts), ints(&index));
+    let values = cx.weight(DType::F32, &[Dim::from(values.len())], f32_bytes(&values));
+    Lists { starts, index, values, count }
+}
+
+/// The right operand in blocks, if it is one constant matrix that is.
+pub(super) fn takes(cx: &LowerCx<'_>, op: &MatMul, o: &Operands) -> Option<Blocks> {
+    let rank = o.b.len();
+    let one = o.b[..rank - 2].iter().all(|d| d.is(1)) && (rank == 2 || !op.trans_b);
+    if !one || op.trans_a || o.a.dtype != DType::F32 {
+        return None;
+    }
+    Blocks::of(cx, o.b_value).filter(|x| x.matrix.transposed == op.trans_b)
+}
+
+/// Emits a product with what follows it.
+pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilogue) -> Result<(), Diag> {
+    let (k, n) = (x.matrix.k as i64, x.matrix.n as i64);
+    let width = x.block[1] as i64;
+    // No row may be read beyond its end.
+    let height = if x.matrix.k.is_multiple_of(x.block[0]) { x.block[0] as i64 } else { 1 };
+    let strips = x.strips(height as usize, width as usize);
+    let strips = strips.into_iter().map(|l| l.into_iter().map(|(k, v)| (k as i64, v)).collect()).collect();
+    let lists = lists(cx, strips);
+    let strips = div_up(n, width);
+    let m = Dim::product(&o.out[..o.out.len() - 1]);
+    let known = m.as_const();
+    let rows = known.map_or(ROWS, |m| div_up(m, div_up(m, ROWS).max(1)).max(1));
+    let chunks = m.ceil_div(&rows.into());
+    let work = div_up(lists.count * height * width / 16, strips.max(1));
+    let mut l =
+        Launch::new("matmul_sparse").read(&o.a).read(&lists.starts).read(&lists.index).read(&lists.values);
+    l = e.bufs(l, 4).dim(&m);
+    let cost = m.smaller(&rows.into()).mul(&work.max(1).into());
+    let flops = m.mul(&(2 * lists.count * height * width).into());
+    l = l.extent(chunks.mul(&strips.into())).cost(cost).flops(flops);
+    let known = known.filter(|m| m % rows == 0).map(|_| rows);
+    cx.launch(l, move |kc| {
+        let epi = e.handles(kc);
+        let lanes = kc.lanes(Elem::F32).min(16);
+        let m = kc.dim(0);
+        let target = kc.target.clone();
+        let bufs = [kc.buf(0), kc.buf(1), kc.buf(2), kc.buf(3)];
+        let job = Job { bufs, height, width, k, n, lanes, target: &target, e: &e, epi: &epi };
+        kc.b.parallel_for(|b, unit| {
+            let (chunk, strip) = b.div_rem(unit, strips);
+            let m0 = b.mul(chunk, rows);
+            let count = match known {
+                Some(rows) => b.i64(rows),
+                None => {
+                    let left = b.sub(m, m0);
+                    b.smin(left, rows)
+                }
+            };
+            job.strip(b, strip, (m0, count), known);
+        });
+    })
+}
+
+/// What all tiles of a kernel share.
+struct Job<'j> {
+    /// The left operand, `starts`, `index` and `values`.
+    bufs: [Buf; 4],
+    height: i64,
+    width: i64,
+    k: i64,
+    n: i64,
+    lanes: u16,
+    target: &'j TargetSpec,
+    e: &'j Epilogue,
+    epi: &'j [Buf],
+}
+
+/// The list of the strip at `strip`: first block and one past the last.
+pub(super) fn list(b: &mut Builder, starts: Buf, strip: Val) -> (Val, Val) {
+    let next = b.add(strip, 1);
+    [strip, next]
+        .map(|at| {
+            let v = b.load(starts, at, 1);
+            b.sext(v, Elem::I64)
+        })
+        .into()
+}
+
+impl Job<'_> {
+    fn strip(&self, b: &mut Builder, strip: Val, (m0, count): (Val, Val), known: Option<i64>) {
+        let nv = (self.width / i64::from(self.lanes)) as usize;
+        let (from, to) = list(b, self.bufs[1], strip);
+        let most = rows_that_fit(self.target, nv, MOST[usize::from(nv > 1)]);
+        let col = b.mul(strip, self.width);
+        in_pieces(b, count, known, most, |b, r, rows| {
+            let row = b.add(m0, r);
+            self.tile(b, (from, to), row, col, rows, nv);
+        });
+    }
+
+    fn tile(&self, b: &mut Builder, (from, to): (Val, Val), row: Val, col: Val, rows: usize, nv: usize) {
+        let ty = Ty::vec(Elem::F32, self.lanes);
+        let zero = b.zero(ty);
+        let chains = CHAINS.div_ceil(rows * nv);
+        let first = b.mul(row, self.k);
+        let count = b.sub(to, from);
+        let whole = b.sdiv(count, chains as i64);
+        let end = b.at(from, whole, chains as i64);
+        let sums = vec![zero; rows * nv * chains];
+        let all = b.for_(from, end, chains as i64, &sums, |b, at, all| {
+            let mut next = Vec::with_capacity(all.len());
+            for (c, sums) in (0..).zip(all.chunks(rows * nv)) {
+                let at = b.add(at, c);
+                next.extend(self.block(b, at, first, (rows, nv), sums));
+            }
+            next
+        });
+        let mut sums = all[..rows * nv].to_vec();
+        if chains > 1 {
+            sums = b.for_(end, to, 1, &sums, |b, at, sums| self.block(b, at, first, (rows, nv), sums));
+        }
+        for more in all[rows * nv..].chunks(rows * nv) {
+            sums = sums.iter().zip(more).map(|(a, c)| b.fadd(*a, *c)).collect();
+        }
+        for v in 0..nv {
+            let last = b.add(col, v as i64 * i64::from(self.lanes));
+            let mask = (self.n % self.width != 0).then(|| {
+                let left = b.sub(self.n, last);
+                b.mask_below(self.lanes, left)
+            });
+            for r in 0..rows {
+                let row = b.add(row, r as i64);
+                let index = b.at(last, row, self.n);
+                self.e.finish(b, self.epi, sums[r * nv + v], &Place { index, channel: last, last }, mask);
+            }
+        }
+    }
+
+    /// Adds what block `at` of the lists gives.
+    fn block(
+        &self,
+        b: &mut Builder,
+        at: Val,
+        first: Val,
+        (rows, nv): (usize, usize),
+        sums: &[Val],
+    ) -> Vec<Val> {
+        let [a, _, index, values] = self.bufs;
+        let k = b.load(index, at, 1);
+        let k = b.sext(k, Elem::I64);
+        let from = b.add(first, k);
+        let weights = b.mul(at, self.height * self.width);
+        let x = |b: &mut Builder, i: Val, r: usize| {
+            let at = b.add(from, i);
+            let at = b.add(at, r as i64 * self.k);
+            b.load(a, at, 1)
+        };
+        inputs(b, self.height, (values, weights, self.width), (rows, nv, self.lanes), sums, &x)
+    }
+}
+
+/// Adds the products of a block of `height` inputs: `x` gives the scalar of an input of the block for a row of the tile.
+pub(super) fn inputs(
+    b: &mut Builder,
+    height: i64,
+    (values, first, width): (Buf, Val, i64),
+    (rows, nv, lanes): (usize, usize, u16),
+    sums: &[Val],
+    x: &dyn Fn(&mut Builder, Val, usize) -> Val,
+) -> Vec<Val> {
+    let step = |b: &mut Builder, i: Val, sums: &[Val]| {
+        let at = b.at(first, i, width);
+        let w: Vec<Val> = (0..nv)
+            .map(|v| {
+                let at = b.add(at, v as i64 * i64::from(lanes));
+                b.load(values, at, lanes)
+            })
+            .collect();
+        let mut next = Vec::with_capacity(sums.len());
+        for r in 0..rows {
+            let x = x(b, i, r);
+            let x = b.splat(x, lanes);
+            for (v, w) in w.iter().enumerate() {
+                next.push(b.fma(x, *w, sums[r * nv + v]));
+            }
+        }
+        next
+    };
+    if height > UNROLL || rows * nv * height as usize > 64 {
+        return b.for_(0, height, 1, sums, step);
+    }
+    (0..height).fold(sums.to_vec(), |sums, i| {
+        let i = b.i64(i);
+        step(b, i, &sums)
+    })
+}

@@ -1,0 +1,114 @@
+//! Products with matrices in blocks against the graph interpreter.
+
+use crate::kernel::TargetSpec;
+use crate::lower::tests::{ramp, same};
+use crate::lower::{LowerOptions, lower};
+use planish_ir::{Constant, Diag, Tensor, text};
+
+/// A constant of this shape with one of three blocks kept, as text.
+fn blocks(shape: &[usize], block: [u32; 2], transposed: bool) -> Result<String, Diag> {
+    let m = planish_ir::Matrix::new(shape, transposed).expect("a matrix");
+    let mut v = vec![0f32; m.k * m.n];
+    let across = m.grid(block)[1];
+    m.each(block, |at, i| {
+        if (at / across + at % across * 2) % 3 == 1 {
+            v[i] = ((i * 37 % 101) as f32 - 50.0) / 64.0;
+        }
+    });
+    let c = Constant::in_blocks(&Tensor::f32s(shape, &v)?, block, transposed)?;
+    let mut g = planish_ir::Graph::new("c");
+    let mut ed = planish_ir::Editor::new(&mut g);
+    let v = ed.constant(c)?;
+    ed.output(v, Some("y"));
+    let text = text::print(&g);
+    let line = text.lines().find(|l| l.contains("const ")).expect("a constant").to_owned();
+    Ok(line.split_once("const ").expect("a constant").1.trim().to_owned())
+}
+
+/// Whether a graph has a kernel of this name.
+fn has(body: &str, label: &str) -> Result<bool, Diag> {
+    let g = text::parse(&format!("planish-ir 1\n{body}"))?;
+    let options = LowerOptions { targets: vec![TargetSpec::x86_64_v4()], ..LowerOptions::default() };
+    let module = lower(&g, &options).map_err(|mut d| d.swap_remove(0))?;
+    Ok(module.plan.kernels.iter().any(|k| k.name.starts_with(&format!("k_{label}_"))))
+}
+
+#[test]
+fn products_follow_the_interpreter() -> Result<(), Diag> {
+    for block in [[1, 16], [1, 32], [4, 16], [4, 32], [32, 32]] {
+        for (m, k, n) in
+            [(1, 64, 96), (7, 33, 40), (17, 12, 16), (64, 32, 17), (130, 40, 32), (0, 8, 16), (3, 0, 16)]
+        {
+            for trans in [false, true] {
+                let shape = if trans { [n, k] } else { [k, n] };
+                let w = blocks(&shape, block, trans)?;
+                let body = |rows: &str| {
+                    format!(
+                        "graph @\"g\"(v0: f32[{rows},{k}], v1: f32[{n}]) {{ v2 = const {w}
+                     v3 = fused v0, v2, v1 (v4: f32[{rows},{k}], v5: f32[{}], v6: f32[{n}]) {{
+                       v7 = matmul{{trans_a=false, trans_b={trans}}} v4, v5 : f32[{rows},{n}]
+                       v8 = binary{{kind=add}} v7, v6 : f32[{rows},{n}]
+                       yield v8
+                     }} : f32[{rows},{n}]
+                     return v3 }}",
+                        shape.map(|d| d.to_string()).join(",")
+                    )
+                };
+                for rows in [m.to_string(), "M".to_owned()] {
+                    let body = body(&rows);
+                    assert!(has(&body, "matmul_sparse")?, "{body}");
+                    same(&body, vec![ramp(&[m, k])?, ramp(&[n])?], 1e-5)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn other_blocks_are_computed_densely() -> Result<(), Diag> {
+    let w = blocks(&[24, 24], [4, 4], false)?;
+    let body = format!(
+        "graph @\"g\"(v0: f32[5,24]) {{ v1 = const {w}
+         v2 = matmul{{trans_a=false, trans_b=false}} v0, v1 : f32[5,24]
+         return v2 }}"
+    );
+    assert!(!has(&body, "matmul_sparse")?);
+    same(&body, vec![ramp(&[5, 24])?], 1e-5)
+}
+
+#[test]
+fn convolutions_follow_the_interpreter() -> Result<(), Diag> {
+    let cases: [(&[usize], &[usize], &str, &str, &str, &str); 8] = [
+        (&[1, 32, 1, 1], &[16, 32, 1, 1], "1, 1", "0, 0, 0, 0", "1,1", "conv1x1_sparse"),
+        (&[2, 40, 5, 7], &[33, 40, 1, 1], "1, 1", "0, 0, 0, 0", "5,7", "conv1x1_sparse"),
+        (&[1, 18, 9, 40], &[64, 18, 1, 1], "1, 1", "0, 0, 0, 0", "9,40", "conv1x1_sparse"),
+        (&[1, 32, 7, 9], &[48, 32, 1, 1], "2, 2", "0, 0, 0, 0", "4,5", "conv_sparse"),
+        (&[1, 32, 12, 12], &[32, 32, 3, 3], "1, 1", "1, 1, 1, 1", "12,12", "conv_sparse"),
+        (&[2, 10, 9, 8], &[18, 10, 3, 3], "2, 2", "1, 1, 1, 1", "5,4", "conv_sparse"),
+        (&[0, 16, 3, 3], &[16, 16, 1, 1], "1, 1", "0, 0, 0, 0", "3,3", "conv1x1_sparse"),
+        (&[1, 16, 30], &[24, 16, 5], "1", "2, 2", "30", "conv_sparse"),
+    ];
+    for block in [[1, 16], [1, 32], [4, 16], [4, 32], [32, 32]] {
+        for (x, w, strides, pads, out, label) in cases {
+            let join = |d: &[usize]| d.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+            let (n, m) = (x[0], w[0]);
+            let ones = strides.replace('2', "1");
+            let dims = format!("f32[{n},{m},{out}]");
+            let body = format!(
+                "graph @\"g\"(v0: f32[{}], v2: f32[{m}], v3: {dims}) {{ v1 = const {}
+                 v4 = conv{{strides=[{strides}], dilations=[{ones}], pads=[{pads}], auto_pad=explicit, groups=1}} v0, v1, v2 : {dims}
+                 v5 = binary{{kind=add}} v4, v3 : {dims}
+                 return v5 }}",
+                join(x),
+                blocks(w, block, true)?
+            );
+            assert!(has(&body, label)?, "no {label}: {body}");
+            let extra =
+                [&[n, m], &out.split(',').map(|d| d.parse().expect("a size")).collect::<Vec<usize>>()[..]]
+                    .concat();
+            same(&body, vec![ramp(x)?, ramp(&[m])?, ramp(&extra)?], 1e-5)?;
+        }
+    }
+    Ok(())
+}

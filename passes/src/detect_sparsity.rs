@@ -1,0 +1,149 @@
+//! See [`DetectSparsity`].
+
+use crate::{Options, Pass, PassCx, PassMeta, declare_pass, weights};
+use planish_ir::op::conv::Conv;
+use planish_ir::{ConstId, Constant, DType, Diag, Editor, Encoding, Graph, Matrix, NodeId, Op};
+use std::collections::BTreeSet;
+
+declare_pass! {
+    /// Keeps weights as blocks where their zeros form some and the kernel for these is faster.
+    ///
+    /// Looks for the size of blocks at which the least time is predicted; the prediction is that of a table for the target. Zeros may
+    /// come from anywhere: a pass of this tool, another tool, training. Layers in which less than a tenth of the weights are zero are passed over in silence.
+    ///
+    /// # Preserves
+    /// All values: only the encoding of constants changes.
+    ///
+    /// # Declines
+    /// A remark `sparse-declined` where weights have zeros but the dense kernel is predicted to be as fast, `sparse-chosen` where it is
+    /// not, both with the two numbers.
+    ///
+    /// # Example
+    /// The weights of a product in which nine of ten 1x16 blocks are zero become `blocks 1x16 kn [...] ...`.
+    pub struct DetectSparsity {} = { name: "detect-sparsity", kind: Exact, options: [] }
+}
+
+/// Weights with fewer zeros than this are taken as dense.
+const FEW_ZEROS: f64 = 0.1;
+/// Channels from which on convolutions by transforms pay.
+const TRANSFORMED: usize = 32;
+
+impl DetectSparsity {
+    pub(crate) fn new(_: &Options) -> Result<Self, Diag> {
+        Ok(DetectSparsity {})
+    }
+}
+
+/// Whether the dense kernel of a convolution works on transformed tiles: stride 1, and a kernel of more than one place.
+fn transformed(op: &Conv, shape: &[usize]) -> bool {
+    let ones = |v: &[i64]| v.iter().all(|x| *x == 1);
+    let kernel = &shape[2..];
+    ones(&op.strides)
+        && ones(&op.dilations)
+        && kernel.iter().any(|k| *k > 1)
+        && kernel.iter().all(|k| *k <= 5)
+        && shape[..2].iter().all(|c| *c >= TRANSFORMED)
+}
+
+/// The number of zeros, of either sign, among f32.
+fn zeros(bytes: &[u8]) -> usize {
+    bytes.chunks_exact(4).filter(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) << 1 == 0).count()
+}
+
+/// What is known of weights.
+struct Layer {
+    node: NodeId,
+    matrix: Matrix,
+    transformed: bool,
+    /// Whether a block of several inputs has neighbours in memory.
+    deep: bool,
+}
+
+/// The layer that has a constant as its weights, if blocks of it can be kept.
+fn layer(g: &Graph, id: ConstId, c: &Constant) -> Option<Layer> {
+    let users = weights::users(g, id)?;
+    let node = *users.first()?;
+    let lies = weights::lies_transposed(g, node).ok()?;
+    if users.iter().any(|n| weights::lies_transposed(g, *n) != Ok(lies)) {
+        return None;
+    }
+    let matrix = Matrix::new(&c.shape, lies)?;
+    let (transformed, deep) = match &g.node(node).op {
+        Op::Conv(op) if c.shape.len() >= 2 => {
+            (transformed(op, &c.shape), c.shape[2..].iter().all(|k| *k == 1))
+        }
+        Op::MatMul(_) if c.shape.len() == 2 || !lies => (false, true),
+        _ => return None,
+    };
+    // A product of several matrices has no such kernel.
+    let one = deep && !matches!(g.node(node).op, Op::Conv(_));
+    let lead = c.shape.len().saturating_sub(2);
+    if one && c.shape[..lead].iter().any(|d| *d != 1) {
+        return None;
+    }
+    Some(Layer { node, matrix, transformed, deep })
+}
+
+impl Pass for DetectSparsity {
+    fn meta(&self) -> &'static PassMeta {
+        &Self::META
+    }
+    fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
+        let g = ed.graph();
+        let mut seen = BTreeSet::new();
+        let mut found: Vec<(ConstId, Constant)> = Vec::new();
+        for n in g.all_nodes() {
+            let weights = g.node(n).op.weight_input().and_then(|i| crate::util::operand(g, n, i));
+            let Some((id, c)) = weights.and_then(|w| g.as_const(w)) else { continue };
+            let Encoding::Dense(values) = &c.encoding else { continue };
+            if c.dtype != DType::F32 || !seen.insert(id) || c.is_empty() {
+                continue;
+            }
+            let zeros = zeros(values.bytes()) as f64 / c.len() as f64;
+            if zeros < FEW_ZEROS {
+                continue;
+            }
+            let name = g.describe(n);
+            let percent = 100.0 * zeros;
+            let Some(layer) = layer(g, id, c) else {
+                let text = format!(
+                    "{name}: {percent:.0}% of its weights are zero, but there is no kernel for blocks of it"
+                );
+                cx.remark(g, n, "sparse-declined", text);
+                continue;
+            };
+            let values = c.decode()?.to_f64();
+            let mut best: Option<([u32; 2], f64, f64)> = None;
+            for (block, _) in &cx.facts.sparse.blocks {
+                if block[0] > 1 && !layer.deep {
+                    continue;
+                }
+                let [down, across] = layer.matrix.grid(*block);
+                let mut kept = vec![false; down * across];
+                layer.matrix.each(*block, |at, i| kept[at] |= values[i] != 0.0);
+                let kept = kept.iter().filter(|k| **k).count() as f64 / kept.len() as f64;
+                let Some(time) = cx.facts.sparse.of(*block, kept, layer.transformed) else { continue };
+                if best.is_none_or(|(.., t)| time < t) {
+                    best = Some((*block, kept, time));
+                }
+            }
+            let Some(([bk, bn], kept, time)) = best else { continue };
+            let kept = 100.0 * kept;
+            let text = format!(
+                "{name}: {percent:.0}% of its weights are zero, {kept:.0}% of its blocks of {bk}x{bn} are not: {time:.2} of the time of the dense kernel predicted, at most {} wanted",
+                cx.facts.sparse.margin
+            );
+            if time > cx.facts.sparse.margin {
+                cx.remark(g, layer.node, "sparse-declined", text);
+                continue;
+            }
+            cx.remark(g, layer.node, "sparse-chosen", text);
+            cx.add("tensors-in-blocks", 1.0);
+            found.push((id, Constant::in_blocks(&c.decode()?, [bk, bn], layer.matrix.transposed)?));
+        }
+        for (id, c) in found {
+            ed.set_constant(id, c)?;
+        }
+        Ok(())
+    }
+}
