@@ -4,7 +4,9 @@
 //! the list of each strip begins (and where the last one ends), `index` the first input of each block, `values` its elements,
 //! input by input. Which blocks are kept is data: kernels depend only on the size of the blocks.
 //!
-//! A tile keeps the sums of some rows of one strip in registers and walks its list. Rows are read where they lie.
+//! A tile keeps the sums of some rows of one strip in registers and walks its list. A few rows are read where they lie, more than
+//! that are first copied so that the elements of 16 rows at one input are neighbours: what a list jumps to is one line of the cache
+//! then, and rows that lie a power of two apart do not push each other out of it.
 
 use super::epilogue::{Epilogue, Place};
 use super::matmul::Operands;
@@ -13,14 +15,20 @@ use super::{div_up, f32_bytes};
 use crate::kernel::{Buf, Builder, Elem, TargetSpec, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::launch::Launch;
+use crate::lower::layout;
 use bytes::Bytes;
 use planish_ir::op::matmul::MatMul;
 use planish_ir::{DType, Diag, Dim, Encoding, Matrix, ValueId};
 
-/// Rows of one unit of the parallel axis, at most.
-const ROWS: i64 = 64;
-/// Rows of a tile, at most: of one vector and of several.
-const MOST: [usize; 2] = [24, 14];
+/// Rows of a tile of one vector and of several, at most.
+const MOST: [usize; 2] = [16, 8];
+/// Products of fewer rows read them where they lie.
+const COPIED: i64 = 8;
+/// Rows that are neighbours in the copy.
+const TOGETHER: i64 = layout::BLOCK;
+/// Bytes of the rows that one unit of the parallel axis works on, at most, and most groups of them.
+const NEAR: i64 = 512 << 10;
+const GROUPS: i64 = 4;
 /// Blocks of so many inputs are walked input by input without a loop.
 const UNROLL: i64 = 8;
 /// Sums of a tile, at least: with fewer a multiplication would wait for the one before.
@@ -135,34 +143,53 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
     let strips = div_up(n, width);
     let m = Dim::product(&o.out[..o.out.len() - 1]);
     let known = m.as_const();
-    let rows = known.map_or(ROWS, |m| div_up(m, div_up(m, ROWS).max(1)).max(1));
+    let copied = known.is_none_or(|m| m >= COPIED);
+    let a = match copied {
+        true => layout::to_blocked(cx, &o.a.with_dims(vec![1.into(), m.clone(), k.into()]))?,
+        false => o.a.clone(),
+    };
+    let rows = match copied {
+        true => TOGETHER * (NEAR / (TOGETHER * 4 * k.max(1))).clamp(1, GROUPS),
+        false => known.unwrap_or(1).max(1),
+    };
     let chunks = m.ceil_div(&rows.into());
     let work = div_up(lists.count * height * width / 16, strips.max(1));
     let mut l =
-        Launch::new("matmul_sparse").read(&o.a).read(&lists.starts).read(&lists.index).read(&lists.values);
+        Launch::new("matmul_sparse").read(&a).read(&lists.starts).read(&lists.index).read(&lists.values);
     l = e.bufs(l, 4).dim(&m);
     let cost = m.smaller(&rows.into()).mul(&work.max(1).into());
     let flops = m.mul(&(2 * lists.count * height * width).into());
     l = l.extent(chunks.mul(&strips.into())).cost(cost).flops(flops);
-    let known = known.filter(|m| m % rows == 0).map(|_| rows);
+    // Rows of every piece that tiles are cut from, where that is one number.
+    let known = if copied { known.filter(|m| m % TOGETHER == 0).map(|_| TOGETHER) } else { known };
     cx.launch(l, move |kc| {
         let epi = e.handles(kc);
         let lanes = kc.lanes(Elem::F32).min(16);
         let m = kc.dim(0);
         let target = kc.target.clone();
         let bufs = [kc.buf(0), kc.buf(1), kc.buf(2), kc.buf(3)];
-        let job = Job { bufs, height, width, k, n, lanes, target: &target, e: &e, epi: &epi };
+        let job = Job { bufs, copied, height, width, k, n, lanes, target: &target, e: &e, epi: &epi };
         kc.b.parallel_for(|b, unit| {
             let (chunk, strip) = b.div_rem(unit, strips);
             let m0 = b.mul(chunk, rows);
-            let count = match known {
-                Some(rows) => b.i64(rows),
+            let (from, to) = list(b, job.bufs[1], strip);
+            let col = b.mul(strip, width);
+            if !copied {
+                job.rows(b, (from, to), (m0, known.unwrap_or(1)), col);
+                return;
+            }
+            let end = b.add(m0, rows);
+            let end = b.smin(end, m);
+            b.loop_(m0, end, TOGETHER, |b, row| match known {
+                Some(_) => job.rows(b, (from, to), (row, TOGETHER), col),
                 None => {
-                    let left = b.sub(m, m0);
-                    b.smin(left, rows)
+                    let left = b.sub(end, row);
+                    let left = b.smin(left, TOGETHER);
+                    in_pieces(b, left, None, job.most(), |b, r, rows| {
+                        job.tile(b, (from, to), (row, r), col, rows);
+                    });
                 }
-            };
-            job.strip(b, strip, (m0, count), known);
+            });
         });
     })
 }
@@ -171,6 +198,8 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
 struct Job<'j> {
     /// The left operand, `starts`, `index` and `values`.
     bufs: [Buf; 4],
+    /// Whether the left operand is a copy in groups of rows.
+    copied: bool,
     height: i64,
     width: i64,
     k: i64,
@@ -193,22 +222,27 @@ pub(super) fn list(b: &mut Builder, starts: Buf, strip: Val) -> (Val, Val) {
 }
 
 impl Job<'_> {
-    fn strip(&self, b: &mut Builder, strip: Val, (m0, count): (Val, Val), known: Option<i64>) {
-        let nv = (self.width / i64::from(self.lanes)) as usize;
-        let (from, to) = list(b, self.bufs[1], strip);
-        let most = rows_that_fit(self.target, nv, MOST[usize::from(nv > 1)]);
-        let col = b.mul(strip, self.width);
-        in_pieces(b, count, known, most, |b, r, rows| {
-            let row = b.add(m0, r);
-            self.tile(b, (from, to), row, col, rows, nv);
-        });
+    fn vectors(&self) -> usize {
+        (self.width / i64::from(self.lanes)) as usize
+    }
+    fn most(&self) -> usize {
+        let nv = self.vectors();
+        rows_that_fit(self.target, nv, MOST[usize::from(nv > 1)])
+    }
+    /// A known number of rows from `row` on.
+    fn rows(&self, b: &mut Builder, list: (Val, Val), (row, count): (Val, i64), col: Val) {
+        let rows = b.i64(count);
+        in_pieces(b, rows, Some(count), self.most(), |b, r, size| self.tile(b, list, (row, r), col, size));
     }
 
-    fn tile(&self, b: &mut Builder, (from, to): (Val, Val), row: Val, col: Val, rows: usize, nv: usize) {
+    /// The rows `row + r..row + r + rows`; `row` is the first of a group.
+    fn tile(&self, b: &mut Builder, (from, to): (Val, Val), (row, r): (Val, Val), col: Val, rows: usize) {
+        let nv = self.vectors();
         let ty = Ty::vec(Elem::F32, self.lanes);
         let zero = b.zero(ty);
         let chains = CHAINS.div_ceil(rows * nv);
         let first = b.mul(row, self.k);
+        let first = if self.copied { b.add(first, r) } else { b.at(first, r, self.k) };
         let count = b.sub(to, from);
         let whole = b.sdiv(count, chains as i64);
         let end = b.at(from, whole, chains as i64);
@@ -228,6 +262,7 @@ impl Job<'_> {
         for more in all[rows * nv..].chunks(rows * nv) {
             sums = sums.iter().zip(more).map(|(a, c)| b.fadd(*a, *c)).collect();
         }
+        let top = b.add(row, r);
         for v in 0..nv {
             let last = b.add(col, v as i64 * i64::from(self.lanes));
             let mask = (self.n % self.width != 0).then(|| {
@@ -235,7 +270,7 @@ impl Job<'_> {
                 b.mask_below(self.lanes, left)
             });
             for r in 0..rows {
-                let row = b.add(row, r as i64);
+                let row = b.add(top, r as i64);
                 let index = b.at(last, row, self.n);
                 self.e.finish(b, self.epi, sums[r * nv + v], &Place { index, channel: last, last }, mask);
             }
@@ -254,11 +289,12 @@ impl Job<'_> {
         let [a, _, index, values] = self.bufs;
         let k = b.load(index, at, 1);
         let k = b.sext(k, Elem::I64);
-        let from = b.add(first, k);
+        let [input, row] = if self.copied { [TOGETHER, 1] } else { [1, self.k] };
+        let from = b.at(first, k, input);
         let weights = b.mul(at, self.height * self.width);
         let x = |b: &mut Builder, i: Val, r: usize| {
-            let at = b.add(from, i);
-            let at = b.add(at, r as i64 * self.k);
+            let at = b.at(from, i, input);
+            let at = b.add(at, r as i64 * row);
             b.load(a, at, 1)
         };
         inputs(b, self.height, (values, weights, self.width), (rows, nv, self.lanes), sums, &x)

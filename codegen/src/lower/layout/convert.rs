@@ -12,7 +12,7 @@ use planish_rt::plan::SlotId;
 const POSITIONS: i64 = 256;
 
 /// The blocked form of a plain tensor of f32.
-pub(super) fn to_blocked(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
+pub(in crate::lower) fn to_blocked(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
     let dims = blocked_dims(&x.dims);
     if same_bytes(&x.dims) {
         let slot = cx.view(x, x.dtype, &dims, &Dim::Const(0));
