@@ -14,11 +14,11 @@ pub struct SparseCosts {
 }
 
 impl Default for SparseCosts {
-    /// Measured with AVX-512 on 768 x 768 to 768 x 3072 weights at 1, 16 and 128 rows, and on the layers of ResNet-50.
+    /// Measured with AVX-512 on a BERT of 128 rows and on ResNet-50, at 30, 50 and 90% sparsity.
     fn default() -> Self {
         SparseCosts {
-            blocks: vec![([1, 16], 1.1), ([4, 16], 1.08), ([1, 32], 1.05), ([4, 32], 1.03), ([32, 32], 1.02)],
-            fixed: 0.01,
+            blocks: vec![([1, 16], 1.2), ([4, 16], 1.18), ([1, 32], 1.12), ([4, 32], 1.1), ([32, 32], 1.08)],
+            fixed: 0.02,
             transformed: 2.8,
             margin: 0.9,
         }
