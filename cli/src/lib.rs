@@ -8,6 +8,7 @@ pub mod artifact;
 pub mod artifact_run;
 pub mod bench;
 pub mod bodies;
+pub mod calibrate;
 pub mod compare;
 pub mod cost;
 pub mod data;

@@ -1,14 +1,17 @@
 //! PASSES: which passes run, from options and recipes, and running them.
 
+use crate::calibrate::Calibrator;
+use crate::data::Data;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::ui::{Ui, diag_json, schema};
 use planish_ir::{Graph, Severity};
-use planish_passes::{Level, PassSpec, Pipeline, Report, TargetFacts, parse_specs};
+use planish_passes::{Calibrate, Level, PassSpec, Pipeline, Report, TargetFacts, parse_specs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// The options.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -105,6 +108,7 @@ pub struct Plan {
     to: Phase,
     print_after: Vec<String>,
     verify_each: bool,
+    calibrate: Option<Rc<dyn Calibrate>>,
 }
 
 impl Plan {
@@ -158,6 +162,7 @@ impl Plan {
             to,
             print_after: args.print_after.clone(),
             verify_each: args.verify_each,
+            calibrate: None,
         })
     }
     /// The settings of an optimisation level and nothing else.
@@ -169,7 +174,12 @@ impl Plan {
             to: Phase::Fused,
             print_after: Vec::new(),
             verify_each: false,
+            calibrate: None,
         }
+    }
+    /// Passes that ask for runs on samples get these.
+    pub fn calibrate_on(&mut self, data: Option<&Data>) {
+        self.calibrate = Some(Rc::new(Calibrator::new(data.cloned())));
     }
     /// Whether convolutions may be computed by Winograd's transforms.
     pub fn winograd(&self) -> bool {
@@ -224,6 +234,7 @@ impl Plan {
         report: &mut Report,
     ) -> Result<()> {
         pipeline.verify_each = self.verify_each;
+        pipeline.calibrate.clone_from(&self.calibrate);
         let mut after = |spec: &PassSpec, graph: &Graph| {
             if self.print_after.iter().any(|p| p == "all" || *p == spec.name) {
                 let options = planish_ir::text::PrintOptions { elide: Some(16), no_locations: false };

@@ -1,5 +1,6 @@
 //! See [`FoldConstants`].
 
+use crate::fuse_quantised;
 use crate::options::OptionMeta;
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
 use planish_ir::op::Effects;
@@ -67,7 +68,7 @@ impl FoldConstants {
     /// The constants that the results of a node are, if they can be known.
     fn fold(&self, g: &Graph, n: NodeId, cx: &mut PassCx) -> Option<Vec<Constant>> {
         let node = g.node(n);
-        if node.op.effects() != Effects::None {
+        if node.op.effects() != Effects::None || fuse_quantised::multiplies_integers(g, n) {
             return None;
         }
         if let [v] = node.outputs.as_slice()

@@ -3,6 +3,7 @@
 //! one comes in through [`PassCx`].
 #![forbid(unsafe_code)]
 
+pub mod calibrate;
 pub mod cost;
 pub mod detect_sparsity;
 pub mod eliminate_dead;
@@ -10,11 +11,13 @@ pub mod expand_composites;
 pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fuse_epilogues;
+pub mod fuse_quantised;
 pub mod merge_duplicates;
 pub mod options;
 pub mod pass;
 pub mod pipeline;
 pub mod prune_magnitude;
+pub mod quantize;
 pub mod recognize;
 pub mod registry;
 pub mod simplify_algebra;
@@ -24,6 +27,7 @@ pub mod sparsify_blocks;
 mod util;
 mod weights;
 
+pub use calibrate::{Calibrate, Cover, Samples};
 pub use cost::SparseCosts;
 pub use options::Options;
 pub use pass::{Pass, PassCx, PassKind, PassMeta, TargetFacts};

@@ -1,9 +1,11 @@
 //! What a pass is.
 
+use crate::calibrate::Calibrate;
 use crate::cost::SparseCosts;
 use crate::options::OptionMeta;
 use planish_ir::{Diag, Editor, Graph, Loc, NodeId};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// What a pass may do to results.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -62,6 +64,8 @@ impl Default for TargetFacts {
 pub struct PassCx {
     /// The target.
     pub facts: TargetFacts,
+    /// Runs the graph on samples.
+    pub calibrate: Option<Rc<dyn Calibrate>>,
     /// Remarks and warnings, in order.
     pub remarks: Vec<Diag>,
     /// Metrics by name.

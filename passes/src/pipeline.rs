@@ -1,9 +1,11 @@
 //! Running passes one after another.
 
+use crate::calibrate::Calibrate;
 use crate::pass::{PassCx, PassKind, TargetFacts};
 use crate::registry::PassSpec;
 use planish_ir::{Diag, Editor, Graph, verify};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// An optimisation level.
@@ -51,6 +53,8 @@ pub struct Pipeline {
     groups: Vec<Group>,
     /// Whether the verifier runs after each pass.
     pub verify_each: bool,
+    /// What runs the graph on samples for passes that ask for it.
+    pub calibrate: Option<Rc<dyn Calibrate>>,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +95,7 @@ impl Pipeline {
         let mut p = Pipeline::default();
         if level >= Level::O2 {
             p.repeat(CANONICAL);
+            p.once("fuse-quantised");
             p.once("expand-composites");
             p.once("detect-sparsity");
             p.once("fuse-epilogues");
@@ -160,7 +165,7 @@ impl Pipeline {
         report: &mut Report,
     ) -> Result<u64, Diag> {
         let pass = spec.make()?;
-        let mut cx = PassCx { facts: facts.clone(), ..PassCx::default() };
+        let mut cx = PassCx { facts: facts.clone(), calibrate: self.calibrate.clone(), ..PassCx::default() };
         let before = graph.node_count();
         let start = Instant::now();
         let mut ed = Editor::new(graph);

@@ -26,9 +26,11 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::recognize::Recognize,
         crate::expand_composites::ExpandComposites,
         crate::detect_sparsity::DetectSparsity,
+        crate::fuse_quantised::FuseQuantised,
         crate::fuse_epilogues::FuseEpilogues,
         crate::prune_magnitude::PruneMagnitude,
         crate::sparsify_blocks::SparsifyBlocks,
+        crate::quantize::Quantize,
     ]
 }
 

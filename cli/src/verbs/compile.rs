@@ -270,6 +270,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     ui.diags(&bodies.model.warnings);
     let data = args.data.read(&bodies.model.graph)?;
     data.iter().try_for_each(|d| bodies.accept(d))?;
+    plan.calibrate_on(data.as_ref());
     bodies.too_large(args.safety.max_memory.unwrap_or(u64::MAX))?;
     if let Some((kind, _)) = files.iter().find(|(k, _)| k.is_graph() && bodies.several()) {
         return Err(Failure::usage(format!(

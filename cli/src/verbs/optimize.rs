@@ -46,7 +46,7 @@ const CHECK_TIME: Duration = Duration::from_secs(5);
 
 /// Runs the verb.
 pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
-    let plan = Plan::new(&args.passes, Phase::Compressed)?;
+    let mut plan = Plan::new(&args.passes, Phase::Compressed)?;
     let mut writer = Writer::new(args.force);
     writer.protect(&args.model);
     if let Some(path) = &args.data.data {
@@ -61,6 +61,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         return Err(found.into());
     }
     let data = args.data.read(&model.graph)?;
+    plan.calibrate_on(data.as_ref());
     let mut graph = model.graph.clone();
     let report = plan.compress(&mut graph, &mut |text| ui.out(text))?;
     pipeline::tell(&report, &args.passes, ui);

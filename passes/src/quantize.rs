@@ -1,0 +1,265 @@
+//! See [`Quantize`].
+
+use crate::calibrate::{Cover, Samples};
+use crate::options::OptionMeta;
+use crate::weights::{self, Selection, Target};
+use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
+use planish_ir::op::binary::{Binary, BinaryKind};
+use planish_ir::op::cast::Cast;
+use planish_ir::op::quant::{self, Dequantize, DynamicQuantize, MatMulInteger};
+use planish_ir::{Constant, DType, Diag, Editor, Elems, Matrix, NodeId, Op, Tensor, ValueId};
+use std::collections::BTreeMap;
+
+declare_pass! {
+    /// Stores operands of matrix products in 8 bits.
+    ///
+    /// Weights get a symmetric scale for each output: the largest magnitude becomes 127. The other operand becomes unsigned bytes, with one
+    /// scale and zero point: with `mode=static` those of the range that its values had on samples (`range=minmax`: of all of them,
+    /// `range=percentile`: without the outermost), with `mode=dynamic` those of the range in each run. Static quantisation is written as
+    /// pairs of `quantize` and `dequantize` around the product, as other tools write it; `fuse-quantised` makes a product of integers of that.
+    ///
+    /// # Preserves
+    /// Shapes and types of all values that stay.
+    ///
+    /// # Declines
+    /// A remark `quantize-skipped` for every layer that is left alone, with the reason; `quantize-done` for every one that is not, with the ratio of signal to noise of its weights.
+    ///
+    /// # Example
+    /// `v2 = matmul v0, c1` becomes `v2 = matmul (dequantize (quantize v0)), (dequantize c3)` with `c3` in i8.
+    pub struct Quantize {
+        dynamic: bool,
+        cover: Cover,
+        samples: Samples,
+        which: Selection,
+    } = {
+        name: "quantize",
+        kind: Lossy,
+        options: [
+            OptionMeta { name: "dtype", default: "i8", doc: "what weights are stored as: `i8`" },
+            OptionMeta { name: "mode", default: "static", doc: "`static`: ranges from samples; `dynamic`: ranges found in each run" },
+            OptionMeta { name: "range", default: "minmax", doc: "of static ranges: `minmax` or `percentile`" },
+            OptionMeta { name: "percentile", default: "99.99", doc: "percent of the values that `range=percentile` covers, 50 to 100" },
+            OptionMeta { name: "samples", default: "data", doc: "`data`: those of --data; `synthetic`: made up, for measurements of speed" },
+            weights::INCLUDE,
+            weights::EXCLUDE,
+            weights::OPS,
+            weights::FIRST,
+        ]
+    }
+}
+
+/// Products to fewer outputs gain less than quantising their other operand costs.
+const FEW_OUTPUTS: usize = 16;
+
+impl Quantize {
+    pub(crate) fn new(o: &Options) -> Result<Self, Diag> {
+        let m = Self::META.options;
+        let one_of = |name: &str, known: [&str; 2]| -> Result<bool, Diag> {
+            match o.text(m, name) {
+                t if t == known[0] => Ok(false),
+                t if t == known[1] => Ok(true),
+                t => Err(Diag::error(
+                    "pass-option",
+                    format!("{name} cannot be `{t}`, only {} or {}", known[0], known[1]),
+                )),
+            }
+        };
+        if o.text(m, "dtype") != "i8" {
+            return Err(Diag::error(
+                "pass-option",
+                format!("dtype cannot be `{}`, only i8", o.text(m, "dtype")),
+            ));
+        }
+        let percent: f64 = o.get(m, "percentile")?;
+        if !(50.0..=100.0).contains(&percent) {
+            return Err(Diag::error("pass-option", "percentile is from 50 to 100"));
+        }
+        let cover =
+            if one_of("range", ["minmax", "percentile"])? { Cover::Percent(percent) } else { Cover::All };
+        let samples =
+            if one_of("samples", ["data", "synthetic"])? { Samples::Synthetic } else { Samples::Given };
+        let dynamic = one_of("mode", ["static", "dynamic"])?;
+        Ok(Quantize { dynamic, cover, samples, which: Selection::new(o, m)? })
+    }
+}
+
+/// Why weights are not quantised, if they are not.
+fn declined(ed: &Editor<'_>, t: &Target, users: &[NodeId]) -> Option<String> {
+    let g = ed.graph();
+    if t.values.dtype() != DType::F32 || t.values.rank() != 2 {
+        return Some("its weights are no matrix of f32".into());
+    }
+    let Ok(lies) = weights::lies_transposed(g, t.node) else {
+        return Some("there is no kernel for 8-bit weights of it".into());
+    };
+    for n in users {
+        if !matches!(g.node(*n).op, Op::MatMul(_)) || weights::lies_transposed(g, *n) != Ok(lies) {
+            return Some("there is no kernel for 8-bit weights of it".into());
+        }
+        if g.node(*n).region != g.root() {
+            return Some("it is in a region".into());
+        }
+        if util::operand(g, *n, 0).and_then(|x| g.dtype(x)) != Some(DType::F32) {
+            return Some("its other operand is not f32".into());
+        }
+    }
+    let n = Matrix::new(t.values.shape(), lies)?.n;
+    (n < FEW_OUTPUTS).then(|| format!("it has {n} outputs, fewer than {FEW_OUTPUTS}"))
+}
+
+/// Weights in 8 bits.
+struct Stored {
+    /// As they were stored.
+    w: Tensor,
+    /// As inputs x outputs.
+    straight: Tensor,
+    scales: Tensor,
+    /// The axis of the outputs.
+    axis: i64,
+    /// Signal to noise, dB.
+    snr: f64,
+}
+
+/// Symmetric, with a scale for each output.
+fn stored(t: &Tensor, m: &Matrix) -> Result<Stored, Diag> {
+    let values = t.to_f64();
+    let mut most = vec![0f64; m.n];
+    for k in 0..m.k {
+        for (n, most) in most.iter_mut().enumerate() {
+            *most = most.max(values[m.at(k, n)].abs());
+        }
+    }
+    let scales: Vec<f64> = most
+        .iter()
+        .map(|x| if *x > 0.0 && x.is_finite() { f64::from((x / 127.0) as f32) } else { 1.0 })
+        .collect();
+    let mut w = vec![0i128; values.len()];
+    let mut straight = vec![0i128; values.len()];
+    let (mut signal, mut noise) = (0.0, 0.0);
+    for k in 0..m.k {
+        for (n, scale) in scales.iter().enumerate() {
+            let x = values[m.at(k, n)];
+            let q = if x.is_nan() { 0.0 } else { (x / scale).round_ties_even().clamp(-127.0, 127.0) };
+            w[m.at(k, n)] = q as i128;
+            straight[k * m.n + n] = q as i128;
+            signal += x * x;
+            noise += (x - q * scale).powi(2);
+        }
+    }
+    Ok(Stored {
+        w: Tensor::from_elems(DType::I8, t.shape().to_vec(), Elems::I(w))?,
+        straight: Tensor::from_elems(DType::I8, vec![m.k, m.n], Elems::I(straight))?,
+        scales: Tensor::floats(DType::F32, &[m.n], scales)?,
+        axis: if m.transposed { 0 } else { 1 },
+        snr: 10.0 * (signal / noise.max(f64::MIN_POSITIVE)).log10(),
+    })
+}
+
+/// Scale and zero point of unsigned bytes for a range, which is widened to hold 0.
+fn scale([low, high]: [f64; 2]) -> (f64, i128) {
+    let (low, high) = (low.min(0.0), high.max(0.0));
+    let step = f64::from(((high - low) / 255.0) as f32);
+    if step <= 0.0 || !step.is_finite() {
+        return (1.0, 0);
+    }
+    (step, (-low / step).round_ties_even().clamp(0.0, 255.0) as i128)
+}
+
+impl Pass for Quantize {
+    fn meta(&self) -> &'static PassMeta {
+        &Self::META
+    }
+    fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
+        let mut work: Vec<(Target, Vec<NodeId>)> = Vec::new();
+        for t in self.which.targets(ed, cx, "quantize-skipped")? {
+            let users = weights::users(ed.graph(), t.id).unwrap_or_default();
+            match declined(ed, &t, &users) {
+                Some(why) => {
+                    let text = format!("{}: left alone, {why}", t.name);
+                    cx.remark_at(t.loc, "quantize-skipped", text);
+                }
+                None => work.push((t, users)),
+            }
+        }
+        let left = |ed: &Editor<'_>, n: NodeId| {
+            util::operand(ed.graph(), n, 0).ok_or_else(|| Diag::error("arity", "a product without operands"))
+        };
+        let mut inputs: BTreeMap<ValueId, usize> = BTreeMap::new();
+        for n in work.iter().flat_map(|(_, users)| users) {
+            let next = inputs.len();
+            inputs.entry(left(ed, *n)?).or_insert(next);
+        }
+        let mut values: Vec<ValueId> = inputs.keys().copied().collect();
+        values.sort_by_key(|v| inputs[v]);
+        let ranges = match (&cx.calibrate, self.dynamic || values.is_empty()) {
+            (_, true) => Vec::new(),
+            (Some(c), _) => c.clone().ranges(ed.graph(), &values, self.samples, self.cover)?,
+            (None, _) => {
+                return Err(Diag::error("calibration-missing", "static quantisation needs samples (--data)"));
+            }
+        };
+        let order: BTreeMap<NodeId, usize> =
+            ed.graph().nodes_in(ed.graph().root()).enumerate().map(|(i, n)| (n, i)).collect();
+        let mut jobs: Vec<(usize, NodeId, usize)> = Vec::new();
+        let mut all: Vec<Stored> = Vec::new();
+        for (t, users) in work {
+            let lies = weights::lies_transposed(ed.graph(), t.node).unwrap_or(false);
+            let matrix = Matrix::new(t.values.shape(), lies)
+                .ok_or_else(|| Diag::error("constant-malformed", "weights are no matrix"))?;
+            let s = stored(&t.values, &matrix)?;
+            let text = format!("{}: weights in i8, signal to noise {:.1} dB", t.name, s.snr);
+            cx.remark_at(t.loc, "quantize-done", text);
+            cx.add("weights-quantized", 1.0);
+            jobs.extend(users.into_iter().map(|n| (order.get(&n).copied().unwrap_or(0), n, all.len())));
+            all.push(s);
+        }
+        // What several products share is made before the first of them.
+        jobs.sort_unstable();
+        let mut made: BTreeMap<ValueId, Vec<ValueId>> = BTreeMap::new();
+        for (_, n, at) in jobs {
+            let s = &all[at];
+            let x = left(ed, n)?;
+            let y = ed.graph().node(n).outputs[0];
+            ed.before(n);
+            if self.dynamic {
+                let q = match made.get(&x) {
+                    Some(q) => q.clone(),
+                    None => made.entry(x).or_insert(ed.node(DynamicQuantize {}, &[Some(x)])?).clone(),
+                };
+                let w = ed.constant(Constant::from(s.straight.clone()))?;
+                let sums = ed.node(MatMulInteger {}, &[Some(q[0]), Some(w), Some(q[2])])?[0];
+                let sums = ed.node1(Cast { to: DType::F32, saturate: true }, &[sums])?;
+                let scales = ed.constant(Constant::from(s.scales.clone()))?;
+                let scales = ed.node1(Binary { kind: BinaryKind::Mul }, &[q[1], scales])?;
+                let out = ed.node1(Binary { kind: BinaryKind::Mul }, &[sums, scales])?;
+                ed.replace(y, out);
+                ed.erase(n)?;
+                continue;
+            }
+            let input = match made.get(&x) {
+                Some(v) => v[0],
+                None => {
+                    let back = bytes(ed, x, ranges[inputs[&x]])?;
+                    made.insert(x, vec![back]);
+                    back
+                }
+            };
+            let w = ed.constant(Constant::from(s.w.clone()))?;
+            let scales = ed.constant(Constant::from(s.scales.clone()))?;
+            let w = ed.node1(Dequantize { axis: s.axis, block: 0, to: DType::F32 }, &[w, scales])?;
+            let op = ed.graph().node(n).op.clone();
+            ed.rewrite(n, op, &[Some(input), Some(w)])?;
+        }
+        Ok(())
+    }
+}
+
+/// A value as unsigned bytes of a range and back.
+fn bytes(ed: &mut Editor<'_>, x: ValueId, range: [f64; 2]) -> Result<ValueId, Diag> {
+    let (step, zero) = scale(range);
+    let step = ed.constant(Constant::from(Tensor::floats(DType::F32, &[], vec![step])?))?;
+    let zero = ed.constant(Constant::from(Tensor::ints(DType::U8, &[], vec![zero])?))?;
+    let op = quant::Quantize { axis: 1, block: 0, to: DType::U8, saturate: true, precision: DType::F32 };
+    let q = ed.node1(op, &[x, step, zero])?;
+    ed.node1(Dequantize { axis: 1, block: 0, to: DType::F32 }, &[q, step, zero])
+}
