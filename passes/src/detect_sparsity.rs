@@ -45,9 +45,12 @@ fn transformed(op: &Conv, shape: &[usize]) -> bool {
         && shape[..2].iter().all(|c| *c >= TRANSFORMED)
 }
 
-/// The number of zeros, of either sign, among f32.
-fn zeros(bytes: &[u8]) -> usize {
-    bytes.chunks_exact(4).filter(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) << 1 == 0).count()
+/// The number of zeros, of either sign, among f32 or signed bytes.
+fn zeros(d: DType, bytes: &[u8]) -> usize {
+    match d {
+        DType::I8 => bytes.iter().filter(|b| **b == 0).count(),
+        _ => bytes.chunks_exact(4).filter(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) << 1 == 0).count(),
+    }
 }
 
 /// What is known of weights.
@@ -55,8 +58,29 @@ struct Layer {
     node: NodeId,
     matrix: Matrix,
     transformed: bool,
-    /// Whether a block of several inputs has neighbours in memory.
-    deep: bool,
+    /// The sizes of blocks that there are kernels for.
+    blocks: Blocks,
+}
+
+/// Sizes of blocks.
+#[derive(Clone, Copy, PartialEq)]
+enum Blocks {
+    /// All.
+    Any,
+    /// Those of one input: several are no neighbours in memory.
+    OneInput,
+    /// Of as many inputs as one instruction multiplies bytes.
+    Bytes,
+}
+
+impl Blocks {
+    fn has(self, block: [u32; 2]) -> bool {
+        match self {
+            Blocks::Any => true,
+            Blocks::OneInput => block[0] == 1,
+            Blocks::Bytes => block == [4, 16],
+        }
+    }
 }
 
 /// The layer that has a constant as its weights, if blocks of it can be kept.
@@ -68,20 +92,21 @@ fn layer(g: &Graph, id: ConstId, c: &Constant) -> Option<Layer> {
         return None;
     }
     let matrix = Matrix::new(&c.shape, lies)?;
-    let (transformed, deep) = match &g.node(node).op {
-        Op::Conv(op) if c.shape.len() >= 2 => {
-            (transformed(op, &c.shape), c.shape[2..].iter().all(|k| *k == 1))
+    // A product of several matrices has no such kernel.
+    let lead = c.shape.len().checked_sub(2)?;
+    let one = c.shape[..lead].iter().all(|d| *d == 1);
+    let (transformed, blocks) = match (&g.node(node).op, c.dtype) {
+        (Op::Conv(op), DType::F32) if c.shape[2..].iter().all(|k| *k == 1) => {
+            (transformed(op, &c.shape), Blocks::Any)
         }
-        Op::MatMul(_) if c.shape.len() == 2 || !lies => (false, true),
+        (Op::Conv(op), DType::F32) => (transformed(op, &c.shape), Blocks::OneInput),
+        (Op::MatMul(_), DType::F32) if one && (lead == 0 || !lies) => (false, Blocks::Any),
+        (Op::MatMulInteger(_), DType::I8) if lead == 0 && matrix.k.is_multiple_of(4) => {
+            (false, Blocks::Bytes)
+        }
         _ => return None,
     };
-    // A product of several matrices has no such kernel.
-    let one = deep && !matches!(g.node(node).op, Op::Conv(_));
-    let lead = c.shape.len().saturating_sub(2);
-    if one && c.shape[..lead].iter().any(|d| *d != 1) {
-        return None;
-    }
-    Some(Layer { node, matrix, transformed, deep })
+    Some(Layer { node, matrix, transformed, blocks })
 }
 
 impl Pass for DetectSparsity {
@@ -96,10 +121,10 @@ impl Pass for DetectSparsity {
             let weights = g.node(n).op.weight_input().and_then(|i| crate::util::operand(g, n, i));
             let Some((id, c)) = weights.and_then(|w| g.as_const(w)) else { continue };
             let Encoding::Dense(values) = &c.encoding else { continue };
-            if c.dtype != DType::F32 || !seen.insert(id) || c.is_empty() {
+            if !matches!(c.dtype, DType::F32 | DType::I8) || !seen.insert(id) || c.is_empty() {
                 continue;
             }
-            let zeros = zeros(values.bytes()) as f64 / c.len() as f64;
+            let zeros = zeros(c.dtype, values.bytes()) as f64 / c.len() as f64;
             if zeros < FEW_ZEROS {
                 continue;
             }
@@ -115,7 +140,7 @@ impl Pass for DetectSparsity {
             let values = c.decode()?.to_f64();
             let mut best: Option<([u32; 2], f64, f64)> = None;
             for (block, _) in &cx.facts.sparse.blocks {
-                if block[0] > 1 && !layer.deep {
+                if !layer.blocks.has(*block) {
                     continue;
                 }
                 let [down, across] = layer.matrix.grid(*block);

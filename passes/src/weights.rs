@@ -141,6 +141,8 @@ fn used_otherwise(g: &Graph, id: ConstId) -> bool {
 pub(crate) fn lies_transposed(g: &Graph, n: NodeId) -> Result<bool, &'static str> {
     match &g.node(n).op {
         Op::MatMul(op) if !op.trans_a => Ok(op.trans_b),
+        // Zero points of the weights would make something else of their zeros.
+        Op::MatMulInteger(_) if util::operand(g, n, 3).is_none() => Ok(false),
         Op::Conv(op) if op.groups == 1 => Ok(true),
         Op::Conv(_) => Err("its channels are in groups"),
         _ => Err("there is no kernel for blocks of it"),

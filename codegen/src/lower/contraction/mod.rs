@@ -36,6 +36,7 @@ pub(super) use conv::lower_conv;
 pub(super) use epilogue::{Epilogue, Place};
 pub(super) use fused::lower_fused;
 pub(super) use matmul::{Operands as Product, emit as product, lower_matmul};
+pub(super) use sparse::list;
 pub(super) use tile::in_pieces;
 
 pub(super) fn f32_bytes(v: &[f32]) -> bytes::Bytes {

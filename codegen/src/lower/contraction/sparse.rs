@@ -211,7 +211,7 @@ struct Job<'j> {
 }
 
 /// The list of the strip at `strip`: first block and one past the last.
-pub(super) fn list(b: &mut Builder, starts: Buf, strip: Val) -> (Val, Val) {
+pub(in crate::lower) fn list(b: &mut Builder, starts: Buf, strip: Val) -> (Val, Val) {
     let next = b.add(strip, 1);
     [strip, next]
         .map(|at| {

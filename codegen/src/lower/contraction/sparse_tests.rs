@@ -3,19 +3,27 @@
 use crate::kernel::TargetSpec;
 use crate::lower::tests::{ramp, same};
 use crate::lower::{LowerOptions, lower};
-use planish_ir::{Constant, Diag, Tensor, text};
+use planish_ir::{Constant, DType, Diag, Tensor, text};
 
 /// A constant of this shape with one of three blocks kept, as text.
 fn blocks(shape: &[usize], block: [u32; 2], transposed: bool) -> Result<String, Diag> {
+    constant(shape, block, transposed, DType::F32)
+}
+
+fn constant(shape: &[usize], block: [u32; 2], transposed: bool, d: DType) -> Result<String, Diag> {
     let m = planish_ir::Matrix::new(shape, transposed).expect("a matrix");
     let mut v = vec![0f32; m.k * m.n];
     let across = m.grid(block)[1];
     m.each(block, |at, i| {
         if (at / across + at % across * 2) % 3 == 1 {
-            v[i] = ((i * 37 % 101) as f32 - 50.0) / 64.0;
+            v[i] = ((i * 37 % 101) as f32 - 50.0) / if d == DType::I8 { 1.0 } else { 64.0 };
         }
     });
-    let c = Constant::in_blocks(&Tensor::f32s(shape, &v)?, block, transposed)?;
+    let t = match d {
+        DType::I8 => Tensor::ints(d, shape, v.iter().map(|x| *x as i128).collect())?,
+        _ => Tensor::f32s(shape, &v)?,
+    };
+    let c = Constant::in_blocks(&t, block, transposed)?;
     let mut g = planish_ir::Graph::new("c");
     let mut ed = planish_ir::Editor::new(&mut g);
     let v = ed.constant(c)?;
@@ -108,6 +116,31 @@ fn convolutions_follow_the_interpreter() -> Result<(), Diag> {
                 [&[n, m], &out.split(',').map(|d| d.parse().expect("a size")).collect::<Vec<usize>>()[..]]
                     .concat();
             same(&body, vec![ramp(x)?, ramp(&[m])?, ramp(&extra)?], 1e-5)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn integer_products_follow_the_interpreter() -> Result<(), Diag> {
+    for (m, k, n) in [(1, 64, 96), (7, 32, 40), (17, 12, 16), (65, 32, 17), (0, 8, 16), (3, 4, 8)] {
+        let w = constant(&[k, n], [4, 16], false, DType::I8)?;
+        for d in [DType::U8, DType::I8] {
+            for zero in [false, true] {
+                for rows in [m.to_string(), "M".to_owned()] {
+                    let body = format!(
+                        "graph @\"g\"(v0: {d}[{rows},{k}], v1: {d}[]) {{ v2 = const {w}
+                         v3 = matmul-integer v0, v2{} : i32[{rows},{n}]
+                         return v3 }}",
+                        if zero { ", v1" } else { "" }
+                    );
+                    assert!(has(&body, "matmul_integer_sparse")?, "{body}");
+                    let low = if d == DType::I8 { -128 } else { 0 };
+                    let x = (0..m * k).map(|i| low + (i * 89 % 256) as i128).collect();
+                    let x = Tensor::ints(d, &[m, k], x)?;
+                    same(&body, vec![x.into(), Tensor::ints(d, &[], vec![low + 100])?.into()], 0.0)?;
+                }
+            }
         }
     }
     Ok(())

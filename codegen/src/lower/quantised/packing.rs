@@ -8,7 +8,7 @@
 use super::product::Sides;
 use crate::lower::cx::{LowerCx, Opnd};
 use bytes::Bytes;
-use planish_ir::{DType, Diag, Dim, ValueId};
+use planish_ir::{DType, Diag, Dim, Encoding, Matrix, ValueId};
 
 /// Neighbours along k in one lane.
 pub(super) const GROUP: usize = 4;
@@ -25,6 +25,57 @@ pub(super) struct Packed {
     pub(super) width: usize,
     pub(super) k: usize,
     pub(super) n: usize,
+    /// Which groups along k there are for each block of columns, where that is not all of them.
+    pub(super) lists: Option<Lists>,
+}
+
+/// Groups along k of every block of columns: where the list of each begins (and the last one ends), and the groups. `data` holds
+/// only these.
+#[derive(Clone)]
+pub(super) struct Lists {
+    pub(super) starts: Opnd,
+    pub(super) index: Opnd,
+    /// Groups of all lists.
+    pub(super) count: usize,
+}
+
+/// The second operand where it is kept in blocks of 4 x 16 signed bytes without zero points.
+pub(super) fn pack_blocks(cx: &mut LowerCx<'_>, s: &Sides) -> Option<Packed> {
+    let c = cx.constant(s.b)?;
+    let Encoding::BlockSparse { block: [4, 16], transposed: false, index, values } = &c.encoding else {
+        return None;
+    };
+    let m = Matrix::new(&c.shape, false)?;
+    let whole = c.shape.len() == 2 && m.k.is_multiple_of(GROUP) && s.k().as_const() == Some(m.k as i64);
+    if c.dtype != DType::I8 || cx.dry || !whole || s.b_zero().is_some() || m.n == 0 {
+        return None;
+    }
+    const WIDTH: usize = 16;
+    let strips = m.n.div_ceil(WIDTH);
+    let mut lists: Vec<Vec<(i32, &[u8])>> = vec![Vec::new(); strips];
+    for (at, v) in index.iter().zip(values.bytes().chunks_exact(GROUP * WIDTH)) {
+        lists[*at as usize % strips].push(((*at as usize / strips) as i32, v));
+    }
+    let (mut starts, mut groups, mut data) = (vec![0i32], Vec::new(), Vec::new());
+    let mut sums = vec![0i32; strips * WIDTH];
+    for (list, sums) in lists.iter().zip(sums.chunks_exact_mut(WIDTH)) {
+        for (group, v) in list {
+            groups.push(*group);
+            for (j, sum) in sums.iter_mut().enumerate() {
+                for t in 0..GROUP {
+                    let x = v[t * WIDTH + j];
+                    data.push(x);
+                    *sum += i32::from(x.cast_signed());
+                }
+            }
+        }
+        starts.push(groups.len() as i32);
+    }
+    let mut ints = |v: &[i32]| cx.weight(DType::I32, &[Dim::from(v.len())], i32_bytes(v));
+    let lists = Lists { starts: ints(&starts), index: ints(&groups), count: groups.len() };
+    let sums = ints(&sums);
+    let data = cx.weight(DType::I8, &[Dim::from(data.len())], data.into());
+    Some(Packed { data, sums, zeros: None, width: WIDTH, k: m.k, n: m.n, lists: Some(lists) })
 }
 
 /// Columns of a block: the widest of the sizes that pad least.
@@ -110,5 +161,5 @@ pub(super) fn pack(cx: &mut LowerCx<'_>, s: &Sides) -> Result<Option<Packed>, Di
         .then(|| cx.weight(DType::I32, std::slice::from_ref(&count), i32_bytes(&zeros)));
     let data = cx.weight(DType::I8, &[Dim::from(packed.len())], packed.into());
     let sums = cx.weight(DType::I32, &[count], i32_bytes(&sums));
-    Ok(Some(Packed { data, sums, zeros, width, k, n }))
+    Ok(Some(Packed { data, sums, zeros, width, k, n, lists: None }))
 }

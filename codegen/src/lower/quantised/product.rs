@@ -93,7 +93,14 @@ pub(in crate::lower) fn lower_matmul_integer(cx: &mut LowerCx<'_>) -> Result<(),
 pub(in crate::lower) fn emit(cx: &mut LowerCx<'_>, o: Operands, e: Epilogue) -> Result<(), Diag> {
     let s = Sides::new(cx, o)?;
     s.require(cx);
-    let packed = if cx.simt() || !tile::rows_are_flat(&s) { None } else { packing::pack(cx, &s)? };
+    let packed = if cx.simt() || !tile::rows_are_flat(&s) {
+        None
+    } else {
+        match packing::pack_blocks(cx, &s) {
+            Some(p) => Some(p),
+            None => packing::pack(cx, &s)?,
+        }
+    };
     match packed {
         Some(p) => tile::emit(cx, &s, &p, e),
         None => {

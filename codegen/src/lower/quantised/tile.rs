@@ -10,7 +10,7 @@ use super::packing::{GROUP, Packed};
 use super::plain::widen;
 use super::product::Sides;
 use crate::kernel::{Arch, BinOp, Buf, Builder, CmpOp, Elem, TargetSpec, Ty, Val};
-use crate::lower::contraction::{Epilogue, Place, in_pieces};
+use crate::lower::contraction::{Epilogue, Place, in_pieces, list};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::launch::Launch;
 use planish_ir::{DType, Diag, Dim};
@@ -58,8 +58,10 @@ impl Machine {
         (1..=4).rev().find(|nv| per_block.is_multiple_of(*nv) && self.fits(rows, *nv)).unwrap_or(1)
     }
     /// The most rows of a tile.
-    fn rows(self, per_block: usize) -> usize {
+    fn rows(self, per_block: usize, listed: bool) -> usize {
         match (self.single, self.registers) {
+            // A list is walked for many rows.
+            (true, 32) if listed && per_block == 1 => 16,
             (true, 32) => 8,
             (false, 32) if per_block.is_multiple_of(3) => 6,
             (false, 32) => 8,
@@ -80,20 +82,31 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Sides, p: &Packed, mut e: Epilogue)
     };
     let blocks = (n + width - 1) / width;
     let chunks = m.ceil_div(&ROWS.into());
-    let mut l = Launch::new("matmul_integer").read(&s.a).read(&p.data).read(&p.sums);
+    let label = if p.lists.is_some() { "matmul_integer_sparse" } else { "matmul_integer" };
+    let mut l = Launch::new(label).read(&s.a).read(&p.data).read(&p.sums);
     let mut first = 3;
-    for x in [a_zero.as_ref(), p.zeros.as_ref(), row_sums.as_ref()].into_iter().flatten() {
+    let lists = p.lists.as_ref();
+    let listed = [lists.map(|x| &x.starts), lists.map(|x| &x.index)];
+    for x in [a_zero.as_ref(), p.zeros.as_ref(), row_sums.as_ref()].into_iter().chain(listed).flatten() {
         l = l.read(x);
         first += 1;
     }
     l = e.bufs(l, first).dim(&m).dim(&chunks);
     // To load the weights takes as long as to multiply a few rows with them.
-    let cost = m.smaller(&ROWS.into()).larger(&4.into()).mul(&(p.k.div_ceil(GROUP) * p.width / 16).into());
-    let flops = Dim::product(&s.out).mul(&(2 * k).into());
+    let groups = match lists {
+        Some(lists) => lists.count.div_ceil(blocks.max(1) as usize).max(1),
+        None => p.k.div_ceil(GROUP),
+    };
+    let cost = m.smaller(&ROWS.into()).larger(&4.into()).mul(&(groups * p.width / 16).into());
+    let flops = match lists {
+        Some(lists) => m.mul(&(2 * lists.count * GROUP * p.width).into()),
+        None => Dim::product(&s.out).mul(&(2 * k).into()),
+    };
     l = l.extent(chunks.mul(&blocks.into())).cost(cost).flops(flops);
     let (a_type, by_row) = (s.a.dtype, a_zero.as_ref().is_some_and(|z| z.dims.iter().any(|d| !d.is(1))));
     let (given, left) = (a_zero.is_some(), p.zeros.is_some());
     let known = m.as_const();
+    let has_lists = lists.is_some();
     cx.launch(l, move |kc| {
         let lanes = kc.lanes(Elem::I32);
         let epi = e.handles(kc);
@@ -103,6 +116,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Sides, p: &Packed, mut e: Epilogue)
             some.then(|| kc.buf(next - 1))
         };
         let (zero, left) = (take(given), take(left).zip(take(left)));
+        let lists = take(has_lists).zip(take(has_lists));
         let (m, chunks) = (kc.dim(0), kc.dim(1));
         let machine = Machine::new(kc.target, a_type);
         let job = Job {
@@ -113,6 +127,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Sides, p: &Packed, mut e: Epilogue)
             zero,
             by_row,
             left,
+            lists,
             machine,
             lanes,
             width,
@@ -188,6 +203,8 @@ struct Job<'j> {
     by_row: bool,
     /// Zero points that columns kept, and the sums of rows that they are multiplied with.
     left: Option<(Buf, Buf)>,
+    /// Where the lists of groups begin, and the groups.
+    lists: Option<(Buf, Buf)>,
     machine: Machine,
     lanes: u16,
     width: i64,
@@ -202,7 +219,7 @@ impl Job<'_> {
     /// and smaller ones.
     fn rows(&self, b: &mut Builder, block: Val, m0: Val, rows: Val, known: Option<i64>) {
         let per_block = (self.width / i64::from(self.lanes)) as usize;
-        let most = self.machine.rows(per_block);
+        let most = self.machine.rows(per_block, self.lists.is_some());
         let known = known.filter(|m| *m <= ROWS);
         in_pieces(b, rows, known, most, |b, r, size| self.columns(b, block, m0, r, size));
     }
@@ -239,7 +256,7 @@ impl Job<'_> {
         let (group, wide) = (GROUP as i64, i64::from(lanes));
         let groups = (self.k + group - 1) / group;
         let whole = self.k / group;
-        let first = b.mul(block, groups * self.width * group);
+        let first = if self.lists.is_some() { b.i64(0) } else { b.mul(block, groups * self.width * group) };
         let first = b.at(first, col, group);
         // The first rows ask for the next block, which follows this one: a large model's weights are far away. A single row
         // reads one line after the other, which processors foresee.
@@ -247,7 +264,8 @@ impl Job<'_> {
         let from = (first, ahead);
         let column = b.at(col, block, self.width);
         let row: Vec<Val> = (0..rows).map(|r| b.add(row0, r as i64)).collect();
-        let starts: Vec<Val> = row.iter().map(|r| b.mul(*r, self.k)).collect();
+        let start = b.mul(row0, self.k);
+        let starts: Vec<Val> = (0..rows).map(|r| b.add(start, r as i64 * self.k)).collect();
         // What the sums begin with.
         let zero = b.zero(Ty::vec(Elem::I32, lanes));
         let mut sums = vec![zero; rows * nv];
@@ -266,20 +284,38 @@ impl Job<'_> {
         let chains = (8 / (rows * nv)).clamp(1, 4) as i64;
         let mut all = sums;
         all.resize(rows * nv * chains as usize, zero);
-        let end = whole / chains * chains;
-        all = b.for_(0, end, chains, &all, |b, g, all| {
+        // Groups one after the other, or those of a list.
+        let (begin, end, last) = match self.lists {
+            None => (b.i64(0), b.i64(whole / chains * chains), b.i64(whole)),
+            Some((starts, _)) => {
+                let (begin, last) = list(b, starts, block);
+                let count = b.sub(last, begin);
+                let count = b.sdiv(count, chains);
+                (begin, b.at(begin, count, chains), last)
+            }
+        };
+        let step = |b: &mut Builder, i: Val, sums: &[Val], count: i64| match self.lists {
+            None => self.step(b, from, &starts, i, nv, sums, count),
+            Some((_, index)) => {
+                let at = b.at(first, i, self.width * group);
+                let g = b.load(index, i, 1);
+                let g = b.sext(g, Elem::I64);
+                self.products(b, at, &starts, g, nv, sums, count)
+            }
+        };
+        all = b.for_(begin, end, chains, &all, |b, g, all| {
             let mut next = Vec::with_capacity(all.len());
             for (c, sums) in (0..chains).zip(all.chunks(rows * nv)) {
                 let g = b.add(g, c);
-                next.extend(self.step(b, from, &starts, g, nv, sums, group));
+                next.extend(step(b, g, sums, group));
             }
             next
         });
         let mut sums = all[..rows * nv].to_vec();
-        sums = b.for_(end, whole, 1, &sums, |b, g, s| self.step(b, from, &starts, g, nv, s, group));
-        if whole < groups {
+        sums = b.for_(end, last, 1, &sums, |b, g, s| step(b, g, s, group));
+        if whole < groups && self.lists.is_none() {
             let g = b.i64(whole);
-            sums = self.step(b, from, &starts, g, nv, &sums, self.k % group);
+            sums = step(b, g, &sums, self.k % group);
         }
         for more in all[rows * nv..].chunks(rows * nv) {
             sums = sums.iter().zip(more).map(|(a, c)| b.add(*a, *c)).collect();
@@ -316,24 +352,40 @@ impl Job<'_> {
         sums: &[Val],
         count: i64,
     ) -> Vec<Val> {
+        let group = GROUP as i64;
+        let at = b.at(first, g, self.width * group);
+        if let Some(ahead) = ahead.filter(|_| count == group) {
+            let size = (self.k + group - 1) / group * self.width * group;
+            b.when(ahead, |b| {
+                for line in (0..nv as i64 * i64::from(self.lanes) * group).step_by(64) {
+                    let at = b.add(at, size + line);
+                    b.prefetch(self.w, at);
+                }
+            });
+        }
+        self.products(b, at, starts, g, nv, sums, count)
+    }
+
+    /// The same with the weights of the group at `at`.
+    #[allow(clippy::too_many_arguments)]
+    fn products(
+        &self,
+        b: &mut Builder,
+        at: Val,
+        starts: &[Val],
+        g: Val,
+        nv: usize,
+        sums: &[Val],
+        count: i64,
+    ) -> Vec<Val> {
         let (lanes, group) = (self.lanes, GROUP as i64);
         let bytes = Ty::vec(Elem::I8, lanes * GROUP as u16);
-        let at = b.at(first, g, self.width * group);
         let ws: Vec<Val> = (0..nv)
             .map(|v| {
                 let at = b.add(at, v as i64 * i64::from(lanes) * group);
                 b.load(self.w, at, bytes.lanes)
             })
             .collect();
-        if let Some(ahead) = ahead.filter(|_| count == group) {
-            let size = (self.k + group - 1) / group * self.width * group;
-            b.when(ahead, |b| {
-                for line in (0..nv as i64 * i64::from(bytes.lanes)).step_by(64) {
-                    let at = b.add(at, size + line);
-                    b.prefetch(self.w, at);
-                }
-            });
-        }
         let mut next = Vec::with_capacity(sums.len());
         for (start, sums) in starts.iter().zip(sums.chunks(nv)) {
             let at = b.at(*start, g, group);
