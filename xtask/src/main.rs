@@ -24,7 +24,7 @@ usage: cargo xtask TASK
   test [--long] [STAGE...]
                         all tests; --long, with planish built for release: every model, every conformance test on
                         every engine and as an executable, ten times the random graphs, figures of time. Stages:
-                        fmt clippy unit doc conformance executables shapes hostile models artifacts
+                        fmt clippy unit doc conformance executables shapes hostile models artifacts methods
   gen [--check]         write the generated references in docs/reference (--check: fail when they are stale)
   tidy                  rules of the repository that the compiler does not check
   third-party [--check] write THIRD-PARTY-NOTICES from the dependencies' licence files
@@ -36,6 +36,9 @@ usage: cargo xtask TASK
   bench [ARGS...]       latency of the real models, alternating with ONNX Runtime
   bench peers [ARGS...] networks against ONNX Runtime, OpenVINO, MNN and ncnn, alternating, with the intervals of paired
                         ratios (testsuite/bench/peers.py)
+  bench methods [ARGS...]
+                        lossy methods on real models and data: accuracy, and time against ONNX Runtime with f32 and 8 bits
+                        (testsuite/python/methods.py)
 ";
 
 fn main() -> ExitCode {

@@ -92,6 +92,19 @@ pub(crate) fn artifacts(tools: &Tools, planish: &Path, long: bool) -> Result<Cou
     counted(&mut command)
 }
 
+/// Accuracy of lossy methods on real models and data; fetches these.
+pub(crate) fn methods(tools: &Tools, planish: &Path) -> Result<Counts> {
+    let mut command = script(tools, "python/methods.py");
+    counted(command.arg("--planish").arg(planish).args(["--rounds", "1", "--seconds", "0.1"]))
+}
+
+/// `cargo xtask bench methods`: the same with times.
+pub(crate) fn bench_methods(args: &[String]) -> Result<()> {
+    let tools = setup::setup()?;
+    let planish = build_planish()?;
+    run(script(&tools, "python/methods.py").arg("--planish").arg(planish).args(args))
+}
+
 /// The folder of the conformance suite, written where it is missing.
 fn conformance_data(tools: &Tools) -> Result<PathBuf> {
     let data =

@@ -65,7 +65,7 @@ const MODELS: [&str; 16] = [
     "tree-ensemble-classifier",
 ];
 
-const STAGES: [&str; 10] = [
+const STAGES: [&str; 11] = [
     "fmt",
     "clippy",
     "unit",
@@ -76,6 +76,7 @@ const STAGES: [&str; 10] = [
     "hostile",
     "models",
     "artifacts",
+    "methods",
 ];
 
 /// The number of random graphs, for `planish-testsuite`.
@@ -152,6 +153,10 @@ fn run_stage(context: &mut Context, stage: &str) -> Result<Counts> {
         "shapes" => {
             let planish = context.planish()?;
             python::wrong_shapes(&context.tools, &planish, context.long)
+        }
+        "methods" => {
+            let planish = context.planish()?;
+            python::methods(&context.tools, &planish)
         }
         "artifacts" => {
             let planish = context.planish()?;
