@@ -45,11 +45,11 @@ fn transformed(op: &Conv, shape: &[usize]) -> bool {
         && shape[..2].iter().all(|c| *c >= TRANSFORMED)
 }
 
-/// The number of zeros, of either sign, among f32 or signed bytes.
-fn zeros(d: DType, bytes: &[u8]) -> usize {
-    match d {
-        DType::I8 => bytes.iter().filter(|b| **b == 0).count(),
-        _ => bytes.chunks_exact(4).filter(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) << 1 == 0).count(),
+/// Whether the bytes of an f32 or of a signed byte are a zero, of either sign.
+fn is_zero(element: &[u8]) -> bool {
+    match element {
+        [a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]) << 1 == 0,
+        bytes => bytes.iter().all(|b| *b == 0),
     }
 }
 
@@ -124,7 +124,9 @@ impl Pass for DetectSparsity {
             if !matches!(c.dtype, DType::F32 | DType::I8) || !seen.insert(id) || c.is_empty() {
                 continue;
             }
-            let zeros = zeros(c.dtype, values.bytes()) as f64 / c.len() as f64;
+            let size = c.dtype.size();
+            let zeros = values.bytes().chunks_exact(size).filter(|b| is_zero(b)).count();
+            let zeros = zeros as f64 / c.len() as f64;
             if zeros < FEW_ZEROS {
                 continue;
             }
@@ -137,7 +139,7 @@ impl Pass for DetectSparsity {
                 cx.remark(g, n, "sparse-declined", text);
                 continue;
             };
-            let values = c.decode()?.to_f64();
+            let bytes = values.bytes();
             let mut best: Option<([u32; 2], f64, f64)> = None;
             for (block, _) in &cx.facts.sparse.blocks {
                 if !layer.blocks.has(*block) {
@@ -145,7 +147,7 @@ impl Pass for DetectSparsity {
                 }
                 let [down, across] = layer.matrix.grid(*block);
                 let mut kept = vec![false; down * across];
-                layer.matrix.each(*block, |at, i| kept[at] |= values[i] != 0.0);
+                layer.matrix.each(*block, |at, i| kept[at] |= !is_zero(&bytes[i * size..(i + 1) * size]));
                 let kept = kept.iter().filter(|k| **k).count() as f64 / kept.len() as f64;
                 let Some(time) = cx.facts.sparse.of(*block, kept, layer.transformed) else { continue };
                 if best.is_none_or(|(.., t)| time < t) {

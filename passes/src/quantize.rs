@@ -7,7 +7,7 @@ use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
 use planish_ir::op::binary::{Binary, BinaryKind};
 use planish_ir::op::cast::Cast;
 use planish_ir::op::quant::{self, Dequantize, DynamicQuantize, MatMulInteger};
-use planish_ir::{Constant, DType, Diag, Editor, Elems, Matrix, NodeId, Op, Tensor, ValueId};
+use planish_ir::{Constant, DType, Diag, Editor, Matrix, NodeId, Op, Tensor, ValueId};
 use std::collections::BTreeMap;
 
 declare_pass! {
@@ -133,22 +133,23 @@ fn stored(t: &Tensor, m: &Matrix) -> Result<Stored, Diag> {
         .iter()
         .map(|x| if *x > 0.0 && x.is_finite() { f64::from((x / 127.0) as f32) } else { 1.0 })
         .collect();
-    let mut w = vec![0i128; values.len()];
-    let mut straight = vec![0i128; values.len()];
+    let mut w = vec![0u8; values.len()];
+    let mut straight = vec![0u8; values.len()];
     let (mut signal, mut noise) = (0.0, 0.0);
     for k in 0..m.k {
         for (n, scale) in scales.iter().enumerate() {
             let x = values[m.at(k, n)];
             let q = if x.is_nan() { 0.0 } else { (x / scale).round_ties_even().clamp(-127.0, 127.0) };
-            w[m.at(k, n)] = q as i128;
-            straight[k * m.n + n] = q as i128;
+            let byte = (q as i8).cast_unsigned();
+            w[m.at(k, n)] = byte;
+            straight[k * m.n + n] = byte;
             signal += x * x;
             noise += (x - q * scale).powi(2);
         }
     }
     Ok(Stored {
-        w: Tensor::from_elems(DType::I8, t.shape().to_vec(), Elems::I(w))?,
-        straight: Tensor::from_elems(DType::I8, vec![m.k, m.n], Elems::I(straight))?,
+        w: Tensor::from_bytes(DType::I8, t.shape().to_vec(), w.into())?,
+        straight: Tensor::from_bytes(DType::I8, vec![m.k, m.n], straight.into())?,
         scales: Tensor::floats(DType::F32, &[m.n], scales)?,
         axis: if m.transposed { 0 } else { 1 },
         snr: 10.0 * (signal / noise.max(f64::MIN_POSITIVE)).log10(),

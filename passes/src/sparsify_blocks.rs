@@ -138,7 +138,7 @@ impl Pass for SparsifyBlocks {
         &Self::META
     }
     fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
-        let mut work: Vec<(Target, Matrix, Vec<f64>, Vec<f64>)> = Vec::new();
+        let mut work: Vec<(Target, Matrix, Vec<f64>)> = Vec::new();
         for t in self.which.targets(ed, cx, "blocks-skipped")? {
             let matrix = weights::lies_transposed(ed.graph(), t.node).and_then(|transposed| {
                 Matrix::new(t.values.shape(), transposed).ok_or("its weights are no matrix")
@@ -149,19 +149,19 @@ impl Pass for SparsifyBlocks {
                     cx.remark_at(t.loc, "blocks-skipped", text);
                 }
                 Ok(m) => {
-                    let values = t.values.to_f64();
-                    let scores = self.scores(&m, &values);
-                    work.push((t, m, values, scores));
+                    let scores = self.scores(&m, &t.values.to_f64());
+                    work.push((t, m, scores));
                 }
             }
         }
         let all: Vec<bool> = if self.global {
-            self.zeroed(&work.iter().flat_map(|w| w.3.iter().copied()).collect::<Vec<_>>())
+            self.zeroed(&work.iter().flat_map(|w| w.2.iter().copied()).collect::<Vec<_>>())
         } else {
-            work.iter().flat_map(|w| self.zeroed(&w.3)).collect()
+            work.iter().flat_map(|w| self.zeroed(&w.2)).collect()
         };
         let mut rest = all.as_slice();
-        for (t, m, mut values, scores) in work {
+        for (t, m, scores) in work {
+            let mut values = t.values.to_f64();
             let (gone, later) = rest.split_at(scores.len());
             rest = later;
             m.each(self.block, |at, i| {
