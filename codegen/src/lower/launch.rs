@@ -11,7 +11,7 @@ use std::collections::HashMap;
 /// Elements of a chunk of the parallel axis of element-wise kernels for CPUs.
 pub const CHUNK: i64 = 4096;
 
-/// Basic operations in about 5 us of one core: a launch is not cut into smaller parts.
+/// Basic operations in about 2 us of one core: a launch is not cut into smaller parts.
 const GRAIN_OPS: i64 = 14 * 1024;
 
 /// A kernel launch being described. Buffers get the numbers 0, 1, ... in the order of `read`, `write` and `update`;

@@ -182,17 +182,15 @@ pub fn tanh(b: &mut Builder, x: Val) -> Val {
 
 /// ln(1 + e^x).
 pub fn softplus(b: &mut Builder, x: Val) -> Val {
-    if fast::applies(b, x) {
-        return fast::softplus(b, x);
-    }
-    in_f64(b, x, |b, x| {
+    let body = |b: &mut Builder, x: Val| {
         let a = b.fabs(x);
         let n = b.fneg(a);
         let e = exp(b, n);
         let l = log1p(b, e);
         let top = b.fmax(x, 0.0);
         b.fadd(top, l)
-    })
+    };
+    if fast::applies(b, x) { body(b, x) } else { in_f64(b, x, body) }
 }
 
 /// ln(1 + x) for x > -1.

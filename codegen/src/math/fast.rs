@@ -1,6 +1,6 @@
 //! Approximations for `F32`: a relative error of at most 2e-6 where the result is a normal number; smaller results may be zero.
 
-use super::{int_ty, log1p, poly};
+use super::{int_ty, poly};
 use crate::kernel::{Builder, CmpOp, Elem, Val};
 
 /// Whether approximations are wanted and there is one for values such as `x`.
@@ -44,16 +44,6 @@ pub(super) fn sigmoid(b: &mut Builder, x: Val) -> Val {
     let d = b.fadd(e, 1.0);
     let one = b.float(b.ty(x), 1.0);
     b.fdiv(one, d)
-}
-
-/// ln(1 + e^x).
-pub(super) fn softplus(b: &mut Builder, x: Val) -> Val {
-    let a = b.fabs(x);
-    let n = b.fneg(a);
-    let e = exp(b, n);
-    let l = log1p(b, e);
-    let top = b.fmax(x, 0.0);
-    b.fadd(top, l)
 }
 
 /// Hyperbolic tangent: a quotient of polynomials of the square, of degree 4 each, with the least relative error (2.1e-8) up to where 1 is nearest.

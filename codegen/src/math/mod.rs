@@ -17,7 +17,6 @@ mod special;
 mod tests;
 mod trig;
 
-use exp_log::log1p;
 pub use exp_log::{exp, log, sigmoid, softplus, tanh};
 pub use pow::pow;
 pub use special::{erf, gelu, gelu_tanh};
