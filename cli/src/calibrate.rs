@@ -3,7 +3,7 @@
 use crate::data::Data;
 use crate::engine;
 use crate::synthetic;
-use planish_ir::{Diag, Editor, Elems, Graph, PrepareOptions, Value, ValueId};
+use planish_ir::{Diag, Editor, Elems, Graph, PrepareOptions, Tensor, Value, ValueId};
 use planish_passes::{Calibrate, Cover, Samples};
 
 /// Samples made up where the user asks for that.
@@ -100,11 +100,29 @@ impl Calibrate for Calibrator {
         samples: Samples,
         cover: Cover,
     ) -> Result<Vec<[f64; 2]>, Diag> {
+        let mut found = vec![Histogram::new(); values.len()];
+        self.stream(graph, values, samples, &mut |seen| {
+            for (h, t) in found.iter_mut().zip(seen) {
+                if let Elems::F(x) = t.elems() {
+                    h.add(&x);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found.iter().map(|h| h.range(cover)).collect())
+    }
+    fn stream(
+        &self,
+        graph: &Graph,
+        values: &[ValueId],
+        samples: Samples,
+        visit: &mut dyn FnMut(&[&Tensor]) -> Result<(), Diag>,
+    ) -> Result<(), Diag> {
         let first = |mut f: crate::failure::Failure| f.diags.swap_remove(0);
         let data: Vec<Vec<Value>> = match (samples, &self.data) {
             (Samples::Given, Some(d)) => d.samples.iter().map(|s| s.values.clone()).collect(),
             (Samples::Given, None) => {
-                let text = "static quantisation needs samples: give --data, or samples=synthetic for measurements of speed";
+                let text = "this pass needs samples: give --data, or samples=synthetic for measurements of speed";
                 return Err(Diag::error("calibration-missing", text));
             }
             (Samples::Synthetic, _) => {
@@ -125,17 +143,14 @@ impl Calibrate for Calibrator {
         let options = PrepareOptions { threads: engine::default_threads(), ..PrepareOptions::default() };
         let program = engine::prepare(engine::default_engine(), &watched, &options).map_err(first)?;
         let mut session = program.session()?;
-        let mut found = vec![Histogram::new(); values.len()];
         for sample in data {
             let inputs: Vec<Option<Value>> = sample.into_iter().map(Some).collect();
             let run = session.run(&inputs)?;
-            for (h, v) in found.iter_mut().zip(run.values.iter().skip(outputs)) {
-                if let Elems::F(x) = v.tensor()?.elems() {
-                    h.add(&x);
-                }
-            }
+            let seen =
+                run.values.iter().skip(outputs).map(Value::tensor).collect::<Result<Vec<&Tensor>, Diag>>()?;
+            visit(&seen)?;
         }
-        Ok(found.iter().map(|h| h.range(cover)).collect())
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What passes ask of runs on data.
 
-use planish_ir::{Diag, Graph, ValueId};
+use planish_ir::{Diag, Graph, Tensor, ValueId};
 use std::fmt::Debug;
 
 /// Which part of the values that were seen a range covers.
@@ -32,4 +32,13 @@ pub trait Calibrate: Debug {
         samples: Samples,
         cover: Cover,
     ) -> Result<Vec<[f64; 2]>, Diag>;
+    /// Calls `visit` once for each sample, in order, with what the values were in its run, in the order of `values`. They are tensors of the
+    /// root region; nothing of a sample is kept once its call has returned.
+    fn stream(
+        &self,
+        graph: &Graph,
+        values: &[ValueId],
+        samples: Samples,
+        visit: &mut dyn FnMut(&[&Tensor]) -> Result<(), Diag>,
+    ) -> Result<(), Diag>;
 }
