@@ -122,7 +122,8 @@ impl Calibrate for Calibrator {
         let data: Vec<Vec<Value>> = match (samples, &self.data) {
             (Samples::Given, Some(d)) => d.samples.iter().map(|s| s.values.clone()).collect(),
             (Samples::Given, None) => {
-                let text = "this pass needs samples: give --data, or samples=synthetic for measurements of speed";
+                let text =
+                    "this pass needs samples: give --data, or samples=synthetic for measurements of speed";
                 return Err(Diag::error("calibration-missing", text));
             }
             (Samples::Synthetic, _) => {
