@@ -3,7 +3,7 @@
 use crate::python;
 use crate::shell::Result;
 
-/// `peers` and its arguments: `testsuite/bench/peers.py`; `methods`: `testsuite/python/methods.py`. Others: the real models with one thread, alternating with ONNX
+/// `peers` and its arguments: `testsuite/bench/peers.py`; `methods`: `testsuite/methods/methods.py`. Others: the real models with one thread, alternating with ONNX
 /// Runtime through IO binding; arguments go to `compare_models.py`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     if let Some(("peers", rest)) = args.split_first().map(|(task, rest)| (task.as_str(), rest)) {

@@ -38,7 +38,7 @@ usage: cargo xtask TASK
                         ratios (testsuite/bench/peers.py)
   bench methods [ARGS...]
                         lossy methods on real models and data: accuracy, and time against ONNX Runtime with f32 and 8 bits
-                        (testsuite/python/methods.py)
+                        (testsuite/methods/methods.py)
 ";
 
 fn main() -> ExitCode {

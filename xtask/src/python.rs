@@ -94,15 +94,15 @@ pub(crate) fn artifacts(tools: &Tools, planish: &Path, long: bool) -> Result<Cou
 
 /// Accuracy of lossy methods on real models and data; fetches these.
 pub(crate) fn methods(tools: &Tools, planish: &Path) -> Result<Counts> {
-    let mut command = script(tools, "python/methods.py");
-    counted(command.arg("--planish").arg(planish).args(["--rounds", "1", "--seconds", "0.1"]))
+    let mut command = script(tools, "methods/methods.py");
+    counted(command.arg("--planish").arg(planish).arg("--judge"))
 }
 
-/// `cargo xtask bench methods`: the same with times.
+/// `cargo xtask bench methods`: all of them, and what they buy.
 pub(crate) fn bench_methods(args: &[String]) -> Result<()> {
     let tools = setup::setup()?;
     let planish = build_planish()?;
-    run(script(&tools, "python/methods.py").arg("--planish").arg(planish).args(args))
+    run(script(&tools, "methods/methods.py").arg("--planish").arg(planish).args(args))
 }
 
 /// The folder of the conformance suite, written where it is missing.
