@@ -17,6 +17,7 @@ class Digits:
     model, title, data = "mnist-cnn", "digits", "MNIST test set, 10,000 images"
     measure, measured = "accuracy, %", True
     shapes = {}
+    ways = {f"early exit at {t}": ("--data", "labelled.npz", "--samples-axis", "--pass", f"insert-gates:kind=early-exit,threshold={t}") for t in (0.8, 0.95)}
 
     def __init__(self, quick=False):
         folder = fetch("mnist")[0]
@@ -32,6 +33,9 @@ class Digits:
     def seen(self):
         """Samples that ranges come from."""
         return self.samples[:300]
+
+    def labelled(self):
+        return {"Input3": np.stack([feed["Input3"] for feed in self.samples]), "label": self.sample_labels.astype(np.int64)}
 
     def timed(self):
         return self.judged[:32]

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from sides import Failed, Ours, Theirs, alternate, ort_quantised, session, speedup, write_samples
+from sides import Failed, Ours, Theirs, alternate, ort_quantised, passes, session, speedup, write_samples
 
 import networks  # its folder is known by now
 
@@ -27,6 +27,8 @@ WAYS = {
         "i8 dynamic": ("--pass", "quantize:mode=dynamic,first=true"),
         "i8 static": I8,
         "4x16 blocks, 90%, and i8 static": ("--data", "samples", *blocks("4x16"), "--pass", "quantize:first=true"),
+        "mixture of experts, 2 of 8": ("--data", "samples", "--pass", "insert-gates:kind=moe,experts=8,active=2"),
+        "activation gates, half": ("--data", "samples", "--pass", "insert-gates:kind=activation,quantile=0.5"),
     },
     "resnet50": {
         "f32": (),
@@ -70,7 +72,10 @@ def network(o, name, work):
 
     add(BASE, lambda: Theirs(path, outputs))
     add(BASE8, theirs8)
+    known = passes(o.planish)
     for k, (way, arguments) in enumerate(WAYS[name].items()):
+        if not all(a.split(":")[0] in known for at, a in enumerate(arguments) if at and arguments[at - 1] == "--pass"):
+            continue
         real = [work / "samples" if a == "samples" else a for a in arguments]
         add(way, lambda k=k, real=real: Ours(o.planish, path, work / "planish" / f"w{k}", real), arguments=arguments)
     for side in sides.values():

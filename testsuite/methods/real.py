@@ -8,7 +8,7 @@ from digits import Digits
 from pages import Pages
 from search import left_out
 from sentences import Sentences, cosines, feeds, spearman
-from sides import Failed, Ours, Theirs, alternate, fetch, ort_quantised, session, speedup, write_samples
+from sides import Failed, Ours, Theirs, alternate, fetch, ort_quantised, passes, session, speedup, write_samples
 from speech import Speech
 
 BASE, BASE8 = "onnxruntime f32", "onnxruntime i8"
@@ -17,7 +17,7 @@ SEARCH = 120  # seconds for the search of layers to leave out
 
 STATIC = "quantize:first=true"
 DATA = ("--data", "samples")
-# name: (what follows `planish compile MODEL -o OUT`, in which "samples" stands for the folder of samples)
+# name: what follows `planish compile MODEL -o OUT`; "samples" is a folder of samples, "labelled.npz" more of them with labels.
 WAYS = {
     "f32": (),
     "i8 dynamic": ("--pass", "quantize:mode=dynamic,first=true"),
@@ -25,6 +25,8 @@ WAYS = {
     "i8 static, 99.99%": (*DATA, "--pass", f"{STATIC},range=percentile"),
     "i8 static, first layer in f32": (*DATA, "--pass", "quantize"),
     "1x16 blocks, half": ("--pass", "sparsify-blocks:block=1x16,sparsity=0.5,first=true"),
+    "1x16 blocks, a tenth": ("--pass", "sparsify-blocks:block=1x16,sparsity=0.1,first=true"),
+    "activation gates, half": (*DATA, "--pass", "insert-gates:kind=activation,quantile=0.5"),
 }
 # Of which the tests hold the accuracy: points that may be lost.
 HELD = {
@@ -66,7 +68,7 @@ class Real:
 
     def compile(self, arguments):
         self.compiled += 1
-        real = [self.work / "samples" if a == "samples" else a for a in arguments]
+        real = [self.work / a if a in ("samples", "labelled.npz") else a for a in arguments]
         return Ours(self.o.planish, self.source, self.work / "planish" / f"w{self.compiled}", [*self.shapes, *real])
 
     def add(self, name, make, **more):
@@ -102,6 +104,8 @@ class Real:
         if hasattr(self.task, "prepare"):
             self.task.prepare(self.sides[BASE].run)
         write_samples(self.work / "samples", self.task.seen())
+        if hasattr(self.task, "labelled"):
+            np.savez(self.work / "labelled.npz", **self.task.labelled())
         if self.o.judge:
             return
         for kind in ("dynamic", "minmax", "percentile"):
@@ -116,9 +120,10 @@ class Real:
             self.add(f"{BASE8} {'dynamic' if kind == 'dynamic' else 'static' if kind == 'minmax' else 'static, 99.99%'}", make)
 
     def ours(self):
-        held = HELD.get(self.task.model, {})
+        held, known = HELD.get(self.task.model, {}), passes(self.o.planish)
         for name, arguments in (WAYS | getattr(self.task, "ways", {})).items():
-            if not self.o.judge or name in held:
+            there = all(a.split(":")[0] in known for k, a in enumerate(arguments) if k and arguments[k - 1] == "--pass")
+            if there and (not self.o.judge or name in held):
                 self.add(name, lambda arguments=arguments: self.compile(arguments), arguments=arguments)
 
     def lost(self, name):

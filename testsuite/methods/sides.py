@@ -42,6 +42,11 @@ def command(cmd, limit=600):
     return done
 
 
+def passes(planish):
+    """The names of those that this planish has."""
+    return {line.split()[0] for line in command([planish, "passes"]).stdout.splitlines() if line[:1].strip()}
+
+
 def write_samples(folder, samples):
     for i, sample in enumerate(samples):
         one = folder / f"test_data_set_{i}"
@@ -186,8 +191,9 @@ def ort_quantised(kind, model, out, samples):
             q.quantize_dynamic(str(file), str(out), weight_type=q.QuantType.QInt8)
             return
         method = q.CalibrationMethod.MinMax if kind == "minmax" else q.CalibrationMethod.Percentile
-        # It keeps what all samples gave in memory, or else asks for a limit.
-        extra = {"CalibPercentile": 99.99} if kind == "percentile" else {"CalibMaxIntermediateOutputs": 2}
+        # It keeps what all samples gave in memory, unless it is told how many; a limit that divides their number it takes badly.
+        some = next(k for k in range(2, len(samples) + 2) if len(samples) % k)
+        extra = {"CalibPercentile": 99.99} if kind == "percentile" else {"CalibMaxIntermediateOutputs": some}
         q.quantize_static(str(file), str(out), Reader(samples[:FEW] if kind == "percentile" else samples), quant_format=q.QuantFormat.QDQ, per_channel=True, weight_type=q.QuantType.QInt8,
                           activation_type=q.QuantType.QUInt8, calibrate_method=method, extra_options=extra)
 
