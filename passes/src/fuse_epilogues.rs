@@ -110,7 +110,10 @@ fn anchor(
         .filter_map(|v| g.def_node(*v))
         .filter(|d| {
             order.contains_key(d)
-                && matches!(g.node(*d).op, Op::Conv(_) | Op::MatMul(_) | Op::MatMulInteger(_))
+                && matches!(
+                    g.node(*d).op,
+                    Op::Conv(_) | Op::MatMul(_) | Op::GatedMatMul(_) | Op::MatMulInteger(_)
+                )
         })
         .filter(|d| {
             let y = g.node(*d).outputs[0];

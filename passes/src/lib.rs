@@ -12,6 +12,7 @@ pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fuse_epilogues;
 pub mod fuse_quantised;
+pub mod insert_gates;
 pub mod merge_duplicates;
 pub mod options;
 pub mod pass;
@@ -28,7 +29,7 @@ mod util;
 mod weights;
 
 pub use calibrate::{Calibrate, Cover, Samples};
-pub use cost::SparseCosts;
+pub use cost::{GatedCosts, SparseCosts};
 pub use options::Options;
 pub use pass::{Pass, PassCx, PassKind, PassMeta, TargetFacts};
 pub use pipeline::{Level, Pipeline, Report};

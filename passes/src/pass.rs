@@ -1,7 +1,7 @@
 //! What a pass is.
 
 use crate::calibrate::Calibrate;
-use crate::cost::SparseCosts;
+use crate::cost::{GatedCosts, SparseCosts};
 use crate::options::OptionMeta;
 use planish_ir::{Diag, Editor, Graph, Loc, NodeId};
 use std::collections::BTreeMap;
@@ -51,11 +51,13 @@ pub struct TargetFacts {
     pub lanes: u32,
     /// Kernels with weights in blocks.
     pub sparse: SparseCosts,
+    /// Products that leave out inputs.
+    pub gated: GatedCosts,
 }
 
 impl Default for TargetFacts {
     fn default() -> Self {
-        TargetFacts { lanes: 8, sparse: SparseCosts::default() }
+        TargetFacts { lanes: 8, sparse: SparseCosts::default(), gated: GatedCosts::default() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! See [`Recognize`].
 
 mod attention;
+mod gated;
 
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
 use planish_ir::graph::Use;
@@ -12,7 +13,7 @@ use planish_ir::{Diag, Editor, Graph, NodeId, Op, ValueId};
 
 declare_pass! {
     /// Recognises composites that exporters write out, and puts one operation in their place: gelu (with erf, and its tanh approximation),
-    /// hard-swish, mish, softsign, softmax, layer normalisation, root-mean-square normalisation, and scaled dot-product attention.
+    /// hard-swish, mish, softsign, softmax, layer normalisation, root-mean-square normalisation, scaled dot-product attention, and products whose inputs near zero were put to zero.
     ///
     /// # Preserves
     /// All outputs up to rounding (relative 1e-5 in f32): one rounding instead of several.
@@ -91,6 +92,7 @@ fn find(g: &Graph, n: NodeId) -> Option<Found> {
         .or_else(|| attention::softmax(g, n))
         .or_else(|| attention::attention(g, n))
         .or_else(|| norm(g, n))
+        .or_else(|| gated::product(g, n))
 }
 
 /// The node that defines a value as this binary operation, with its operands.

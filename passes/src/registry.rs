@@ -31,6 +31,7 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::prune_magnitude::PruneMagnitude,
         crate::sparsify_blocks::SparsifyBlocks,
         crate::quantize::Quantize,
+        crate::insert_gates::InsertGates,
     ]
 }
 

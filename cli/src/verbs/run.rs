@@ -95,6 +95,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
             outputs::write(&dir, &result.values, &signature, args.outputs, &writer)?;
         }
         let mut row = json!({"sample": sample.name, "ms": ms});
+        let counted: Vec<(&String, &u64)> = result.counters.iter().filter(|(_, n)| **n > 0).collect();
+        if !counted.is_empty() {
+            row["counters"] = counted.iter().map(|(name, n)| ((*name).clone(), json!(n))).collect();
+            let pairs: Vec<String> = counted.iter().map(|(name, n)| format!("{name} {n}")).collect();
+            ui.detail(format!("counted: {}", pairs.join(", ")));
+        }
         if let Some(dir) = &args.expect {
             let dir = if sample.name.is_empty() { dir.clone() } else { dir.join(&sample.name) };
             let compared = expect(&dir, &result.values, &signature, tolerance)?;

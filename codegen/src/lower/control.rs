@@ -5,11 +5,11 @@ use planish_ir::dim::SymOrigin;
 use planish_ir::op::control::Loop;
 use planish_ir::op::require::Require;
 use planish_ir::{Diag, Dim, RegionId, SymId, Type, ValueId};
-use planish_rt::plan::{self, Carried, ScanOut, SlotId, Step};
+use planish_rt::plan::{self, BlockId, Carried, ScanOut, SlotId, Step};
 use std::collections::BTreeSet;
 
 /// The symbols that are known before the current node runs, as far as its operands tell.
-fn known_symbols(cx: &LowerCx<'_>) -> BTreeSet<SymId> {
+pub(super) fn known_symbols(cx: &LowerCx<'_>) -> BTreeSet<SymId> {
     let mut out = BTreeSet::new();
     for v in cx.node().inputs.iter().flatten() {
         let fact = &cx.graph.value(*v).fact;
@@ -22,13 +22,13 @@ fn known_symbols(cx: &LowerCx<'_>) -> BTreeSet<SymId> {
 }
 
 /// The symbol that a dim is, if the node gives it its value.
-fn own_symbol(cx: &LowerCx<'_>, known: &BTreeSet<SymId>, d: &Dim) -> Option<SymId> {
+pub(super) fn own_symbol(cx: &LowerCx<'_>, known: &BTreeSet<SymId>, d: &Dim) -> Option<SymId> {
     let s = d.as_symbol()?;
     (cx.graph.symbols.get(s).origin == SymOrigin::Data && !known.contains(&s)).then_some(s)
 }
 
 /// The dims of a value, if it is a tensor that kernels take.
-fn dense(cx: &LowerCx<'_>, v: ValueId) -> Result<Option<Vec<Dim>>, Diag> {
+pub(super) fn dense(cx: &LowerCx<'_>, v: ValueId) -> Result<Option<Vec<Dim>>, Diag> {
     match cx.graph.ty(v) {
         Type::Tensor(t) if t.dtype != planish_ir::DType::Str => Ok(Some(t.dims()?.to_vec())),
         _ => Ok(None),
@@ -36,20 +36,88 @@ fn dense(cx: &LowerCx<'_>, v: ValueId) -> Result<Option<Vec<Dim>>, Diag> {
 }
 
 /// Makes the slot of result `k`.
-fn result(cx: &mut LowerCx<'_>, k: usize) -> Result<SlotId, Diag> {
+pub(super) fn result(cx: &mut LowerCx<'_>, k: usize) -> Result<SlotId, Diag> {
     match dense(cx, cx.output_value(k)?)? {
         Some(_) => Ok(cx.output(k)?.slot),
         None => cx.output_object(k),
     }
 }
 
-fn operands(cx: &mut LowerCx<'_>, from: usize) -> Result<Vec<SlotId>, Diag> {
+pub(super) fn operands(cx: &mut LowerCx<'_>, from: usize) -> Result<Vec<SlotId>, Diag> {
     (from..cx.node().inputs.len())
         .map(|i| {
             let v = cx.input_value(i)?;
             cx.slot(v)
         })
         .collect()
+}
+
+/// Makes result `k`, whose slot is given, of the value `v`, which lies in `inner`.
+pub(super) fn hand_over(
+    cx: &mut LowerCx<'_>,
+    known: &BTreeSet<SymId>,
+    (k, slot): (usize, SlotId),
+    v: ValueId,
+    inner: SlotId,
+) -> Result<(), Diag> {
+    let outer = dense(cx, cx.output_value(k)?)?.unwrap_or_default();
+    let dims = dense(cx, v)?.unwrap_or_default();
+    for (o, i) in outer.iter().zip(&dims) {
+        if own_symbol(cx, known, o).is_some() {
+            cx.let_(o, i);
+        } else {
+            cx.require_equal(o, i, "a branch gives a result of another shape");
+        }
+    }
+    cx.copy(slot, inner);
+    Ok(())
+}
+
+impl LowerCx<'_> {
+    /// Adds to a counter of executed work.
+    pub fn count(&mut self, counter: &str, amount: &Dim) {
+        let value = plan::Value::Expr(self.expr(amount));
+        self.count_value(counter, value);
+    }
+    /// Adds an expression, or the first element of a slot of i64, to a counter.
+    pub(super) fn count_value(&mut self, counter: &str, value: plan::Value) {
+        let known = self.plan.counters.iter().position(|c| c == counter);
+        let at = known.unwrap_or_else(|| {
+            self.plan.counters.push(counter.to_owned());
+            self.plan.counters.len() - 1
+        });
+        self.step(Step::Count { counter: plan::CounterId(at as u32), value });
+    }
+    /// A block with the steps that the closure makes, between two ticks of the clock.
+    pub(super) fn block(
+        &mut self,
+        make: impl FnOnce(&mut Self) -> Result<(), Diag>,
+    ) -> Result<BlockId, Diag> {
+        let outer = std::mem::take(&mut self.steps);
+        self.clock += 1;
+        let made = make(self);
+        self.clock += 1;
+        let steps = std::mem::replace(&mut self.steps, outer);
+        made?;
+        self.plan.blocks.push(plan::Block { steps });
+        Ok(BlockId(self.plan.blocks.len() as u32 - 1))
+    }
+    /// Lowers a region into a block that begins with the steps of `before`, which gives the slots of the parameters.
+    pub(super) fn region_after(
+        &mut self,
+        r: RegionId,
+        before: impl FnOnce(&mut Self) -> Result<Vec<SlotId>, Diag>,
+    ) -> Result<(BlockId, Vec<SlotId>), Diag> {
+        let outer = std::mem::take(&mut self.steps);
+        self.clock += 1;
+        let params = before(self);
+        let mut steps = std::mem::replace(&mut self.steps, outer);
+        let (block, made) = self.region(r, &params?)?;
+        let body = &mut self.plan.blocks[block.index()].steps;
+        steps.append(body);
+        *body = steps;
+        Ok((block, made))
+    }
 }
 
 pub(super) fn lower_if(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
@@ -66,16 +134,7 @@ pub(super) fn lower_if(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
         cx.append_to(block, |cx| {
             for (k, (slot, inner)) in results.iter().zip(&made).enumerate() {
                 let v = cx.graph.region(r).results[k];
-                let outer = dense(cx, cx.output_value(k)?)?.unwrap_or_default();
-                let dims = dense(cx, v)?.unwrap_or_default();
-                for (o, i) in outer.iter().zip(&dims) {
-                    if own_symbol(cx, &known, o).is_some() {
-                        cx.let_(o, i);
-                    } else {
-                        cx.require_equal(o, i, "a branch gives a result of another shape");
-                    }
-                }
-                cx.copy(*slot, *inner);
+                hand_over(cx, &known, (k, *slot), v, *inner)?;
             }
             cx.count("if.regions", &Dim::Const(1));
             Ok(())

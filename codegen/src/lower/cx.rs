@@ -4,7 +4,7 @@ use super::concat::Joined;
 use super::contraction::Deferred;
 use super::launch::Kernels;
 use super::steps::step_slots;
-use super::{LowerOptions, Module, dispatch, strings};
+use super::{LowerOptions, Module, dispatch, gate, strings};
 use crate::weights::Weights;
 use bytes::Bytes;
 use planish_ir::dim::SymOrigin;
@@ -88,6 +88,9 @@ pub struct LowerCx<'g> {
     pub(super) dry: bool,
     /// Places of elements that stand for tensors of strings, see [`strings`].
     pub(super) places: Option<BTreeMap<ValueId, SlotId>>,
+    /// Parameters of regions that are numbers of experts, and parts of stacked constants, see [`gate`].
+    pub(super) experts: HashMap<ValueId, gate::Expert>,
+    pub(super) stacked: HashMap<ValueId, gate::Stacked>,
     /// Symbols whose values are bound while the plan runs.
     bound_in_run: Vec<SymId>,
 }
@@ -116,6 +119,8 @@ impl<'g> LowerCx<'g> {
             exprs: HashMap::new(),
             dry: false,
             places: None,
+            experts: HashMap::new(),
+            stacked: HashMap::new(),
             bound_in_run: Vec::new(),
         }
     }
@@ -400,6 +405,11 @@ impl<'g> LowerCx<'g> {
         if let Some(blocked) = self.blocked_slots.get(&v) {
             return self.unblocked(v, *blocked);
         }
+        if let Some(part) = self.stacked.get(&v).cloned() {
+            let s = self.part_of_stack(v, &part)?;
+            self.slots.insert(v, s);
+            return Ok(s);
+        }
         match self.graph.as_const(v) {
             Some((id, _)) => {
                 let s = self.const_slot(id)?;
@@ -409,7 +419,7 @@ impl<'g> LowerCx<'g> {
             None => Err(Diag::error("internal-lower", format!("{v} has no slot"))),
         }
     }
-    fn const_slot(&mut self, id: ConstId) -> Result<SlotId, Diag> {
+    pub(super) fn const_slot(&mut self, id: ConstId) -> Result<SlotId, Diag> {
         if let Some(s) = self.consts.get(&id) {
             return Ok(*s);
         }
@@ -461,13 +471,15 @@ impl<'g> LowerCx<'g> {
     }
     /// The elements of a constant of f32 that is to be packed.
     pub fn f32_constant(&self, v: ValueId) -> Result<Option<Vec<f32>>, Diag> {
-        match self.constant(v) {
-            Some(c) if c.dtype == DType::F32 && !self.dry => {
-                let read = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-                Ok(Some(c.decode()?.bytes().chunks_exact(4).map(read).collect()))
-            }
-            _ => Ok(None),
+        self.constant(v).map_or(Ok(None), |c| self.f32_elements(c))
+    }
+    /// The same of a constant.
+    pub(super) fn f32_elements(&self, c: &planish_ir::Constant) -> Result<Option<Vec<f32>>, Diag> {
+        if c.dtype != DType::F32 || self.dry {
+            return Ok(None);
         }
+        let read = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        Ok(Some(c.decode()?.bytes().chunks_exact(4).map(read).collect()))
     }
     /// The integers of operand `i`, if they follow from constants and dims.
     pub fn ints(&self, i: usize) -> Option<Vec<Dim>> {
@@ -518,16 +530,6 @@ impl<'g> LowerCx<'g> {
         if dst != src {
             self.step(Step::Copy { dst, src });
         }
-    }
-    /// Adds to a counter of executed work.
-    pub fn count(&mut self, counter: &str, amount: &Dim) {
-        let known = self.plan.counters.iter().position(|c| c == counter);
-        let at = known.unwrap_or_else(|| {
-            self.plan.counters.push(counter.to_owned());
-            self.plan.counters.len() - 1
-        });
-        let value = self.expr(amount);
-        self.step(Step::Count { counter: plan::CounterId(at as u32), value });
     }
     /// Binds a data-dependent dim, which must be a symbol (a known number becomes a check), to element `index` of an
     /// integer slot. `min` and `max` bound the values allowed.

@@ -2,8 +2,8 @@
 
 use super::cx::LowerCx;
 use super::{
-    concat, contraction, control, einsum, elementwise, generate, indexing, lines, mel, movement, nn, objects,
-    quantised, reduce, reshape, signal, trees,
+    concat, contraction, control, einsum, elementwise, gate, generate, indexing, lines, mel, movement, nn,
+    objects, quantised, reduce, reshape, signal, trees,
 };
 use planish_ir::{Diag, Op};
 
@@ -29,6 +29,7 @@ pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Unary(_) | Op::Binary(_) | Op::Where(_) | Op::Cast(_) => elementwise::lower_single(cx, op),
         Op::Conv(c) => contraction::lower_conv(cx, c),
         Op::MatMul(m) => contraction::lower_matmul(cx, m),
+        Op::GatedMatMul(o) => contraction::lower_gated_matmul(cx, o),
         Op::Fused(_) => contraction::lower_fused(cx),
         Op::ConvTranspose(o) => nn::lower_conv_transpose(cx, o),
         Op::Pool(o) => nn::lower_pool(cx, o),
@@ -44,6 +45,7 @@ pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Reshape(_) => reshape::lower_reshape(cx),
         Op::If(_) => control::lower_if(cx),
         Op::Loop(l) => control::lower_loop(cx, l),
+        Op::Gate(g) => gate::lower_gate(cx, g),
         Op::Dequantize(q) => quantised::lower_dequantize(cx, q),
         Op::Quantize(q) => quantised::lower_quantize(cx, q),
         Op::DynamicQuantize(_) => quantised::lower_dynamic_quantize(cx),

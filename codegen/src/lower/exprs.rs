@@ -10,12 +10,7 @@ impl LowerCx<'_> {
     /// A number of any size that the plan knows when it has drawn it from the random stream of the session. It is no dim
     /// of the graph: only launches may take it.
     pub(super) fn drawn(&mut self) -> Dim {
-        let name = format!("r{}", self.plan.symbols.len());
-        self.plan.symbols.push(plan::Symbol { name, min: i64::MIN, max: i64::MAX, values: Vec::new() });
-        let own = plan::SymId(self.plan.symbols.len() as u32 - 1);
-        let unused = self.graph.symbols.iter().count() + own.index();
-        let s = SymId::new(unused);
-        self.syms.insert(s, own);
+        let (drawn, own) = self.plan_symbol("r");
         let error = self.error("no random number can be drawn");
         self.step(Step::Call(Box::new(Call {
             func: planish_rt::library::RANDOM,
@@ -27,7 +22,17 @@ impl LowerCx<'_> {
             sattrs: Vec::new(),
             error,
         })));
-        Dim::from(s)
+        drawn
+    }
+    /// A symbol that only the plan has. It is no dim of the graph: views and launches may take it, slots may not.
+    pub(super) fn plan_symbol(&mut self, prefix: &str) -> (Dim, plan::SymId) {
+        let name = format!("{prefix}{}", self.plan.symbols.len());
+        self.plan.symbols.push(plan::Symbol { name, min: i64::MIN, max: i64::MAX, values: Vec::new() });
+        let own = plan::SymId(self.plan.symbols.len() as u32 - 1);
+        let unused = self.graph.symbols.iter().count() + own.index();
+        let s = SymId::new(unused);
+        self.syms.insert(s, own);
+        (Dim::from(s), own)
     }
     /// A dim as an expression of the plan.
     pub fn expr(&mut self, d: &Dim) -> ExprId {

@@ -17,6 +17,9 @@ use planish_ir::{Diag, Dim, Op};
 const RANGE: &str = "an index is out of range";
 
 pub(super) fn lower_gather(cx: &mut LowerCx<'_>, op: &Gather) -> Result<(), Diag> {
+    if super::gate::defer(cx, op)? {
+        return Ok(());
+    }
     let (x, at) = (cx.input(0)?, cx.input(1)?);
     let y = cx.output(0)?;
     gather_rows(cx, &x, &at, &y, op.axis)

@@ -53,6 +53,9 @@ mod elementwise;
 mod exprs;
 mod finish;
 mod fits;
+mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod generate;
 mod indexing;
 mod launch;

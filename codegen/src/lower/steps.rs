@@ -19,7 +19,8 @@ pub(super) fn step_slots(step: &Step) -> Vec<SlotId> {
     match step {
         Step::Launch { args: a, .. } => args(a),
         Step::Bind { slot, .. } => vec![*slot],
-        Step::Let { .. } | Step::Require { .. } | Step::Count { .. } => Vec::new(),
+        Step::Let { .. } | Step::Require { .. } => Vec::new(),
+        Step::Count { value: v, .. } => value(v).into_iter().collect(),
         Step::Copy { dst, src } | Step::Move { dst, src } => vec![*dst, *src],
         Step::If { cond, .. } => value(cond).into_iter().collect(),
         Step::Loop(l) => {

@@ -21,14 +21,20 @@ pub(super) fn same_on_cpu(body: &str, inputs: Vec<Value>, tolerance: f64) -> Res
 fn same_on(body: &str, inputs: Vec<Value>, tolerance: f64, more: &[TargetSpec]) -> Result<(), Diag> {
     let g = text::parse(&format!("planish-ir 1\n{body}"))?;
     planish_ir::verify::check(&g)?;
-    let want = interp::run(&g, inputs.clone())?.values;
+    let reference = interp::run(&g, inputs.clone())?;
+    let want = reference.values;
     let cpus = [TargetSpec::generic128(), TargetSpec::x86_64_v3(), TargetSpec::x86_64_v4()];
     for target in cpus.into_iter().chain(more.iter().cloned()) {
         let target_name = target.name.clone();
         let engine = KernelInterpreter { target };
         let program = engine.prepare(&g, &PrepareOptions::default()).map_err(|mut d| d.swap_remove(0))?;
         let given: Vec<_> = inputs.iter().cloned().map(Some).collect();
-        let got = program.session()?.run(&given)?.values;
+        let ran = program.session()?.run(&given)?;
+        let (got, mut counters) = (ran.values, ran.counters);
+        counters.retain(|_, n| *n > 0);
+        let mut counted = reference.counters.clone();
+        counted.retain(|_, n| *n > 0);
+        assert_eq!(counters, counted, "{body}");
         assert_eq!(got.len(), want.len(), "{body}");
         for (g, w) in got.iter().zip(&want) {
             let (g, w) = (g.tensor()?, w.tensor()?);

@@ -21,6 +21,7 @@ pub mod conv;
 pub mod conv_transpose;
 pub mod einsum;
 pub mod fused;
+pub mod gated_matmul;
 pub mod gather;
 pub mod generate;
 pub mod konst;
@@ -206,6 +207,7 @@ op_table! {
     Reduce => reduce::Reduce,
     Cumulate => reduce::Cumulate,
     MatMul => matmul::MatMul,
+    GatedMatMul => gated_matmul::GatedMatMul,
     Det => matmul::Det,
     Einsum => einsum::Einsum,
     // Signals and random numbers.

@@ -227,6 +227,22 @@ pub(crate) fn grow(s: &mut Smith) -> Option<Item> {
     finish(s, op("loop", &fields), &operands, vec![r], quality)
 }
 
+/// A layer whose weights and bias are those of the expert with this number.
+fn expert(s: &mut Smith, r: RegionId, number: &Item, x: &Item, experts: usize) -> Option<Item> {
+    s.enter(r, 1);
+    let width = x.shape[1];
+    let first = [("axis", "0".to_owned())];
+    let exact = Quality { exact: true, size: 6.0 };
+    let stack = s.fresh_constant(DType::F32, &[experts, width, width], Domain::Any);
+    let weights = inner(s, "gather", &first, &[&stack, number], exact)?;
+    let size = (x.size * 6.0 * width as f64).max(1.0);
+    let flags = [("trans_a", "false".to_owned()), ("trans_b", s.rng.one_in(2).to_string())];
+    let sums = inner(s, "matmul", &flags, &[x, &weights], Quality { exact: false, size })?;
+    let stack = s.fresh_constant(DType::F32, &[experts, width], Domain::Any);
+    let bias = inner(s, "gather", &first, &[&stack, number], exact)?;
+    inner(s, "binary", &text("add"), &[&sums, &bias], Quality { exact: false, size: size + 6.0 })
+}
+
 pub(crate) fn gate(s: &mut Smith) -> Option<Item> {
     let granularity = s.rng.choose(&["whole", "rows", "blocks", "routed"]);
     let fallback =
@@ -260,11 +276,15 @@ pub(crate) fn gate(s: &mut Smith) -> Option<Item> {
         if regions.len() == 2 && fallback != "region" {
             break;
         }
-        if granularity == "routed" {
-            s.ed.param(r, Type::tensor(DType::I64, Vec::new()).into());
-        }
+        let number =
+            (granularity == "routed").then(|| s.ed.param(r, Type::tensor(DType::I64, Vec::new()).into()));
         let v = s.ed.param(r, ty.clone().into());
-        let Some(end) = body(s, r, &Item { v, ..x.clone() }, &[], 1) else { return abandon(s) };
+        let Some(mut end) = body(s, r, &Item { v, ..x.clone() }, &[], 1) else { return abandon(s) };
+        if let Some(number) = number.filter(|_| x.rank() == 2 && end.size < 1e3) {
+            let number = Item { v: number, ..s.int(0) };
+            let Some(made) = expert(s, r, &number, &end, 1 + k) else { return abandon(s) };
+            end = made;
+        }
         s.ed.result(r, end.v);
         quality = Quality { exact: quality.exact && end.exact, size: quality.size.max(end.size) };
     }

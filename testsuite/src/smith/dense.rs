@@ -32,6 +32,25 @@ pub(crate) fn matmul(s: &mut Smith) -> Option<Item> {
     s.emit1("matmul", &fields, &[&a, &b], quality)
 }
 
+/// A product of constant weights whose inputs near zero count as zero.
+pub(crate) fn gated_matmul(s: &mut Smith) -> Option<Item> {
+    let lead = s.rng.below(3);
+    let mut dims = shape(&mut s.rng, lead);
+    let (m, k, n) = (s.rng.below(7), s.rng.below(9), s.rng.below(20));
+    dims.extend([m, k]);
+    let trans = s.rng.one_in(2);
+    // What counts as zero must not hang on a rounding.
+    let x = s.get(DType::F32, &dims, Domain::Exact);
+    let dims = if trans { [n, k] } else { [k, n] };
+    let w = s.fresh_constant(DType::F32, &dims, Domain::Any);
+    let threshold = s.rng.choose(&["0.0", "0.5", "2.0", "inf"]);
+    let block = 1 + s.rng.below(4);
+    let fields =
+        [("threshold", threshold.to_owned()), ("block", block.to_string()), ("trans_b", trans.to_string())];
+    let quality = products(&x, &w, k);
+    s.emit1("gated-matmul", &fields, &[&x, &w], quality)
+}
+
 pub(crate) fn det(s: &mut Smith) -> Option<Item> {
     let n = 1 + s.rng.below(3);
     let lead = s.rng.below(2);

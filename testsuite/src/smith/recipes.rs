@@ -66,6 +66,7 @@ recipes! {
     "tensor-scatter": arrays::tensor_scatter,
     "matmul": dense::matmul,
     "matmul": dense::matmul,
+    "gated-matmul": dense::gated_matmul,
     "det": dense::det,
     "einsum": dense::einsum,
     "conv": dense::conv,

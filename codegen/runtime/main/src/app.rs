@@ -1,6 +1,7 @@
 //! The emitted program.
 use crate::args::{HELP, Options, parse};
 use crate::bench;
+use crate::counters;
 use crate::files::{Result, input};
 use crate::inputs::{InputPort, Sample, load, synthetic};
 use crate::outputs::{OutputPort, compare, summary, write};
@@ -124,6 +125,8 @@ impl App {
         }
         if self.options.profile {
             self.profile(samples.len() as u64, ns);
+            let counted = counters::of(&self.session, self.program.plan());
+            let _ = std::io::stderr().write_all(counters::text(&counted).as_bytes());
         }
         if self.options.expect.is_some() {
             print(&if wrong.is_empty() {
@@ -167,14 +170,15 @@ impl App {
         let warmup = self.options.warmup.unwrap_or(Duration::from_secs(1));
         let m = bench::measure(&mut self.session, duration, warmup)?;
         let plan = self.program.plan();
-        let mut more = String::new();
+        let counted = counters::of(&self.session, plan);
+        let mut more = counters::json(&counted);
         if self.options.profile {
-            more = format!(",{}", self.profile(m.latencies.len() as u64, m.total()));
+            more += &format!(",{}", self.profile(m.latencies.len() as u64, m.total()));
         }
         print(&if self.options.json {
             m.json(plan, self.threads, &more) + "\n"
         } else {
-            m.text(self.threads)
+            m.text(self.threads) + &counters::text(&counted)
         });
         Ok(0)
     }

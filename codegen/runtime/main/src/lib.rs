@@ -3,6 +3,7 @@
 pub mod app;
 pub mod args;
 pub mod bench;
+mod counters;
 mod files;
 mod inflate;
 pub mod inputs;

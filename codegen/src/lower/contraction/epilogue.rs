@@ -28,6 +28,7 @@ pub(super) struct Channels {
 }
 
 /// One element-wise operation.
+#[derive(Clone)]
 struct Step {
     op: Op,
     inputs: Vec<ValueId>,
@@ -35,6 +36,7 @@ struct Step {
 }
 
 /// The operations after a contraction, with their extra operands.
+#[derive(Clone)]
 pub(in crate::lower) struct Epilogue {
     /// The node whose result the sums are; none when nothing follows.
     anchor: Option<ValueId>,

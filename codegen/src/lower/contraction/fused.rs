@@ -1,6 +1,6 @@
 //! Fused groups: a contraction with its epilogue, or a chain of element-wise operations as one loop nest.
 
-use super::{blocked, conv, epilogue::Epilogue, matmul};
+use super::{blocked, conv, epilogue::Epilogue, gated, matmul};
 use crate::kernel::{Builder, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elementwise::{self, scalar_op};
@@ -52,6 +52,10 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
         Op::MatMul(op) => {
             let e = Epilogue::of_region(cx, region, anchor, &captures, None, false, outs)?;
             matmul::emit(cx, op, matmul::Operands { a: x, b: w, b_type: w_type, b_value: wv, out }, e)
+        }
+        Op::GatedMatMul(op) => {
+            let e = Epilogue::of_region(cx, region, anchor, &captures, None, false, outs)?;
+            gated::emit(cx, op, matmul::Operands { a: x, b: w, b_type: w_type, b_value: wv, out }, e)
         }
         Op::MatMulInteger(_) => {
             let zeros = [value(cx, 2)?, value(cx, 3)?];

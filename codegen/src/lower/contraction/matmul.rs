@@ -51,29 +51,55 @@ fn block_width(n: i64) -> i64 {
     [48, 64, 32, 16].into_iter().min_by_key(|w| padded(*w)).unwrap_or(16)
 }
 
-/// The right operand in blocks of columns, if it is one constant matrix of f32.
+/// The right operand in blocks of columns, if it is one constant matrix of f32, or an expert's of a stack of them.
 fn pack(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands) -> Result<Option<(Opnd, i64)>, Diag> {
     let rank = o.b.len();
     if o.b[..rank - 2].iter().any(|d| !d.is(1)) || o.a.dtype != DType::F32 {
         return Ok(None);
     }
-    let Some(v) = cx.f32_constant(o.b_value)? else {
+    let stack = cx.stacked.get(&o.b_value).cloned();
+    let found = match &stack {
+        Some(s) => cx.f32_elements(cx.graph.constant(s.constant))?,
+        None => cx.f32_constant(o.b_value)?,
+    };
+    let Some(v) = found else {
         return Ok(None);
     };
     let dim = |i: usize| o.b[i].as_const().unwrap_or(0);
     let (k, n) = if op.trans_b { (dim(rank - 1), dim(rank - 2)) } else { (dim(rank - 2), dim(rank - 1)) };
     let width = block_width(n);
     let blocks = div_up(n, width);
-    let mut packed = vec![0f32; (blocks * k * width) as usize];
+    let parts = stack.as_ref().map_or(1, |s| s.parts);
+    let size = (blocks * k * width) as usize;
+    let part = |p: usize| pack_blocks(&v[p * (k * n) as usize..], (k, n), op.trans_b, width, k);
+    let packed: Vec<f32> = (0..parts).flat_map(part).collect();
+    let dims = [Dim::from(packed.len())];
+    let mut data = cx.weight(DType::F32, &dims, f32_bytes(&packed));
+    if let Some(s) = stack {
+        let at = s.number.mul(&Dim::from(4 * size));
+        data.slot = cx.view(&data, DType::F32, &[Dim::from(size)], &at);
+        data.dims = vec![Dim::from(size)];
+    }
+    Ok(Some((data, width)))
+}
+
+/// A matrix in blocks of `width` columns, each with the rows one behind the other: `k` of them, filled up with zeros to `rows`.
+pub(super) fn pack_blocks(
+    v: &[f32],
+    (k, n): (i64, i64),
+    transposed: bool,
+    width: i64,
+    rows: i64,
+) -> Vec<f32> {
+    let mut packed = vec![0f32; (div_up(n, width) * rows * width) as usize];
     for j in 0..n {
         let (block, c) = (j / width, j % width);
         for i in 0..k {
-            let from = if op.trans_b { j * k + i } else { i * n + j };
-            packed[((block * k + i) * width + c) as usize] = v[from as usize];
+            let from = if transposed { j * k + i } else { i * n + j };
+            packed[((block * rows + i) * width + c) as usize] = v[from as usize];
         }
     }
-    let dims = [Dim::from(packed.len())];
-    Ok(Some((cx.weight(DType::F32, &dims, f32_bytes(&packed)), width)))
+    packed
 }
 
 /// Emits a product with what follows it.
@@ -372,7 +398,7 @@ impl Job<'_> {
 /// Vectors of a tile of few rows, a divisor of those of a block: as many as the registers hold. What limits these
 /// products is reading the right operand, which should be one stream: a block that is read in two passes comes from
 /// memory twice.
-fn widest(target: &TargetSpec, rows: usize, per_block: usize) -> usize {
+pub(super) fn widest(target: &TargetSpec, rows: usize, per_block: usize) -> usize {
     let registers = usize::from(target.registers);
     // The vectors of a single row are operands in memory.
     let held = |nv: usize| rows * nv + if rows == 1 { 1 } else { nv } + 1;

@@ -9,6 +9,7 @@
 //! | matrix product, constant right operand | rows of the left operand | packed blocks `[n / block][k][block]` |
 //! | matrix product otherwise | rows (or columns) of the left operand | rows of the right operand |
 //! | matrix product, right operand in [blocks](sparse) of which some are kept | rows of the left operand | the kept blocks |
+//! | [gated](gated) product of few rows, constant right operand | those that are not near zero, listed | packed strips, those rows only |
 //! | convolution 1x1, stride 1 | packed weights `[m / rows][k][rows]` | planes of the input |
 //! | convolution otherwise | packed weights | a panel of the unfolded input, made per tile of positions |
 //!
@@ -22,6 +23,9 @@ mod conv;
 mod depthwise;
 mod epilogue;
 mod fused;
+mod gated;
+#[cfg(test)]
+mod gated_tests;
 mod matmul;
 mod panel;
 mod simt;
@@ -35,6 +39,7 @@ pub(super) use blocked::Deferred;
 pub(super) use conv::lower_conv;
 pub(super) use epilogue::{Epilogue, Place};
 pub(super) use fused::lower_fused;
+pub(super) use gated::lower_gated_matmul;
 pub(super) use matmul::{Operands as Product, emit as product, lower_matmul};
 pub(super) use sparse::list;
 pub(super) use tile::in_pieces;

@@ -197,13 +197,17 @@ impl Gate {
             cx.env.count("gate.blocks", executed);
             cx.env.count("gate.skipped-blocks", mask.len() as u64 - executed);
         }
+        let empty = without_rows(cx, axis);
         let mut run = |region: usize, rows: &[usize]| -> Result<Value, Diag> {
             let mut args = vec![Value::from(take_rows(x, axis, rows)?)];
             args.extend(captures.iter().cloned());
             one(cx.env.run_region(region, args)?)
         };
-        // Run even on no rows: the result gives the other dims.
-        let computed = run(0, &on)?;
+        // Without rows nothing runs, unless only the region tells the other dims of the result.
+        let computed = match empty.filter(|_| on.is_empty()) {
+            Some(none) => none.into(),
+            None => run(0, &on)?,
+        };
         let y = computed.tensor()?;
         let mut shape = y.shape().to_vec();
         match shape.get_mut(axis) {
@@ -247,13 +251,19 @@ impl Gate {
             if rows_of.is_empty() && (e > 0 || rows > 0) {
                 continue;
             }
-            cx.env.count("gate.regions", 1);
-            cx.env.count("gate.rows", rows_of.len() as u64);
-            let mut args: Vec<Value> =
-                vec![Tensor::scalar_i64(e as i64).into(), take_rows(x, 0, rows_of)?.into()];
-            args.extend(captures.iter().cloned());
-            let y = one(cx.env.run_region(0, args)?)?;
-            let y = y.tensor()?;
+            if !rows_of.is_empty() {
+                cx.env.count("gate.regions", 1);
+                cx.env.count("gate.rows", rows_of.len() as u64);
+            }
+            let y = match without_rows(cx, 0).filter(|_| rows_of.is_empty()) {
+                Some(none) => none,
+                None => {
+                    let mut args: Vec<Value> =
+                        vec![Tensor::scalar_i64(e as i64).into(), take_rows(x, 0, rows_of)?.into()];
+                    args.extend(captures.iter().cloned());
+                    one(cx.env.run_region(0, args)?)?.tensor()?.clone()
+                }
+            };
             if y.shape().first() != Some(&rows_of.len()) {
                 return Err(Diag::error("shape-mismatch", "the region changed the number of rows"));
             }
@@ -274,6 +284,15 @@ impl Gate {
         let (d, shape, acc) = sum.ok_or_else(|| Diag::error("shape-mismatch", "there are no experts"))?;
         Ok(Tensor::floats(d, &shape, acc)?.into())
     }
+}
+
+/// The result of a region that has no rows, if its type tells all other dims.
+fn without_rows(cx: &EvalCx<'_>, axis: usize) -> Option<Tensor> {
+    let fact = cx.env.out_fact(0)?;
+    let ty = fact.ty.as_tensor()?;
+    let dim = |(i, d): (usize, &Dim)| if i == axis { Some(0) } else { usize::try_from(d.as_const()?).ok() };
+    let shape = ty.shape.as_ref()?.iter().enumerate().map(dim).collect::<Option<Vec<usize>>>()?;
+    zeros(ty.dtype, shape).ok()
 }
 
 fn one(mut v: Vec<Value>) -> Result<Value, Diag> {

@@ -14,7 +14,9 @@ mod steps;
 
 use crate::error::{Result, fail};
 use crate::kernel::Code;
-use crate::plan::{Arg, Block, BlockId, Expr, ExprId, Exprs, Place, Plan, SlotId, SlotKind, Step, SymId};
+use crate::plan::{
+    Arg, Block, BlockId, Expr, ExprId, Exprs, Place, Plan, SlotId, SlotKind, Step, SymId, Value,
+};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -253,7 +255,8 @@ impl Program {
                 round.iter().for_each(|&r| deps.extend_from_slice(exprs.deps(r)));
             }
             Step::Require { cond, .. } => deps.extend_from_slice(exprs.deps(*cond)),
-            Step::Count { value, .. } => deps.extend_from_slice(exprs.deps(*value)),
+            Step::Count { value: Value::Slot(s), .. } => self.slot_deps(exprs, *s, deps),
+            Step::Count { value: Value::Expr(e), .. } => deps.extend_from_slice(exprs.deps(*e)),
             Step::Copy { dst, src } => {
                 self.slot_deps(exprs, *dst, deps);
                 self.slot_deps(exprs, *src, deps);

@@ -62,7 +62,8 @@ impl Scopes<'_> {
             match step {
                 Step::Launch { args, .. } => self.args(args, b),
                 Step::Bind { slot, .. } => self.used(*slot, b),
-                Step::Let { .. } | Step::Require { .. } | Step::Count { .. } => {}
+                Step::Let { .. } | Step::Require { .. } => {}
+                Step::Count { value, .. } => self.value(Some(*value), b),
                 Step::Copy { dst, src } | Step::Move { dst, src } => {
                     self.used(*dst, b);
                     self.used(*src, b);

@@ -2,7 +2,7 @@
 use super::{Program, Session};
 use crate::error::{Error, ErrorKind, Result, fail};
 use crate::kernel::{Code, KernelFn};
-use crate::plan::{Arg, Place, SlotId, Step};
+use crate::plan::{Arg, Place, SlotId, Step, Value};
 use crate::pool::Pool;
 use alloc::vec::Vec;
 
@@ -73,6 +73,11 @@ enum Op {
     Count {
         counter: usize,
         value: i64,
+    },
+    /// Adds the i64 at the address of a word.
+    CountAt {
+        counter: usize,
+        word: usize,
     },
 }
 
@@ -176,8 +181,15 @@ impl Session {
                         fail!(Data, "{}", p.plan.errors[error.index()]);
                     }
                 }
-                Step::Count { counter, value } => {
-                    r.ops.push(Op::Count { counter: counter.index(), value: self.eval(p, *value)? });
+                Step::Count { counter, value: Value::Expr(e) } => {
+                    r.ops.push(Op::Count { counter: counter.index(), value: self.eval(p, *e)? });
+                }
+                Step::Count { counter, value: Value::Slot(s) } => {
+                    let word = r.words.len();
+                    if self.address_word(p, r, *s)? < 8 {
+                        fail!(Program, "slot {s} is counted but empty");
+                    }
+                    r.ops.push(Op::CountAt { counter: counter.index(), word });
                 }
                 _ => fail!(Program, "a step of a straight line binds symbols"),
             }
@@ -228,6 +240,12 @@ impl Session {
                     continue;
                 }
                 Op::Count { counter, value } => {
+                    self.counters[counter] = self.counters[counter].wrapping_add(value as u64);
+                    continue;
+                }
+                Op::CountAt { counter, word } => {
+                    // SAFETY: the slot holds an i64 (checked when resolved).
+                    let value = unsafe { (r.words[word] as *const i64).read_unaligned() };
                     self.counters[counter] = self.counters[counter].wrapping_add(value as u64);
                     continue;
                 }

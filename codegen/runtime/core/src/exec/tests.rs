@@ -274,7 +274,7 @@ fn conditions_and_data_dependent_sizes() {
         Step::Bind { sym: n, slot: count, index: 0, min: zero, max: len, error: ErrorId(0) },
         first,
         Step::If { cond: Value::Slot(flag), then_: BlockId(1), else_: BlockId(2) },
-        Step::Count { counter: CounterId(0), value: one },
+        Step::Count { counter: CounterId(0), value: Value::Expr(one) },
     ];
     let mut s = m.session(steps);
     let b = |v: bool| {

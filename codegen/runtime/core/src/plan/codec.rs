@@ -8,7 +8,7 @@ use core::fmt;
 /// The first four bytes of an encoded plan.
 pub const PLAN_MAGIC: [u8; 4] = *b"PLNP";
 /// The version this code reads and writes.
-pub const PLAN_VERSION: u32 = 3;
+pub const PLAN_VERSION: u32 = 4;
 const MAX_TYPE_DEPTH: u32 = 16;
 
 /// Why bytes are no plan.

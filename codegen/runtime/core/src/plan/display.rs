@@ -214,7 +214,11 @@ impl Plan {
                 writeln!(f)
             }
             Step::Count { counter, value } => {
-                writeln!(f, "count {} += {}", self.counters[counter.index()], x(*value))
+                write!(f, "count {} += ", self.counters[counter.index()])?;
+                match value {
+                    Value::Slot(s) => writeln!(f, "{s}[0]"),
+                    Value::Expr(e) => writeln!(f, "{}", x(*e)),
+                }
             }
         }
     }

@@ -380,8 +380,8 @@ pub enum Step {
     Count {
         /// Counter.
         counter: CounterId,
-        /// What is added.
-        value: ExprId,
+        /// What is added: a number that is not negative. A slot is an i64 tensor, read when the step runs.
+        value: Value,
     },
 }
 

@@ -98,7 +98,7 @@ fn sample() -> Plan {
                     Step::Move { dst: SlotId(6), src: SlotId(6) },
                     Step::If { cond: Value::Expr(n), then_: BlockId(1), else_: BlockId(2) },
                     Step::Loop(Box::new(body)),
-                    Step::Count { counter: CounterId(0), value: n },
+                    Step::Count { counter: CounterId(0), value: Value::Expr(n) },
                 ],
             },
             Block { steps: vec![launch] },

@@ -151,7 +151,12 @@ impl Check<'_> {
             }
             Step::Count { counter, value } => {
                 self.id("counter", counter.index(), self.plan.counters.len())?;
-                self.expr(*value)
+                match value {
+                    Value::Slot(s) if self.tensor(*s)?.0 != DType::I64 => {
+                        Err(format!("slot {s} is counted but not i64"))
+                    }
+                    v => self.scalar(*v),
+                }
             }
         }
     }

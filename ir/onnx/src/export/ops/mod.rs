@@ -71,6 +71,7 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         Op::Reduce(op) => reduce::reduce(cx, node, op),
         Op::Cumulate(op) => reduce::cumulate(cx, node, op),
         Op::MatMul(op) => reduce::matmul(cx, node, op),
+        Op::GatedMatMul(op) => reduce::gated_matmul(cx, node, op),
         Op::Det(_) => plain(cx, node, "Det"),
         Op::Einsum(op) => reduce::einsum(cx, node, &op.equation),
         Op::Dft(op) => reduce::dft(cx, node, op),

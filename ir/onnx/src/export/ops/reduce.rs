@@ -1,9 +1,10 @@
 //! Reductions, products, signals, random numbers.
 
-use super::{plain, with};
+use super::with;
 use crate::export::attr;
 use crate::export::cx::ExportCx;
 use planish_ir::graph::Node;
+use planish_ir::op::gated_matmul::GatedMatMul;
 use planish_ir::op::matmul::MatMul;
 use planish_ir::op::random::{Multinomial, Random};
 use planish_ir::op::reduce::{Cumulate, Reduce, ReduceKind};
@@ -57,16 +58,35 @@ pub(super) fn cumulate(cx: &mut ExportCx<'_>, node: &Node, op: &Cumulate) -> Res
 }
 
 pub(super) fn matmul(cx: &mut ExportCx<'_>, node: &Node, op: &MatMul) -> Result<(), Diag> {
+    let inputs = cx.inputs(node);
+    product(cx, node, op, inputs)
+}
+
+/// The inputs that count as zero are chosen by their magnitude.
+pub(super) fn gated_matmul(cx: &mut ExportCx<'_>, node: &Node, op: &GatedMatMul) -> Result<(), Diag> {
+    let mut inputs = cx.inputs(node);
+    if let Some(x) = inputs.first_mut() {
+        let (bound, zero) = (cx.scalar(DType::F32, op.bound().into())?, cx.scalar(DType::F32, 0.0)?);
+        let size = cx.temp("Abs", vec![x.clone()], Vec::new());
+        let below = cx.temp("Less", vec![size, bound], Vec::new());
+        *x = cx.temp("Where", vec![below, zero, x.clone()], Vec::new());
+    }
+    product(cx, node, &MatMul { trans_a: false, trans_b: op.trans_b }, inputs)
+}
+
+fn product(cx: &mut ExportCx<'_>, node: &Node, op: &MatMul, mut inputs: Vec<String>) -> Result<(), Diag> {
+    let outputs = cx.outputs(node);
     if !op.trans_a && !op.trans_b {
-        return plain(cx, node, "MatMul");
+        cx.push("MatMul", inputs, outputs, Vec::new());
+        return Ok(());
     }
     let rank = |i: usize| node.inputs.get(i).copied().flatten().and_then(|v| Some(cx.graph.dims(v)?.len()));
     let (a, b) = (rank(0), rank(1));
     if a == Some(2) && b == Some(2) {
         let attributes = vec![attr::flag("transA", op.trans_a), attr::flag("transB", op.trans_b)];
-        return with(cx, node, "Gemm", attributes);
+        cx.push("Gemm", inputs, outputs, attributes);
+        return Ok(());
     }
-    let (mut inputs, outputs) = (cx.inputs(node), cx.outputs(node));
     for (i, (swap, rank)) in [(op.trans_a, a), (op.trans_b, b)].into_iter().enumerate() {
         let Some(x) = inputs.get_mut(i).filter(|_| swap) else { continue };
         let rank =
