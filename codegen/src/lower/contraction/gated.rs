@@ -18,6 +18,11 @@ use planish_ir::op::matmul::MatMul;
 use planish_ir::{DType, Diag, Dim};
 use planish_rt::plan::{self, BinOp, Step};
 
+/// Blocks of the list that lie between the one at work and the one whose weights are read ahead.
+const AHEAD: i64 = 4;
+/// Elements of a line of the cache.
+const LINE: i64 = 16;
+
 /// Sums of a tile, at least: with fewer a multiplication would wait for the one before.
 const CHAINS: usize = 8;
 
@@ -259,7 +264,9 @@ impl Job<'_> {
         let whole = b.sdiv(count, chains as i64);
         let end = b.mul(whole, chains as i64);
         let sums = vec![zero; nv * chains];
+        let last = b.sub(count, 1);
         let all = b.for_(0, end, chains as i64, &sums, |b, i, all| {
+            self.read_ahead(b, (first, i), last, from);
             let mut next = Vec::with_capacity(all.len());
             for (c, sums) in (0..).zip(all.chunks(nv)) {
                 let at = b.add(first, i);
@@ -287,6 +294,23 @@ impl Job<'_> {
             });
             let index = b.add(line, last);
             self.e.finish(b, self.epi, sum, &Place { index, channel: last, last }, mask);
+        }
+    }
+
+    /// Asks for the weights of a block further on: what a processor guesses from one stretch does not hold for the next.
+    fn read_ahead(&self, b: &mut Builder, (first, i): (Val, Val), last: Val, from: Val) {
+        if self.lanes == 1 {
+            return;
+        }
+        let at = b.add(i, AHEAD);
+        let at = b.smin(at, last);
+        let at = b.add(first, at);
+        let number = b.load(self.bufs[0], at, 1);
+        let number = b.sext(number, Elem::I64);
+        let line = b.at(from, number, self.s.block * self.s.width);
+        for c in (0..self.nv as i64 * i64::from(self.lanes)).step_by(LINE as usize) {
+            let line = b.add(line, c);
+            b.prefetch(self.bufs[3], line);
         }
     }
 
