@@ -46,6 +46,20 @@ pub fn percent(text: &str) -> Result<f64, String> {
     if number.is_finite() { Ok(number / 100.0) } else { Err(format!("{text:?} is out of range")) }
 }
 
+/// Percentage points: `0.5pt` is 0.5. A bare number is an error.
+pub fn points(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("pt").ok_or("percentage points are needed, such as 0.5pt")?;
+    let number: f64 = number.trim().parse().map_err(|_| format!("{text:?} are no percentage points"))?;
+    if number.is_finite() { Ok(number) } else { Err(format!("{text:?} is out of range")) }
+}
+
+/// A factor: `1.5x` is 1.5. A bare number is an error.
+pub fn factor(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('x').ok_or("a factor is needed, such as 1.5x")?;
+    let number: f64 = number.trim().parse().map_err(|_| format!("{text:?} is no factor"))?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err(format!("{text:?} is out of range")) }
+}
+
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
@@ -72,6 +86,9 @@ mod tests {
         assert_eq!(bytes("1.5GiB"), Ok(3 << 29));
         assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
         assert_eq!(percent("3%"), Ok(0.03));
+        assert_eq!((points("0.5pt"), factor("1.5x")), (Ok(0.5), Ok(1.5)));
+        assert!(points("0.5").is_err() && points("0.5%").is_err() && points("NaNpt").is_err());
+        assert!(factor("2").is_err() && factor("0x").is_err() && factor("-1x").is_err());
         for wrong in ["", "x", "5q", "-1K", "1e30G"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }

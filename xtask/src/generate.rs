@@ -1,5 +1,5 @@
-//! `cargo xtask gen`: the references in `docs/reference`, from what the command itself prints, and man pages and shell
-//! completions in `target/share`, for packages to install.
+//! `cargo xtask gen`: the references in `docs/reference`, from what the command itself prints, and man pages, shell
+//! completions and the schema of reports in `target/share`, for packages to install.
 
 use crate::shell::{Failure, Result, cargo, output, root, run, target_dir};
 use std::path::{Path, PathBuf};
@@ -12,14 +12,20 @@ const PAGES: [(&str, &str, &[&str]); 3] = [
     ("diagnostics.md", "Diagnostics", &["explain"]),
 ];
 
+/// The published schema of reports.
+const SCHEMA: &str = "report.schema.json";
+
 /// Writes the pages; with `--check` fails when one is stale.
 pub(crate) fn generate(args: &[String]) -> Result<()> {
     let check = args.iter().any(|arg| arg == "--check");
     run(cargo().args(["build", "--quiet", "--package", "planish", "--bin", "planish"]))?;
     let planish = target_dir().join("debug/planish");
     let folder = root().join("docs/reference");
+    let share = target_dir().join("share");
+    run(Command::new(&planish).arg("__generate").arg(&share))?;
     let mut stale = Vec::new();
-    for (path, text) in pages(&planish)? {
+    let schema = (SCHEMA.into(), std::fs::read_to_string(share.join(SCHEMA))?);
+    for (path, text) in pages(&planish)?.into_iter().chain([schema]) {
         let path = folder.join(path);
         if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
             continue;
@@ -33,8 +39,6 @@ pub(crate) fn generate(args: &[String]) -> Result<()> {
         }
     }
     if !check {
-        let share = target_dir().join("share");
-        run(Command::new(&planish).arg("__generate").arg(&share))?;
         println!("man pages and completions: {}", share.display());
     }
     match stale.as_slice() {

@@ -39,6 +39,9 @@ usage: cargo xtask TASK
   bench methods [ARGS...]
                         lossy methods on real models and data: accuracy, and time against ONNX Runtime with f32 and 8 bits
                         (testsuite/methods/methods.py)
+  bench verdicts [ARGS...]
+                        budgets on speed, judged on identical rebuilds and on a network that does 5% more work: false alarms
+                        and misses (testsuite/python/verdicts.py)
 ";
 
 fn main() -> ExitCode {

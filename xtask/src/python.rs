@@ -105,6 +105,13 @@ pub(crate) fn bench_methods(args: &[String]) -> Result<()> {
     run(script(&tools, "methods/methods.py").arg("--planish").arg(planish).args(args))
 }
 
+/// `cargo xtask bench verdicts`: false alarms and missed regressions of `planish bench`.
+pub(crate) fn bench_verdicts(args: &[String]) -> Result<()> {
+    let tools = setup::setup()?;
+    let planish = build_planish()?;
+    run(script(&tools, "python/verdicts.py").arg("--planish").arg(planish).args(args))
+}
+
 /// The folder of the conformance suite, written where it is missing.
 fn conformance_data(tools: &Tools) -> Result<PathBuf> {
     let data =

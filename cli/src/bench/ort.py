@@ -1,8 +1,9 @@
-"""Measures ONNX Runtime on one model. argv: model, threads, folder of input_<i>.npy. Each line on stdin is a number of
-seconds; each answer is one line of JSON."""
+"""Measures ONNX Runtime on one model. argv: model, threads, folder of input_<i>.npy. Each line on stdin is `RUNS MS`:
+unrecorded runs, then milliseconds; each answer is one line of JSON. After the last line, one object about all runs."""
 
 import json
 import pathlib
+import resource
 import sys
 import time
 
@@ -21,20 +22,32 @@ for i, item in enumerate(session.get_inputs()):
     binding.bind_cpu_input(item.name, np.ascontiguousarray(np.load(folder / f"input_{i}.npy")))
 for item in session.get_outputs():
     binding.bind_output(item.name)
+
+
+def quantiles(times):
+    q = [float(v) for v in np.quantile(times, [0.5, 0.1, 0.9, 0.99, 0.0], method="inverted_cdf")]
+    return dict(zip(["median", "p10", "p90", "p99", "min"], q))
+
+
 start = time.perf_counter()
 session.run_with_iobinding(binding)
 first = (time.perf_counter() - start) * 1e3
-print(json.dumps({"ready": True, "version": ort.__version__}), flush=True)
+print(json.dumps({"first_ms": first, "version": ort.__version__}), flush=True)
+every, spent = [], 0.0
 for line in sys.stdin:
-    seconds = float(line)
-    for _ in range(2):
+    skip, ms = line.split()
+    for _ in range(int(skip)):
         session.run_with_iobinding(binding)
-    times, cpu, end = [], time.process_time(), time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        start = time.perf_counter()
+    times, cpu, now = [], time.process_time(), time.perf_counter()
+    end = now + float(ms) / 1e3
+    while not times or now < end:
         session.run_with_iobinding(binding)
-        times.append((time.perf_counter() - start) * 1e3)
-    cpu = (time.process_time() - cpu) * 1e3 / len(times)
-    q = [float(v) for v in np.quantile(times, [0.5, 0.1, 0.9, 0.99, 0.0], method="inverted_cdf")]
-    latency = dict(zip(["median", "p10", "p90", "p99", "min"], q))
-    print(json.dumps({"precision": "f32", "latency_ms": latency, "cpu_ms": cpu, "first_ms": first, "runs": len(times)}), flush=True)
+        before, now = now, time.perf_counter()
+        times.append((now - before) * 1e3)
+    cpu = (time.process_time() - cpu) * 1e3
+    every += times
+    spent += cpu
+    print(json.dumps({"median_ms": float(np.median(times)), "cpu_ms": cpu / len(times), "runs": len(times)}), flush=True)
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"precision": "f32", "latency_ms": quantiles(every), "cpu_ms": spent / len(every), "first_ms": first,
+                  "runs": len(every), "memory_bytes": memory}), flush=True)

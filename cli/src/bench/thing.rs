@@ -1,12 +1,12 @@
 //! What can be measured: a compiled program, ONNX Runtime on a model, any command that prints our bench JSON.
 
+use super::live::{Gone, Live, Slice};
 use super::{Latency, Turn};
 use crate::failure::{Failure, Result};
 use serde_json::{Map, Value};
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A thing as written on the command line: `[LABEL=]PATH`, `ort:PATH` or `cmd:COMMAND`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,36 +59,171 @@ pub enum Runner {
         path: PathBuf,
         /// Arguments besides those of the measurement.
         args: Vec<String>,
+        /// The process of the turn.
+        live: Option<Live>,
+        /// Its first processes said that they do not measure on request: it is older.
+        old: bool,
+        /// What its last process said, of an older program.
+        said: Option<Turn>,
     },
-    /// A process that waits for turns.
-    Ort(Ort),
+    /// A process for all turns.
+    Ort(Option<Live>),
     /// A shell command, run for every turn.
-    Command(String),
+    Command {
+        /// The command.
+        text: String,
+        /// What it printed last.
+        said: Option<Turn>,
+    },
 }
 
 impl Runner {
-    /// Measures for about `slice`.
-    pub fn turn(&mut self, slice: Duration) -> Result<Turn> {
-        let ms = |d: Duration| format!("{}ms", d.as_millis().max(1));
+    /// A program of ours.
+    pub fn program(path: PathBuf, args: Vec<String>) -> Runner {
+        Runner::Program { path, args, live: None, old: false, said: None }
+    }
+
+    /// A command.
+    pub fn command(text: String) -> Runner {
+        Runner::Command { text, said: None }
+    }
+
+    /// Whether it measures on request, slice by slice. Known after the first [`Runner::begin`].
+    pub fn sliced(&self) -> bool {
         match self {
-            Runner::Program { path, args } => {
+            Runner::Program { old, .. } => !old,
+            Runner::Ort(_) => true,
+            Runner::Command { .. } => false,
+        }
+    }
+
+    /// Begins a turn, on these processors if they are given.
+    pub fn begin(&mut self, processors: Option<&[usize]>) -> Result<()> {
+        match self {
+            Runner::Program { path, args, live, old, .. } if !*old => {
                 let mut c = Command::new(&*path);
-                c.args(["--bench", "--json", "--duration", &ms(slice), "--warmup", &ms(slice / 5)])
+                c.args(["--bench", "--json", "--slices"]).args(&*args);
+                let what = path.display().to_string();
+                match Live::start(&mut c) {
+                    Ok(mut made) => {
+                        processors.iter().for_each(|p| made.pin(p));
+                        // What the first runs find cold is warm after some milliseconds.
+                        let first = made.ready["first_ms"].as_f64().unwrap_or(1.0).max(1e-3);
+                        let warm = (15.0 / first).clamp(1.0, 1000.0) as u64;
+                        made.slice(warm, 0.0).map_err(|g| failed(&what, &g))?;
+                        *live = Some(made);
+                    }
+                    Err(gone) if gone.said.contains("--slices") => *old = true,
+                    Err(gone) => return Err(failed(&what, &gone)),
+                }
+                Ok(())
+            }
+            Runner::Ort(Some(live)) => {
+                processors.iter().for_each(|p| live.pin(p));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Measures for about `ms`, after `skip` runs that do not count.
+    pub fn slice(&mut self, skip: u64, ms: f64) -> Result<Slice> {
+        match self {
+            Runner::Program { live: Some(live), path, .. } => {
+                live.slice(skip, ms).map_err(|g| failed(&path.display().to_string(), &g))
+            }
+            Runner::Program { path, args, said, .. } => {
+                let mut c = Command::new(&*path);
+                c.args(["--bench", "--json", "--duration", &millis(ms), "--warmup", &millis(ms / 5.0)])
                     .args(&*args);
                 let out = c.output().map_err(|e| Failure::file(path, e))?;
-                finish(&path.display().to_string(), &out)
+                Ok(told(said, finish(&path.display().to_string(), &out)?))
             }
-            Runner::Command(text) => {
+            Runner::Ort(Some(live)) => live.slice(skip, ms).map_err(|g| failed("ONNX Runtime", &g)),
+            Runner::Ort(None) => Err(Failure::new("bench-failed", "ONNX Runtime has ended")),
+            Runner::Command { text, said } => {
                 let out = Command::new("sh").arg("-c").arg(&*text).output();
                 let out = out.map_err(|e| Failure::new("bench-failed", format!("sh: {e}")))?;
-                finish(text, &out)
+                Ok(told(said, finish(text, &out)?))
             }
-            Runner::Ort(ort) => ort.turn(slice),
+        }
+    }
+
+    /// Ends a turn; what the process said about all of it, if it was one for this turn.
+    pub fn end(&mut self) -> Result<Option<Turn>> {
+        match self {
+            Runner::Program { live, said, path, .. } => match live.take() {
+                Some(live) => live.finish().map(Some).map_err(|g| failed(&path.display().to_string(), &g)),
+                None => Ok(said.take()),
+            },
+            Runner::Command { said, .. } => Ok(said.take()),
+            Runner::Ort(_) => Ok(None),
+        }
+    }
+
+    /// Ends all turns; what a process for all of them said.
+    pub fn finish(&mut self) -> Result<Option<Turn>> {
+        match self {
+            Runner::Ort(live) => match live.take() {
+                Some(live) => live.finish().map(Some).map_err(|g| failed("ONNX Runtime", &g)),
+                None => Ok(None),
+            },
+            _ => Ok(None),
         }
     }
 }
 
-fn finish(what: &str, out: &std::process::Output) -> Result<Turn> {
+fn millis(ms: f64) -> String {
+    format!("{ms:.3}ms")
+}
+
+/// Keeps what a process said; the whole process counts as one slice.
+fn told(said: &mut Option<Turn>, turn: Turn) -> Slice {
+    let slice = Slice { median_ms: turn.latency.median, cpu_ms: turn.cpu_ms };
+    *said = Some(turn);
+    slice
+}
+
+fn failed(what: &str, gone: &Gone) -> Failure {
+    let machine = gone.status.is_some_and(|s| s.code() == Some(6));
+    let status = gone.status.map_or_else(String::new, |s| format!(" {s}:"));
+    Failure::new(
+        if machine { "machine-program" } else { "bench-failed" },
+        format!("{what}:{status} {}", gone.said),
+    )
+}
+
+/// Runs a program once with `--profile`, for `duration`; the keys of the profile.
+pub fn profile(path: &Path, args: &[String], duration: Duration) -> Result<Map<String, Value>> {
+    let ms = duration.as_secs_f64() * 1e3;
+    let out = Command::new(path)
+        .args(["--bench", "--json", "--profile", "--duration", &millis(ms), "--warmup", &millis(ms / 5.0)])
+        .args(args)
+        .output()
+        .map_err(|e| Failure::file(path, e))?;
+    let what = path.display().to_string();
+    let v = object(&what, &out)?;
+    let keys = ["kernels", "accounted_ms", "unaccounted_ms", "peaks"];
+    Ok(keys.iter().filter_map(|k| Some(((*k).to_owned(), v.get(*k)?.clone()))).collect())
+}
+
+/// Milliseconds from the start of a program to its end after one inference on inputs among `args`, the file being in memory:
+/// the least of three. None where the program fails.
+pub fn cold_start(path: &Path, args: &[String]) -> Option<f64> {
+    let once = || {
+        let started = Instant::now();
+        let ended = Command::new(path)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        ended.is_ok_and(|s| s.success()).then(|| started.elapsed().as_secs_f64() * 1e3)
+    };
+    (0..3).filter_map(|_| once()).min_by(f64::total_cmp)
+}
+
+fn object(what: &str, out: &Output) -> Result<Value> {
     let said = String::from_utf8_lossy(&out.stderr);
     if !out.status.success() {
         let id = if out.status.code() == Some(6) { "machine-program" } else { "bench-failed" };
@@ -98,13 +233,18 @@ fn finish(what: &str, out: &std::process::Output) -> Result<Turn> {
     let object = text.find('{').map_or("", |at| &text[at..]);
     let mut stream = serde_json::Deserializer::from_str(object).into_iter::<Value>();
     match stream.next() {
-        Some(Ok(v)) => turn(&v).map_err(|why| Failure::new("bench-malformed", format!("{what}: {why}"))),
+        Some(Ok(v)) => Ok(v),
         _ => Err(Failure::new("bench-malformed", format!("{what} did not print a bench object"))),
     }
 }
 
+fn finish(what: &str, out: &Output) -> Result<Turn> {
+    let v = object(what, out)?;
+    turn(&v).map_err(|why| Failure::new("bench-malformed", format!("{what}: {why}")))
+}
+
 /// A bench object, or one with only `median_ms` (and `p10_ms`, `p90_ms`).
-fn turn(v: &Value) -> std::result::Result<Turn, String> {
+pub fn turn(v: &Value) -> std::result::Result<Turn, String> {
     let latency = &v["latency_ms"];
     let number = |key: &str| latency[key].as_f64().or_else(|| v[format!("{key}_ms")].as_f64());
     let median = number("median").ok_or("the bench object has no latency_ms.median and no median_ms")?;
@@ -118,25 +258,8 @@ fn turn(v: &Value) -> std::result::Result<Turn, String> {
         first_ms: v["first_ms"].as_f64().unwrap_or(0.0),
         runs: v["runs"].as_u64().unwrap_or(1),
         precision: v["precision"].as_str().unwrap_or("").to_owned(),
-        profile: profile(v),
+        memory: v["memory_bytes"].as_u64(),
     })
-}
-
-/// The keys of a profile, if the object has one.
-fn profile(v: &Value) -> Option<Map<String, Value>> {
-    v.get("kernels").filter(|k| !k.is_null())?;
-    let keys = ["kernels", "accounted_ms", "unaccounted_ms", "peaks"];
-    Some(keys.iter().filter_map(|k| Some(((*k).to_owned(), v.get(*k)?.clone()))).collect())
-}
-
-/// A Python process with ONNX Runtime.
-#[derive(Debug)]
-pub struct Ort {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-    /// Its version.
-    pub version: String,
 }
 
 const SCRIPT: &str = include_str!("ort.py");
@@ -148,64 +271,22 @@ fn pythons() -> Vec<PathBuf> {
     [Some(PathBuf::from("python3")), venv].into_iter().flatten().collect()
 }
 
-impl Ort {
-    /// Loads a model. `inputs` holds `input_<i>.npy` for every input.
-    pub fn start(model: &Path, threads: usize, inputs: &Path) -> Result<Ort> {
-        for python in pythons() {
-            let has = Command::new(&python).args(["-c", "import onnxruntime, numpy"]).output();
-            if !has.as_ref().is_ok_and(|o| o.status.success()) {
-                continue;
-            }
-            let mut child = Command::new(&python)
-                .args(["-c", SCRIPT])
-                .arg(model)
-                .arg(threads.to_string())
-                .arg(inputs)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .map_err(|e| Failure::file(&python, e))?;
-            let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else { continue };
-            let mut ort = Ort { child, stdin, stdout: BufReader::new(stdout), version: String::new() };
-            let ready = ort.answer();
-            let ready = ready.map_err(|why| {
-                Failure::new("bench-failed", format!("ONNX Runtime on {}: {why}", model.display()))
-            })?;
-            ready["version"].as_str().unwrap_or("").clone_into(&mut ort.version);
-            return Ok(ort);
+/// Loads a model into a Python process with ONNX Runtime; also its version. `inputs` holds `input_<i>.npy` for every input.
+pub fn ort(model: &Path, threads: usize, inputs: &Path) -> Result<(Runner, String)> {
+    for python in pythons() {
+        let has = Command::new(&python).args(["-c", "import onnxruntime, numpy"]).output();
+        if !has.as_ref().is_ok_and(|o| o.status.success()) {
+            continue;
         }
-        let text = "no Python with onnxruntime and numpy was found (python3 -m pip install onnxruntime)";
-        Err(Failure::new("machine-onnxruntime", text))
+        let mut command = Command::new(&python);
+        command.args(["-c", SCRIPT]).arg(model).arg(threads.to_string()).arg(inputs);
+        let what = format!("ONNX Runtime on {}", model.display());
+        let live = Live::start(&mut command).map_err(|gone| failed(&what, &gone))?;
+        let version = live.ready["version"].as_str().unwrap_or("").to_owned();
+        return Ok((Runner::Ort(Some(live)), version));
     }
-    fn answer(&mut self) -> std::result::Result<Value, String> {
-        let mut line = String::new();
-        let read = self.stdout.read_line(&mut line).map_err(|e| e.to_string())?;
-        if read == 0 {
-            use std::io::Read;
-            let mut said = String::new();
-            if let Some(err) = &mut self.child.stderr {
-                // What it said is an addition to the message only.
-                let _ = err.take(1 << 16).read_to_string(&mut said);
-            }
-            return Err(said.trim().lines().last().unwrap_or("it ended").to_owned());
-        }
-        serde_json::from_str(&line).map_err(|e| e.to_string())
-    }
-    fn turn(&mut self, slice: Duration) -> Result<Turn> {
-        let fail = |why: String| Failure::new("bench-failed", format!("ONNX Runtime: {why}"));
-        writeln!(self.stdin, "{}", slice.as_secs_f64()).map_err(|e| fail(e.to_string()))?;
-        let v = self.answer().map_err(fail)?;
-        turn(&v).map_err(fail)
-    }
-}
-
-impl Drop for Ort {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    let text = "no Python with onnxruntime and numpy was found (python3 -m pip install onnxruntime)";
+    Err(Failure::new("machine-onnxruntime", text))
 }
 
 #[cfg(test)]

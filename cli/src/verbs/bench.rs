@@ -1,7 +1,9 @@
 //! `planish bench`: alternating, paired measurement.
 
-use crate::bench::thing::{Kind, Ort, Runner, Thing};
-use crate::bench::{self, Budget, Turn, profile, stats};
+use crate::bench::judge::{Clock, Limit, Outcome};
+use crate::bench::profile;
+use crate::bench::run::{self, Found, Options, Ready};
+use crate::bench::thing::{Kind, Thing};
 use crate::engine::cache::Cache;
 use crate::engine::codegen::{self, BuildOptions};
 use crate::exit::Exit;
@@ -10,19 +12,20 @@ use crate::files::Writer;
 use crate::inputs::{self, InputArgs, Signature};
 use crate::io::npy;
 use crate::load::{self, LoadOptions, SafetyArgs};
+use crate::report::{self, Inputs, Report};
 use crate::shapes::{ShapeArgs, Shapes};
-use crate::ui::{Format, Ui, schema};
-use crate::{emit, engine, synthetic};
+use crate::ui::{Format, Ui};
+use crate::{emit, engine, manifest, synthetic};
 use planish_codegen::kernel::TargetSpec;
 use planish_ir::{Diag, Graph, Value as Val};
-use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Measure models, programs, ONNX Runtime and commands in turns
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// [LABEL=]PATH of a model or program, ort:PATH (ONNX Runtime on that model), cmd:COMMAND; the first is the base
+    /// [LABEL=]PATH of a model or program, ort:PATH (ONNX Runtime on that model), cmd:COMMAND; the first is the base. Or a
+    /// manifest (.toml), whose models name their bases
     #[arg(required = true, value_name = "THING")]
     pub things: Vec<String>,
     #[command(flatten)]
@@ -30,13 +33,13 @@ pub struct Args {
     /// Numbers of threads, with commas between
     #[arg(long, value_delimiter = ',', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Vec<u32>,
-    /// Time for each thing
-    #[arg(long, default_value = "5s", value_parser = crate::units::duration)]
-    pub duration: Duration,
+    /// Time for each thing [default: 5s]
+    #[arg(long, value_name = "5s", value_parser = crate::units::duration)]
+    pub duration: Option<Duration>,
     /// Stop early when every ratio is known to this width
     #[arg(long, value_parser = crate::units::percent, value_name = "1%")]
     pub interval: Option<f64>,
-    /// Fail with 1 when another thing is slower than the base by more
+    /// Fail with 1 when another thing is slower than the base by more, after measuring it twice
     #[arg(long, value_parser = crate::units::percent, value_name = "3%")]
     pub max_regression: Option<f64>,
     /// A budget that is not decided is a warning
@@ -60,108 +63,131 @@ pub struct Args {
     pub format: Format,
 }
 
+/// Time for each thing, unless told otherwise.
+pub const DURATION: Duration = Duration::from_secs(5);
+
 /// Runs the verb.
 pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
+    if let Some(path) = args.things.iter().map(Path::new).find(|p| manifest::is_manifest(p)) {
+        if args.things.len() > 1 {
+            return Err(Failure::usage("a manifest stands alone; its models name their bases"));
+        }
+        return super::many::bench(args, path, ui);
+    }
     let writer = Writer::new(args.force);
     if let Some(path) = &args.report {
         writer.check(path)?;
     }
     let things: Vec<Thing> = args.things.iter().map(|t| Thing::parse(t)).collect();
+    if args.max_regression.is_some() && things.len() < 2 {
+        return Err(Failure::usage("--max-regression compares with the first thing, and there is only one"));
+    }
     let shapes = Shapes::parse(&args.shapes)?;
     let threads: Vec<usize> = match args.threads.as_slice() {
         [] => vec![engine::default_threads()],
         list => list.iter().map(|n| *n as usize).collect(),
     };
-    let (mut results, mut pairs) = (Vec::new(), Vec::new());
-    let mut exit = Exit::Ok;
+    let mut report = Report::new(report::Command::Bench);
+    let given = args.inputs.inputs.is_some() || !args.inputs.input.is_empty();
+    report.inputs = Some(if given { Inputs::Given } else { Inputs::Synthetic });
     for (set, shapes) in shapes.variants() {
         let work = tempfile::Builder::new().prefix("planish-bench-").tempdir();
         let work = work.map_err(|e| Failure::file(&std::env::temp_dir(), e))?;
-        let prepared = prepare(&things, args, shapes, work.path(), ui)?;
+        let ready = prepare(&things, args, shapes, work.path(), ui)?;
         for n in &threads {
-            let mut runners = runners(&things, &prepared, *n, args.profile)?;
-            let progress = ui.progress("rounds", 7);
-            let budget = Budget { duration: args.duration, interval: args.interval };
-            let turns = bench::alternate(&mut runners, budget, &mut || progress.step())?;
-            progress.finish();
-            for (thing, turns) in things.iter().zip(&turns) {
-                if let Some(all) = bench::merge(turns) {
-                    results.push(result(thing, &set, *n, &all, turns.len()));
-                }
-            }
-            for (thing, other) in things.iter().zip(&turns).skip(1) {
-                let r = stats::ratio(&bench::medians(&turns[0]), &bench::medians(other));
-                let judged = args.max_regression.map(|most| r.regressed(most));
-                match judged {
-                    Some(Some(true)) => {
-                        exit = exit.and(Exit::Budget);
-                        ui.diag(&Diag::error("budget", format!("{} is slower than allowed", thing.label)));
-                    }
-                    Some(None) => {
-                        let text = format!("{}: the interval does not decide the budget", thing.label);
-                        if args.inconclusive_ok {
-                            ui.diag(&Diag::warning("inconclusive", text));
-                        } else {
-                            exit = exit.and(Exit::Inconclusive);
-                            ui.diag(&Diag::error("inconclusive", text));
-                        }
-                    }
-                    _ => {}
-                }
-                pairs.push(json!({
-                    "base": things[0].label, "other": thing.label, "threads": n, "set": set,
-                    "ratio": r.ratio, "low": r.low, "high": r.high, "confidence": 0.95, "verdict": r.verdict(),
-                }));
-            }
+            let options = Options {
+                duration: args.duration.unwrap_or(DURATION),
+                interval: args.interval,
+                threads: *n,
+                set: set.clone(),
+                profile: args.profile,
+                limits: args.max_regression.map(Limit::Regression).into_iter().collect(),
+            };
+            let Found { results, pairs, budgets } = run::measure(&ready, &options, ui)?;
+            report.results.extend(results);
+            report.pairs.extend(pairs);
+            report.budgets.extend(budgets);
         }
     }
-    let report = report(args, &results, &pairs);
+    let exit = verdict(&report.budgets, args.inconclusive_ok, ui);
+    report.exit = exit.code();
+    if let [only] = report.results.as_slice() {
+        (report.median_ms, report.p10_ms, report.p90_ms) =
+            (Some(only.median_ms), Some(only.p10_ms), Some(only.p90_ms));
+    }
     if let Some(path) = &args.report {
-        writer.write(path, format!("{report:#}\n").as_bytes())?;
+        writer.write(path, &report.file()?)?;
     }
     match args.format {
-        Format::Json => ui.json(&report),
-        Format::Text => show(&results, &pairs, ui),
+        Format::Json => ui.json(&report.json()?),
+        Format::Text => show(&report, ui),
     }
     Ok(exit)
 }
 
-/// What the things have in common: programs for models, and one folder of inputs for all.
-struct Prepared {
-    /// For each thing the program to start, if it is one.
-    programs: Vec<Option<PathBuf>>,
-    inputs: Option<PathBuf>,
+/// Says which budgets are violated or undecided; how the command ends by them.
+pub fn verdict(budgets: &[report::Budget], inconclusive_ok: bool, ui: &Ui) -> Exit {
+    let mut exit = Exit::Ok;
+    for b in budgets {
+        let what =
+            if b.subject.is_empty() { b.budget.clone() } else { format!("{}: {}", b.subject, b.budget) };
+        match b.outcome {
+            Outcome::Kept => {}
+            Outcome::Violated => {
+                exit = exit.and(Exit::Budget);
+                ui.diag(&Diag::error("budget", format!("{what} is {}, found {}", b.limit, b.found)));
+            }
+            Outcome::Undecided => {
+                let found = if b.found.is_empty() { "nothing to judge it by" } else { &b.found };
+                let text = format!("{what} is {}, found {found}: not decided", b.limit);
+                if inconclusive_ok {
+                    ui.diag(&Diag::warning("inconclusive", text));
+                } else {
+                    exit = exit.and(Exit::Inconclusive);
+                    ui.diag(&Diag::error("inconclusive", text));
+                }
+            }
+        }
+    }
+    exit
 }
 
-fn prepare(things: &[Thing], args: &Args, shapes: Shapes, work: &Path, ui: &Ui) -> Result<Prepared> {
+/// Compiles models, and writes one folder of inputs for all.
+fn prepare(things: &[Thing], args: &Args, shapes: Shapes, work: &Path, ui: &Ui) -> Result<Vec<Ready>> {
     let load = LoadOptions::new(&args.safety, shapes);
-    let mut programs = Vec::new();
+    let mut ready = Vec::new();
     let mut folder = None;
     for (i, thing) in things.iter().enumerate() {
+        let mut one = Ready { thing: thing.clone(), program: None, inputs: None };
         let model = match &thing.kind {
             Kind::Path(path) if super::run::artifact(path) => {
-                let path = std::path::absolute(path).map_err(|e| Failure::file(path, e))?;
-                programs.push(Some(path));
+                one.program = Some(std::path::absolute(path).map_err(|e| Failure::file(path, e))?);
+                ready.push(one);
                 continue;
             }
             Kind::Command(_) => {
-                programs.push(None);
+                ready.push(one);
                 continue;
             }
             Kind::Path(path) | Kind::Ort(path) => load::load(path, &load)?,
         };
         if folder.is_none() {
-            folder = Some(feed(&model.graph, args, &work.join("inputs"))?);
+            let free = |names: &[String]| {
+                let sets: Vec<String> = names.iter().map(|n| format!("--set '{n}=1'")).collect();
+                let things: Vec<String> = args.things.iter().map(|t| format!("'{t}'")).collect();
+                format!("dims are free; set them:\n  planish bench {} {}", things.join(" "), sets.join(" "))
+            };
+            folder = Some(feed(&model.graph, &args.inputs, &free, &work.join("inputs"))?);
         }
-        programs.push(match &thing.kind {
-            Kind::Ort(_) => None,
-            _ => {
-                ui.detail(format!("compiling {}", thing.label));
-                Some(program(model.graph, &work.join(format!("program{i}")))?)
-            }
-        });
+        if !matches!(thing.kind, Kind::Ort(_)) {
+            ui.detail(format!("compiling {}", thing.label));
+            one.program = Some(program(model.graph, &work.join(format!("program{i}")))?);
+        }
+        ready.push(one);
     }
-    Ok(Prepared { programs, inputs: folder.or_else(|| args.inputs.inputs.clone()) })
+    let inputs = folder.or_else(|| args.inputs.inputs.clone());
+    ready.iter_mut().for_each(|r| r.inputs.clone_from(&inputs));
+    Ok(ready)
 }
 
 /// The program of a model for this machine.
@@ -177,28 +203,29 @@ fn program(mut graph: Graph, path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Writes the first sample of the inputs given, or synthetic ones, as `input_<i>.npy`.
-fn feed(graph: &Graph, args: &Args, folder: &Path) -> Result<PathBuf> {
+/// Writes the first sample of the inputs given, or synthetic ones, as `input_<i>.npy`. `free` makes the message about dims that
+/// are free, of the names of their symbols.
+pub fn feed(
+    graph: &Graph,
+    given: &InputArgs,
+    free: &dyn Fn(&[String]) -> String,
+    folder: &Path,
+) -> Result<PathBuf> {
     let signature = Signature::of(graph);
-    let given = args.inputs.inputs.is_some() || !args.inputs.input.is_empty();
-    let values: Vec<Val> = if given {
-        let samples = inputs::read(&args.inputs, &signature)?;
+    let values: Vec<Val> = if given.inputs.is_some() || !given.input.is_empty() {
+        let samples = inputs::read(given, &signature)?;
         let sample = samples.into_iter().next().ok_or_else(|| Failure::usage("there are no inputs"))?;
         if let Some(failure) = inputs::missing(&sample, &signature, &[]) {
             return Err(failure);
         }
         sample.values.into_iter().flatten().collect()
     } else {
-        let free = synthetic::symbols(graph, 1);
-        if !free.is_empty() {
-            let sets: Vec<String> =
-                free.keys().map(|s| format!("--set '{}=1'", graph.symbols.get(*s).name)).collect();
-            let things: Vec<String> = args.things.iter().map(|t| format!("'{t}'")).collect();
-            let text =
-                format!("dims are free; set them:\n  planish bench {} {}", things.join(" "), sets.join(" "));
-            return Err(Failure::new("symbol-free", text));
+        let symbols = synthetic::symbols(graph, 1);
+        if !symbols.is_empty() {
+            let names: Vec<String> = symbols.keys().map(|s| graph.symbols.get(*s).name.to_string()).collect();
+            return Err(Failure::new("symbol-free", free(&names)));
         }
-        synthetic::inputs(graph, &free, 0x5eed)?
+        synthetic::inputs(graph, &symbols, 0x5eed)?
     };
     std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
     for (i, v) in values.iter().enumerate() {
@@ -208,101 +235,32 @@ fn feed(graph: &Graph, args: &Args, folder: &Path) -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-fn runners(things: &[Thing], prepared: &Prepared, threads: usize, profile: bool) -> Result<Vec<Runner>> {
-    let one = |(thing, program): (&Thing, &Option<PathBuf>)| match (&thing.kind, program) {
-        (_, Some(path)) => {
-            let mut args = vec!["--threads".to_owned(), threads.to_string()];
-            if let Some(folder) = &prepared.inputs {
-                args.extend(["--inputs".to_owned(), folder.display().to_string()]);
-            }
-            if profile {
-                args.push("--profile".into());
-            }
-            Ok(Runner::Program { path: path.clone(), args })
-        }
-        (Kind::Ort(path), None) => {
-            let folder = prepared.inputs.as_deref().unwrap_or(Path::new("."));
-            Ok(Runner::Ort(Ort::start(path, threads, folder)?))
-        }
-        (Kind::Command(text), None) => Ok(Runner::Command(text.clone())),
-        (Kind::Path(path), None) => Err(Failure::usage(format!("{} cannot be measured", path.display()))),
-    };
-    things.iter().zip(&prepared.programs).map(one).collect()
-}
-
-fn result(thing: &Thing, set: &str, threads: usize, t: &Turn, rounds: usize) -> Value {
-    let kind = match thing.kind {
-        Kind::Path(_) => "program",
-        Kind::Ort(_) => "onnxruntime",
-        Kind::Command(_) => "command",
-    };
-    let mut v = schema(
-        "planish.bench",
-        json!({
-            "name": thing.label, "kind": kind, "set": set, "threads": threads, "precision": t.precision,
-            "latency_ms": t.latency, "cpu_ms": t.cpu_ms, "first_ms": t.first_ms, "runs": t.runs, "rounds": rounds,
-            "median_ms": t.latency.median, "p10_ms": t.latency.p10, "p90_ms": t.latency.p90,
-        }),
-    );
-    for (key, value) in t.profile.iter().flatten() {
-        v[key] = value.clone();
-    }
-    v
-}
-
-fn report(args: &Args, results: &[Value], pairs: &[Value]) -> Value {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu =
-        cpu.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':')).map_or("", |(_, n)| n.trim());
-    let mut v = schema(
-        "planish.report",
-        json!({
-            "tool": format!("planish {}", env!("CARGO_PKG_VERSION")),
-            "machine": {"cpu": cpu, "cores": engine::default_threads(), "isa": planish_rt::cpu::detect().name()},
-            "inputs": if args.inputs.inputs.is_some() || !args.inputs.input.is_empty() { "given" } else { "synthetic" },
-            "results": results,
-            "pairs": pairs,
-        }),
-    );
-    if let [only] = results {
-        for key in ["median_ms", "p10_ms", "p90_ms"] {
-            v[key] = only[key].clone();
-        }
-    }
-    v
-}
-
-fn show(results: &[Value], pairs: &[Value], ui: &Ui) {
-    let text = |v: &Value| v.as_str().unwrap_or("").to_owned();
-    let f = |v: &Value| v.as_f64().unwrap_or(0.0);
-    for r in results {
-        let l = &r["latency_ms"];
-        let set = text(&r["set"]);
-        let set = if set.is_empty() { set } else { format!(" {set}") };
-        ui.out(format!(
+/// The results for people.
+pub fn show(report: &Report, ui: &Ui) {
+    for r in &report.results {
+        let l = &r.latency_ms;
+        let set = if r.set.is_empty() { String::new() } else { format!(" {}", r.set) };
+        ui.out(crate::ui::printable(&format!(
             "{:<28} {} threads{set}: median {:.4} ms, p10 {:.4}, p90 {:.4}, first {:.3}; {} runs",
-            text(&r["name"]),
-            r["threads"],
-            f(&l["median"]),
-            f(&l["p10"]),
-            f(&l["p90"]),
-            f(&r["first_ms"]),
-            r["runs"]
-        ));
-        for line in profile::lines(r) {
-            ui.out(line);
-        }
+            r.name, r.threads, l.median, l.p10, l.p90, r.first_ms, r.runs
+        )));
+        profile::lines(r).iter().for_each(|line| ui.out(crate::ui::printable(line)));
     }
-    for p in pairs {
-        ui.out(format!(
-            "{} against {} ({} threads): {:.3} times as fast, 95% interval {:.3}..{:.3}: {}",
-            text(&p["other"]),
-            text(&p["base"]),
-            p["threads"],
-            f(&p["ratio"]),
-            f(&p["low"]),
-            f(&p["high"]),
-            text(&p["verdict"])
-        ));
+    for p in &report.pairs {
+        let bound = |v: Option<f64>| v.map_or_else(|| "?".to_owned(), |v| format!("{v:.3}"));
+        let clock = match p.clock {
+            Clock::Wall => "",
+            Clock::Processor => ", by processor time",
+        };
+        ui.out(crate::ui::printable(&format!(
+            "{} against {} ({} threads): {:.3} times as fast, 95% interval {}..{}{clock}: {}",
+            p.other,
+            p.base,
+            p.threads,
+            p.ratio,
+            bound(p.low),
+            bound(p.high),
+            p.verdict
+        )));
     }
 }

@@ -5,6 +5,7 @@ use crate::engine::codegen;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::load::{self, LoadOptions, SafetyArgs};
+use crate::manifest::{self, Manifest};
 use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, diag_json, schema};
 use planish_ir::{Diag, Graph, Severity};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Say everything that is wrong with models, or that they are fine
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Models, or folders to search for models
+    /// Models, folders to search for models, or manifests (.toml)
     #[arg(required = true)]
     pub models: Vec<PathBuf>,
     #[command(flatten)]
@@ -31,21 +32,30 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let options = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
     let mut models = Vec::new();
     for path in &args.models {
-        if path.is_dir() {
+        if manifest::is_manifest(path) {
+            let manifest = Manifest::read(path)?;
+            for entry in &manifest.models {
+                let shapes = ShapeArgs { shape: entry.shape.clone(), set: entry.set.clone() };
+                let shapes = Shapes::parse(&shapes)?;
+                // Of several values, the first: what is unsupported is so for all.
+                let one = shapes.variants().swap_remove(0).1;
+                models.push((manifest.at(&entry.path), LoadOptions::new(&args.safety, one)));
+            }
+        } else if path.is_dir() {
             let found = search(path)?;
             if found.is_empty() {
                 return Err(Failure::usage(format!("{}: no model (.onnx) in this folder", path.display())));
             }
-            models.extend(found);
+            models.extend(found.into_iter().map(|p| (p, options.clone())));
         } else {
-            models.push(path.clone());
+            models.push((path.clone(), options.clone()));
         }
     }
     let mut exit = Exit::Ok;
     let mut rows = Vec::new();
     let progress = ui.progress("models", models.len() as u64);
-    for path in &models {
-        let diags = one(path, &options, args.safety.max_memory);
+    for (path, options) in &models {
+        let diags = one(path, options, args.safety.max_memory);
         let verdict = Exit::of_all(&diags);
         exit = exit.and(verdict);
         match args.format {

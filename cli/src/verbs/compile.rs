@@ -12,6 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::load::{LoadOptions, Model, SafetyArgs};
 use crate::pipeline::{self, PassArgs, Phase, Plan};
+use crate::report::{self, Report};
 use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
@@ -25,9 +26,9 @@ use std::time::{Duration, Instant};
 /// Compile a model to a native program
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model
+    /// The model, or a manifest (.toml) of several
     pub model: PathBuf,
-    /// The output file; with several kinds, what its name begins with
+    /// The output file; with several kinds, what its name begins with; the folder of the models of a manifest
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     /// What to write, with commas between
@@ -60,6 +61,9 @@ pub struct Args {
     /// Approximate exp, tanh, sigmoid, softplus and what follows from them, to a relative error of 2e-6
     #[arg(long)]
     pub fast_math: bool,
+    /// Write the report: what passes did to each layer, sizes, the check
+    #[arg(long, value_name = "R.json")]
+    pub report: Option<PathBuf>,
     /// Replace files that planish did not write
     #[arg(long)]
     pub force: bool,
@@ -224,8 +228,69 @@ pub fn targets(triple: &str, cpu: &[String]) -> Result<Vec<TargetSpec>> {
     Ok(out)
 }
 
+/// What was made.
+#[derive(Debug)]
+pub struct Made {
+    /// The files: kind, path, bytes.
+    pub rows: Vec<(Kind, PathBuf, u64)>,
+    /// What the comparison with the interpreter said.
+    pub checked: Option<Verdict>,
+    /// Whether it was asked for with samples.
+    pub asked: bool,
+    /// For the report, if one was wanted.
+    pub model: Option<report::Model>,
+    /// Seconds.
+    pub seconds: f64,
+}
+
 /// Runs the verb.
 pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
+    if crate::manifest::is_manifest(&args.model) {
+        return super::many::compile(args, ui);
+    }
+    let writer = Writer::new(args.force);
+    if let Some(path) = &args.report {
+        writer.check(path)?;
+    }
+    let made = make(args, args.report.is_some(), ui)?;
+    if let Some(path) = &args.report {
+        let mut report = Report::new(report::Command::Compile);
+        report.models.extend(made.model.clone());
+        writer.write(path, &report.file()?)?;
+    }
+    match args.format {
+        Format::Json => {
+            let files: Vec<_> = made
+                .rows
+                .iter()
+                .map(|(k, p, n)| json!({"kind": kind_name(*k), "path": p.display().to_string(), "bytes": n}))
+                .collect();
+            ui.json(&schema(
+                "planish.compile",
+                json!({
+                    "model": args.model.display().to_string(),
+                    "seconds": made.seconds,
+                    "files": files,
+                    "check": made.checked.as_ref().map(Verdict::json),
+                }),
+            ));
+        }
+        Format::Text => {
+            for (k, p, n) in &made.rows {
+                ui.out(format!("{}: {}, {}", p.display(), kind_name(*k), show_bytes(*n)));
+            }
+            // What was asked for is answered; other checks are remarks.
+            if let (Some(v), true) = (&made.checked, made.asked) {
+                ui.out(v.diag().message);
+            }
+            ui.detail(format!("{:.2} s", made.seconds));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// Compiles a model and writes its files. `described`: with what a report says about it.
+pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
     let started = Instant::now();
     let mut writer = Writer::new(args.force);
     writer.protect(&args.model);
@@ -281,9 +346,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let stem = || args.model.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or_else(stem).unwrap_or_default();
     bodies.rename(&name);
-    let report = bodies.optimise(&plan, files.iter().any(|(k, _)| *k == Kind::Onnx), ui)?;
-    pipeline::tell(&report, &args.passes, ui);
-    let checked_later = !args.no_check && report.lossy.is_empty();
+    let kept = described || files.iter().any(|(k, _)| *k == Kind::Onnx);
+    let ran = bodies.optimise(&plan, kept, ui)?;
+    pipeline::tell(&ran, &args.passes, ui);
+    let checked_later = !args.no_check && ran.lossy.is_empty();
     let options = BuildOptions {
         generator: codegen::Generator::Llvm,
         targets,
@@ -303,7 +369,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let mut module = None;
     if files.iter().any(|(k, _)| k.needs_code()) {
         let mut b = codegen::compiled(bodies.lowered(&options)?, &options)?;
-        describe(&mut b, &bodies.model, &plan, &report)?;
+        describe(&mut b, &bodies.model, &plan, &ran)?;
         built = Some(b);
     } else if files.iter().any(|(k, _)| k.needs_kernels()) {
         module = Some(bodies.lowered(&options)?);
@@ -387,34 +453,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     plan.save(&args.passes, &writer)?;
     rows.extend(sizes);
     let seconds = started.elapsed().as_secs_f64();
-    match args.format {
-        Format::Json => {
-            let files: Vec<_> = rows
-                .iter()
-                .map(|(k, p, n)| json!({"kind": kind_name(*k), "path": p.display().to_string(), "bytes": n}))
-                .collect();
-            ui.json(&schema(
-                "planish.compile",
-                json!({
-                    "model": args.model.display().to_string(),
-                    "seconds": seconds,
-                    "files": files,
-                    "check": checked.as_ref().map(Verdict::json),
-                }),
-            ));
-        }
-        Format::Text => {
-            for (k, p, n) in &rows {
-                ui.out(format!("{}: {}, {}", p.display(), kind_name(*k), show_bytes(*n)));
-            }
-            // What was asked for is answered; other checks are remarks.
-            if let (Some(v), Some(_)) = (&checked, &data) {
-                ui.out(v.diag().message);
-            }
-            ui.detail(format!("{seconds:.2} s"));
-        }
+    let mut made = None;
+    if let (true, Some(graph)) = (described, bodies.compressed()) {
+        let mut m = report::model::made(&name, &bodies.model, &plan, &ran, graph)?;
+        built.iter().for_each(|b| m.built(b));
+        m.wrote(rows.iter().map(|(k, p, n)| (kind_name(*k), p.display().to_string(), *n)).collect());
+        m.checked(checked.as_ref());
+        m.seconds = seconds;
+        made = Some(m);
     }
-    Ok(Exit::Ok)
+    Ok(Made { rows, checked, asked: data.is_some(), model: made, seconds })
 }
 
 fn comment(text: &str) -> String {

@@ -1,4 +1,5 @@
-//! The manual pages and completions of shells, from the command line itself. For packagers; hidden from the help.
+//! The manual pages and completions of shells, from the command line itself, and the schema of reports. For packagers; hidden
+//! from the help.
 
 use super::Cli;
 use crate::exit::Exit;
@@ -8,7 +9,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use std::path::PathBuf;
 
-/// Write manual pages and shell completions into a folder
+/// Write manual pages, shell completions and the schema of reports into a folder
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The folder
@@ -44,6 +45,8 @@ pub fn files() -> Result<Vec<(String, Vec<u8>)>> {
         clap_complete::generate(shell, &mut Cli::command(), "planish", &mut text);
         out.push((format!("completions/{name}"), text));
     }
+    let schema = format!("{:#}\n", crate::report::json_schema());
+    out.push(("report.schema.json".into(), schema.into_bytes()));
     Ok(out)
 }
 

@@ -2,12 +2,15 @@
 
 pub mod bench;
 pub mod check;
+pub mod compare;
 pub mod compile;
 pub mod generate;
 pub mod inspect;
+pub mod many;
 pub mod optimize;
 pub mod reduce;
 pub mod reference;
+pub mod report;
 pub mod run;
 pub mod verify;
 pub mod worker;
@@ -37,6 +40,8 @@ enum Verb {
     Compile(compile::Args),
     Run(run::Args),
     Bench(bench::Args),
+    Compare(compare::Args),
+    Report(report::Args),
     Verify(verify::Args),
     Reduce(reduce::Args),
     Passes(reference::PassesArgs),
@@ -96,6 +101,8 @@ fn dispatch(verb: &Verb, ui: &Ui) -> Result<Exit> {
         Verb::Optimize(args) => optimize::run(args, ui),
         Verb::Passes(args) => reference::passes(args, ui),
         Verb::Bench(args) => bench::run(args, ui),
+        Verb::Compare(args) => compare::run(args, ui),
+        Verb::Report(args) => report::run(args, ui),
         Verb::Verify(args) => verify::run(args, ui),
         Verb::Reduce(args) => reduce::run(args, ui),
         Verb::Generate(args) => generate::run(args),

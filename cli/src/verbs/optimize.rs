@@ -7,12 +7,13 @@ use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::load::{self, LoadOptions, SafetyArgs};
 use crate::pipeline::{self, PassArgs, Phase, Plan};
+use crate::report;
 use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
 use serde_json::json;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Run passes and write ONNX
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,9 @@ pub struct Args {
     /// Do not compare the result with the original in the interpreter
     #[arg(long)]
     pub no_check: bool,
+    /// Write the report: what passes did to each layer, sizes, the check
+    #[arg(long, value_name = "R.json")]
+    pub report: Option<PathBuf>,
     /// Replace files that planish did not write
     #[arg(long)]
     pub force: bool,
@@ -46,6 +50,7 @@ const CHECK_TIME: Duration = Duration::from_secs(5);
 
 /// Runs the verb.
 pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
+    let started = Instant::now();
     let mut plan = Plan::new(&args.passes, Phase::Compressed)?;
     let mut writer = Writer::new(args.force);
     writer.protect(&args.model);
@@ -53,6 +58,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         writer.protect(path);
     }
     writer.check(&args.output)?;
+    if let Some(path) = &args.report {
+        writer.check(path)?;
+    }
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
     let model = load::load(&args.model, &load)?;
     ui.diags(&model.warnings);
@@ -82,6 +90,15 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     }
     let bytes = crate::export::write(&graph, &args.output, &writer)?;
     plan.save(&args.passes, &writer)?;
+    if let Some(path) = &args.report {
+        let mut m = report::model::made(&model.graph.name, &model, &plan, &report, &graph)?;
+        m.wrote(vec![("onnx".into(), args.output.display().to_string(), bytes)]);
+        m.checked(verdict.as_ref());
+        m.seconds = started.elapsed().as_secs_f64();
+        let mut whole = report::Report::new(report::Command::Optimize);
+        whole.models.push(m);
+        writer.write(path, &whole.file()?)?;
+    }
     let nodes = (model.graph.node_count(), graph.node_count());
     match args.format {
         Format::Json => ui.json(&schema(

@@ -168,7 +168,11 @@ impl App {
         }
         let duration = self.options.duration.unwrap_or(Duration::from_secs(5));
         let warmup = self.options.warmup.unwrap_or(Duration::from_secs(1));
-        let m = bench::measure(&mut self.session, duration, warmup)?;
+        let m = if self.options.slices {
+            bench::serve(&mut self.session, std::io::stdin().lock(), std::io::stdout().lock())?
+        } else {
+            bench::measure(&mut self.session, duration, warmup)?
+        };
         let plan = self.program.plan();
         let counted = counters::of(&self.session, plan);
         let mut more = counters::json(&counted);

@@ -27,6 +27,7 @@ outputs
 measuring
   --bench                runs repeatedly and prints the latency; inputs are made up if none are given
   --duration 5s          how long; --warmup 1s before that
+  --slices               with --bench: measures once for each line on stdin, \"RUNS MS\": unrecorded runs, milliseconds
   --profile              time per kernel against the peaks of this machine, on stderr
 other
   --threads N            threads (default: the physical cores this process may use)
@@ -55,6 +56,7 @@ pub struct Options {
     pub bench: bool,
     pub duration: Option<Duration>,
     pub warmup: Option<Duration>,
+    pub slices: bool,
     pub profile: bool,
     pub threads: Option<usize>,
     pub max_steps: Option<u64>,
@@ -105,6 +107,7 @@ pub fn parse(args: &[String]) -> Result<Options> {
             "--pb" => Some(&mut o.pb),
             "--named" => Some(&mut o.named),
             "--bench" => Some(&mut o.bench),
+            "--slices" => Some(&mut o.slices),
             "--profile" => Some(&mut o.profile),
             "--describe" => Some(&mut o.describe),
             "--json" => Some(&mut o.json),

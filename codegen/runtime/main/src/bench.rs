@@ -1,8 +1,9 @@
 //! Measuring a session.
-use crate::files::Result;
+use crate::files::{Result, input};
 use crate::json;
 use planish_rt::plan::Plan;
 use planish_rt::{Session, sys};
+use std::io::{BufRead, Write};
 use std::time::Duration;
 
 /// Runs that are recorded at most.
@@ -44,6 +45,72 @@ pub fn measure(session: &mut Session, duration: Duration, warmup: Duration) -> R
     Ok(Measured { latencies, cpu, first })
 }
 
+/// Runs `skip` times without a record, then for `duration`, at least once. The first run is that of the caller.
+fn slice(session: &mut Session, skip: u64, duration: Duration) -> Result<Measured> {
+    for _ in 0..skip {
+        session.run()?;
+    }
+    let mut latencies = Vec::with_capacity(64);
+    let cpu = sys::process_cpu_ns();
+    let begin = sys::now_ns();
+    let mut at = begin;
+    while latencies.is_empty() || (at - begin < duration.as_nanos() as u64 && latencies.len() < MAX_RUNS) {
+        session.run()?;
+        let now = sys::now_ns();
+        latencies.push(now - at);
+        at = now;
+    }
+    let cpu = (sys::process_cpu_ns() - cpu) as f64 / latencies.len() as f64;
+    latencies.sort_unstable();
+    Ok(Measured { latencies, cpu, first: 0 })
+}
+
+/// The unrecorded runs and the milliseconds that a request `SKIP MS` asks for.
+fn request(line: &str) -> Option<(u64, Duration)> {
+    let (skip, ms) = line.trim().split_once(' ')?;
+    let ms: f64 = ms.parse().ok()?;
+    Some((skip.parse().ok().filter(|n| *n <= 1_000_000)?, Duration::try_from_secs_f64(ms / 1e3).ok()?))
+}
+
+/// Measures on request: runs once and says so, then answers each line `SKIP MS` with one line about a slice of `MS`
+/// milliseconds after `SKIP` unrecorded runs, until the requests end. All recorded runs together.
+pub fn serve(session: &mut Session, requests: impl BufRead, mut answers: impl Write) -> Result<Measured> {
+    let start = sys::now_ns();
+    session.run()?;
+    let mut all = Measured { latencies: Vec::new(), cpu: 0.0, first: sys::now_ns() - start };
+    // A requester that went away is not waited for: the requests end too.
+    let mut say = |text: String| {
+        let _ = answers.write_all(text.as_bytes()).and_then(|()| answers.flush());
+    };
+    say(format!("{{\"first_ms\":{}}}\n", json::number(all.first as f64 / 1e6)));
+    for line in requests.lines() {
+        let Some((skip, duration)) = line.ok().as_deref().and_then(request) else {
+            return input("--slices needs lines of two numbers: unrecorded runs, and milliseconds");
+        };
+        let m = slice(session, skip, duration)?;
+        let n = m.latencies.len();
+        let middle = |i: usize| m.latencies.get(i).map_or(0.0, |v| *v as f64 / 1e6);
+        say(format!(
+            "{{\"median_ms\":{},\"min_ms\":{},\"cpu_ms\":{},\"runs\":{n}}}\n",
+            json::number((middle((n - 1) / 2) + middle(n / 2)) / 2.0),
+            json::number(middle(0)),
+            json::number(m.cpu / 1e6)
+        ));
+        all.cpu += m.cpu * n as f64;
+        all.latencies.extend(m.latencies);
+    }
+    all.cpu /= all.latencies.len().max(1) as f64;
+    all.latencies.sort_unstable();
+    Ok(all)
+}
+
+/// The most memory that this process has held at a time, in bytes, if the system tells.
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kb| kb * 1024)
+}
+
 impl Measured {
     /// The latency below which this part of the runs is, in milliseconds.
     pub fn quantile(&self, q: f64) -> f64 {
@@ -62,10 +129,11 @@ impl Measured {
         let q = |q| json::number(self.quantile(q));
         let (median, p10, p90) = (q(0.5), q(0.1), q(0.9));
         let precision = if plan.meta.precision.is_empty() { "f32" } else { &plan.meta.precision };
+        let memory = memory().map_or_else(String::new, |n| format!(",\"memory_bytes\":{n}"));
         format!(
             "{{\"schema\":\"planish.bench\",\"version\":1,\"name\":{},\"threads\":{threads},\"precision\":{},\
              \"latency_ms\":{{\"median\":{median},\"p10\":{p10},\"p90\":{p90},\"p99\":{},\"min\":{}}},\"cpu_ms\":{},\
-             \"first_ms\":{},\"runs\":{},\"median_ms\":{median},\"p10_ms\":{p10},\"p90_ms\":{p90}{more}}}",
+             \"first_ms\":{},\"runs\":{},\"median_ms\":{median},\"p10_ms\":{p10},\"p90_ms\":{p90}{memory}{more}}}",
             json::string(&plan.meta.name),
             json::string(precision),
             q(0.99),
@@ -105,6 +173,16 @@ mod tests {
             j.contains("\"latency_ms\":{\"median\":50,\"p10\":10,\"p90\":90,\"p99\":99,\"min\":1}"),
             "{j}"
         );
-        assert!(j.ends_with("\"median_ms\":50,\"p10_ms\":10,\"p90_ms\":90}"));
+        assert!(j.contains("\"median_ms\":50,\"p10_ms\":10,\"p90_ms\":90"), "{j}");
+        assert!(m.json(&Plan::default(), 2, ",\"x\":1").ends_with(",\"x\":1}"));
+    }
+
+    #[test]
+    fn requests_are_two_numbers() {
+        assert_eq!(request("2 10.5\n"), Some((2, Duration::from_micros(10_500))));
+        assert_eq!(request("0 0"), Some((0, Duration::ZERO)));
+        for wrong in ["", "1", "1 -1", "-1 1", "1 NaN", "1 1e30", "9999999999 1", "x y"] {
+            assert_eq!(request(wrong), None, "{wrong}");
+        }
     }
 }
