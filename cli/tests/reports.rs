@@ -17,7 +17,7 @@ fn model(scale: f32) -> String {
         r#"planish-ir 1
 graph @"m"(v0 "x": f32[4,32]) {{
   v1 "w" = const f32[32,32] [{}]
-  v2 "m" = matmul{trans_a=false, trans_b=false} v0, v1 : f32[4,32]              @"/m"
+  v2 "m" = matmul{{trans_a=false, trans_b=false}} v0, v1 : f32[4,32]              @"/m"
   v3 "r" = unary{{kind=relu}} v2 : f32[4,32]
   v4 "y" = binary{{kind=add}} v3, v0 : f32[4,32]
   return v4 "y"
