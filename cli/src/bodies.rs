@@ -1,11 +1,12 @@
 //! The graphs of a model that is compiled: one, or one for each combination of the values that `--set` gives symbols.
 
-use crate::data::{self, Data};
+use crate::data::Data;
 use crate::engine::codegen::{self, BuildOptions};
 use crate::equivalence::{Case, Verdict};
 use crate::failure::{Failure, Result};
 use crate::load::{self, LoadOptions, Model};
 use crate::pipeline::Plan;
+use crate::preprocess::Preprocess;
 use crate::ui::Ui;
 use planish_codegen::lower::{self, Module, lower_bodies};
 use planish_ir::{Graph, SymId};
@@ -96,6 +97,12 @@ impl Bodies {
         Ok(())
     }
 
+    /// Makes the preprocessing of pictures part of each graph, if the table says so.
+    pub fn embed(&mut self, preprocess: &Preprocess) -> Result<()> {
+        preprocess.embed(&mut self.model.graph)?;
+        self.bodies.iter_mut().filter_map(|b| b.original.as_mut()).try_for_each(|g| preprocess.embed(g))
+    }
+
     /// Gives the model a name.
     pub fn rename(&mut self, name: &str) {
         self.model.graph.name = name.to_owned();
@@ -163,14 +170,14 @@ impl Bodies {
 
     /// Refuses samples of sizes that no body is for.
     pub fn accept(&self, data: &Data) -> Result<()> {
-        for sample in &data.samples {
-            if !self.bodies.iter().any(|b| data::fits(b.original(&self.model), sample).is_ok()) {
-                let labels: Vec<&str> = self.bodies.iter().map(|b| b.label.as_str()).collect();
-                let text = format!("the sizes are none of those given: {}", labels.join("; "));
-                return Err(sample.failed(Failure::new("input-mismatch", text)).about(&data.path));
+        data.check(&mut |sample| {
+            if self.bodies.iter().any(|b| data.fits(b.original(&self.model), sample).is_ok()) {
+                return Ok(());
             }
-        }
-        Ok(())
+            let labels: Vec<&str> = self.bodies.iter().map(|b| b.label.as_str()).collect();
+            let text = format!("the sizes are none of those given: {}", labels.join("; "));
+            Err(Failure::new("input-mismatch", text))
+        })
     }
 
     /// Checks each body by `one`, which gets the graph as imported, the samples that fit it, and its share of the time: at

@@ -1,116 +1,125 @@
-//! Ranges of values over the samples of `--data`, for passes.
+//! What passes ask of runs on samples: values, and statistics of them, which are kept by the content of what they were found on.
 
 use crate::data::Data;
 use crate::engine;
+use crate::engine::cache::Cache;
+use crate::failure::Failure;
 use crate::synthetic;
-use planish_ir::{Diag, Editor, Elems, Graph, PrepareOptions, Tensor, Value, ValueId};
-use planish_passes::{Calibrate, Cover, Samples};
+use crate::ui::Ui;
+use planish_ir::text::{PrintOptions, print_with};
+use planish_ir::{Diag, Encoding, Graph, PrepareOptions, Session, Tensor, Value, ValueId};
+use planish_passes::{Ask, Calibrate, Samples, Stats};
+use sha2::{Digest, Sha256};
 
 /// Samples made up where the user asks for that.
 const MADE_UP: u64 = 4;
 /// Size of free symbols in samples that are made up.
 const SIZE: i64 = 64;
-/// Bins of a histogram.
-const BINS: usize = 4096;
 
 /// Runs graphs on samples with the default engine.
 #[derive(Clone, Debug, Default)]
 pub struct Calibrator {
     data: Option<Data>,
+    cache: Option<Cache>,
+    ui: Option<Ui>,
 }
 
 impl Calibrator {
-    /// On these samples.
+    /// On these samples. Nothing is said and nothing is kept.
     pub fn new(data: Option<Data>) -> Calibrator {
-        Calibrator { data }
+        Calibrator { data, cache: None, ui: None }
+    }
+    /// Says how far it is.
+    #[must_use]
+    pub fn telling(self, ui: &Ui) -> Calibrator {
+        Calibrator { ui: Some(ui.clone()), ..self }
+    }
+    /// Keeps statistics.
+    #[must_use]
+    pub fn kept(self, cache: Option<Cache>) -> Calibrator {
+        Calibrator { cache, ..self }
+    }
+    fn key(&self, graph: &Graph, asked: &[Ask], samples: Samples) -> Result<String, Diag> {
+        let mut request = Vec::new();
+        let options = PrintOptions { elide: Some(0), no_locations: true };
+        request.extend(print_with(graph, options).into_bytes());
+        for (_, c) in graph.constants() {
+            request.extend(format!("{:?}{:?}", c.dtype, c.shape).bytes());
+            request.extend(payload(&c.encoding));
+        }
+        for a in asked {
+            request.extend(format!("{a:?}").bytes());
+        }
+        match (samples, &self.data) {
+            (Samples::Given, Some(d)) => request.extend(d.digest().map_err(first)?),
+            _ => request.extend(b"synthetic"),
+        }
+        Ok(Cache::key("calibration", &request))
     }
 }
 
-/// Counts of values in equal bins from `-limit` to `limit`; doubles the limit when a value does not fit, so that its size does not
-/// depend on how many values there are.
-#[derive(Clone, Debug)]
-struct Histogram {
-    limit: f64,
-    bins: Vec<u64>,
-    low: f64,
-    high: f64,
+/// A digest of the elements of a constant as they are stored.
+fn payload(e: &Encoding) -> [u8; 32] {
+    let mut h = Sha256::new();
+    let mut tensor = |t: &Tensor| {
+        h.update(t.bytes());
+        t.strings().iter().for_each(|s| h.update(format!("{s:?}").as_bytes()));
+    };
+    match e {
+        Encoding::Dense(t) => tensor(t),
+        Encoding::Splat(b) | Encoding::Packed4(b) => h.update(b),
+        Encoding::BlockSparse { index, values, block, transposed } => {
+            tensor(values);
+            h.update(format!("{block:?} {transposed} {index:?}").as_bytes());
+        }
+        Encoding::NOfM { n, m, index, values } => {
+            tensor(values);
+            h.update(format!("{n} {m} {index:?}").as_bytes());
+        }
+        Encoding::Codebook { codes, centroids } => {
+            tensor(centroids);
+            h.update(codes);
+        }
+    }
+    h.finalize().into()
 }
 
-impl Histogram {
-    fn new() -> Histogram {
-        Histogram { limit: 0.0, bins: vec![0; BINS], low: f64::INFINITY, high: f64::NEG_INFINITY }
-    }
-    /// Counts finite values.
-    fn add(&mut self, values: &[f64]) {
-        for x in values.iter().copied().filter(|x| x.is_finite()) {
-            self.low = self.low.min(x);
-            self.high = self.high.max(x);
-            if x.abs() > self.limit {
-                self.widen(x.abs());
-            }
-            if self.limit > 0.0 {
-                let at = ((x / self.limit + 1.0) * 0.5 * BINS as f64) as usize;
-                self.bins[at.min(BINS - 1)] += 1;
-            } else {
-                self.bins[BINS / 2] += 1;
-            }
-        }
-    }
-    fn widen(&mut self, to: f64) {
-        if self.limit == 0.0 {
-            self.limit = to.max(f64::MIN_POSITIVE).log2().ceil().exp2();
-            return;
-        }
-        while self.limit < to {
-            let mut wide = vec![0; BINS];
-            for (i, n) in self.bins.iter().enumerate() {
-                wide[BINS / 4 + i / 2] += n;
-            }
-            self.bins = wide;
-            self.limit *= 2.0;
-        }
-    }
-    fn range(&self, cover: Cover) -> [f64; 2] {
-        if self.low > self.high {
-            return [0.0, 0.0];
-        }
-        let Cover::Percent(percent) = cover else { return [self.low, self.high] };
-        let total: u64 = self.bins.iter().sum();
-        let outside = (total as f64 * (1.0 - percent / 100.0) / 2.0) as u64;
-        let edge = |i: usize| (i as f64 / BINS as f64 * 2.0 - 1.0) * self.limit;
-        let beyond = |bins: &mut dyn Iterator<Item = &u64>| {
-            let mut seen = 0;
-            bins.take_while(|n| {
-                seen += **n;
-                seen <= outside
-            })
-            .count()
-        };
-        let below = beyond(&mut self.bins.iter());
-        let above = beyond(&mut self.bins.iter().rev());
-        [edge(below).max(self.low), edge(BINS - above).min(self.high)]
+fn first(mut f: Failure) -> Diag {
+    if f.diags.is_empty() {
+        Diag::error("internal-data", "a failure without findings")
+    } else {
+        f.diags.swap_remove(0)
     }
 }
 
 impl Calibrate for Calibrator {
-    fn ranges(
-        &self,
-        graph: &Graph,
-        values: &[ValueId],
-        samples: Samples,
-        cover: Cover,
-    ) -> Result<Vec<[f64; 2]>, Diag> {
-        let mut found = vec![Histogram::new(); values.len()];
-        self.stream(graph, values, samples, &mut |seen| {
-            for (h, t) in found.iter_mut().zip(seen) {
-                if let Elems::F(x) = t.elems() {
-                    h.add(&x);
-                }
+    fn stats(&self, graph: &Graph, asked: &[Ask], samples: Samples) -> Result<Vec<Stats>, Diag> {
+        let key = match &self.cache {
+            Some(_) => Some(self.key(graph, asked, samples)?),
+            None => None,
+        };
+        let kept = self.cache.as_ref().zip(key.as_ref()).and_then(|(c, k)| c.get(k));
+        if let Some(all) = kept.and_then(|bytes| decode(&bytes, asked.len())) {
+            if let Some(ui) = &self.ui {
+                ui.detail("calibration: statistics of an earlier run on the same data");
+            }
+            return Ok(all);
+        }
+        let values: Vec<ValueId> = asked.iter().map(|a| a.value).collect();
+        let mut found = vec![Stats::default(); asked.len()];
+        self.stream(graph, &values, samples, &mut |seen| {
+            for ((s, a), t) in found.iter_mut().zip(asked).zip(seen) {
+                s.add(t, a.channels)?;
             }
             Ok(())
         })?;
-        Ok(found.iter().map(|h| h.range(cover)).collect())
+        if let (Some(cache), Some(key)) = (&self.cache, &key) {
+            cache.put(key, &encode(&found));
+            cache.trim();
+        }
+        Ok(found)
     }
+
     fn stream(
         &self,
         graph: &Graph,
@@ -118,9 +127,40 @@ impl Calibrate for Calibrator {
         samples: Samples,
         visit: &mut dyn FnMut(&[&Tensor]) -> Result<(), Diag>,
     ) -> Result<(), Diag> {
-        let first = |mut f: crate::failure::Failure| f.diags.swap_remove(0);
-        let data: Vec<Vec<Value>> = match (samples, &self.data) {
-            (Samples::Given, Some(d)) => d.samples.iter().map(|s| s.values.clone()).collect(),
+        let options = PrepareOptions {
+            threads: engine::default_threads(),
+            taps: values.to_vec(),
+            ..PrepareOptions::default()
+        };
+        let open = |graph: &Graph| -> Result<Box<dyn Session>, Diag> {
+            engine::prepare(engine::default_engine(), graph, &options).map_err(first)?.session()
+        };
+        let count = match (samples, &self.data) {
+            (Samples::Given, Some(d)) => d.len() as u64,
+            _ => MADE_UP,
+        };
+        let progress = self.ui.as_ref().map(|ui| ui.progress("calibration: samples", count));
+        let mut one = |session: &mut dyn Session, inputs: &[Option<Value>]| -> Result<(), Diag> {
+            let run = session.run(inputs)?;
+            let seen = run.taps.iter().map(Value::tensor).collect::<Result<Vec<&Tensor>, Diag>>()?;
+            visit(&seen)?;
+            if let Some(p) = &progress {
+                p.step();
+            }
+            Ok(())
+        };
+        match (samples, &self.data) {
+            (Samples::Given, Some(data)) => {
+                let mut session = open(&data.stateful(graph).map_err(first)?)?;
+                for k in 0..data.len() {
+                    let sample = data.sample(k).map_err(first)?;
+                    if data.begins(k) {
+                        session.reset();
+                    }
+                    let ran = one(session.as_mut(), &sample.values);
+                    ran.map_err(|d| first(sample.failed(d).about(&data.path)))?;
+                }
+            }
             (Samples::Given, None) => {
                 let text =
                     "this pass needs samples: give --data, or samples=synthetic for measurements of speed";
@@ -128,49 +168,42 @@ impl Calibrate for Calibrator {
             }
             (Samples::Synthetic, _) => {
                 let symbols = synthetic::symbols(graph, SIZE);
-                (0..MADE_UP)
-                    .map(|seed| synthetic::inputs(graph, &symbols, seed))
-                    .collect::<Result<_, _>>()
-                    .map_err(first)?
+                let mut session = open(graph)?;
+                for seed in 0..MADE_UP {
+                    let inputs = synthetic::inputs(graph, &symbols, seed).map_err(first)?;
+                    one(session.as_mut(), &inputs.into_iter().map(Some).collect::<Vec<_>>())?;
+                }
             }
-        };
-        // The values as further results: what is compiled then is what runs otherwise.
-        let mut watched = graph.clone();
-        let outputs = watched.outputs().len();
-        let mut ed = Editor::new(&mut watched);
-        for v in values {
-            ed.output(*v, None);
         }
-        let options = PrepareOptions { threads: engine::default_threads(), ..PrepareOptions::default() };
-        let program = engine::prepare(engine::default_engine(), &watched, &options).map_err(first)?;
-        let mut session = program.session()?;
-        for sample in data {
-            let inputs: Vec<Option<Value>> = sample.into_iter().map(Some).collect();
-            let run = session.run(&inputs)?;
-            let seen =
-                run.values.iter().skip(outputs).map(Value::tensor).collect::<Result<Vec<&Tensor>, Diag>>()?;
-            visit(&seen)?;
+        if let Some(p) = progress {
+            p.finish();
         }
         Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_cover_what_they_say() {
-        let mut h = Histogram::new();
-        assert_eq!(h.range(Cover::All), [0.0, 0.0]);
-        let values: Vec<f64> = (0..10_000).map(|i| f64::from(i) / 10_000.0).collect();
-        h.add(&values);
-        h.add(&[-100.0, 50.0, f64::NAN, f64::INFINITY]);
-        assert_eq!(h.range(Cover::All), [-100.0, 50.0]);
-        let [low, high] = h.range(Cover::Percent(99.9));
-        assert!((-0.1..=0.0).contains(&low) && (0.95..1.1).contains(&high), "{low} {high}");
-        let mut zeros = Histogram::new();
-        zeros.add(&[0.0; 5]);
-        assert_eq!(zeros.range(Cover::Percent(99.0)), [0.0, 0.0]);
+/// The statistics with the length of each before it.
+fn encode(all: &[Stats]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for s in all {
+        let bytes = s.to_bytes();
+        out.extend((bytes.len() as u64).to_le_bytes());
+        out.extend(bytes);
     }
+    out
 }
+
+/// What [`encode`] wrote of `count` values; none if the bytes are something else.
+fn decode(mut bytes: &[u8], count: usize) -> Option<Vec<Stats>> {
+    let mut out = Vec::new();
+    while !bytes.is_empty() {
+        let (len, rest) = bytes.split_first_chunk::<8>()?;
+        let (one, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+        out.push(Stats::from_bytes(one)?);
+        bytes = rest;
+    }
+    (out.len() == count).then_some(out)
+}
+
+#[cfg(test)]
+mod tests;

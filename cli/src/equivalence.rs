@@ -161,12 +161,22 @@ fn check_samples(
     run: &mut dyn FnMut(&Reference) -> Result<Vec<Value>, Verdict>,
 ) -> Verdict {
     let (mut compared, mut most, mut different, mut unclear) = (0, 0f64, None, None);
-    for sample in &data.samples {
+    // Each sample is checked by itself, with the state of the start where it gives none.
+    let stateful = match data.stateful(case.graph) {
+        Ok(graph) => graph,
+        Err(f) => return Verdict::NotChecked(f.message()),
+    };
+    let case = Case { graph: &stateful, ..case };
+    for k in 0..data.len() {
+        let sample = match data.sample(k) {
+            Ok(sample) => sample,
+            Err(f) => return Verdict::NotChecked(f.message()),
+        };
         let about = |why: String| match sample.name.is_empty() {
             true => format!("{}: {why}", data.path),
             false => format!("{}: {}: {why}", data.path, sample.name),
         };
-        match trial(case, &Source::Sample(sample), allowed, run) {
+        match trial(case, &Source::Sample(&sample), allowed, run) {
             Verdict::Equal { worst, .. } => {
                 compared += 1;
                 most = most.max(worst);
@@ -187,7 +197,7 @@ fn check_samples(
         (0, Some(why), _) => Verdict::Different(why),
         (0, None, why) => Verdict::NotChecked(why.unwrap_or_else(|| "there are no samples".into())),
         (samples, ..) => {
-            let (of, path) = (data.samples.len(), data.path.clone());
+            let (of, path) = (data.len(), data.path.clone());
             Verdict::Equal { worst: most, on: Basis { synthetic: false, samples, of, path } }
         }
     }
@@ -246,7 +256,7 @@ fn reference(graph: &Graph, source: &Source<'_>, limit: Duration) -> Result<Refe
             Box::new(move || synthetic_run(&graph, seed))
         }
         Source::Sample(sample) => {
-            let inputs = sample.values.clone();
+            let inputs = sample.complete(&graph).map_err(|d| d.to_string())?;
             Box::new(move || sample_run(&graph, inputs))
         }
     };
@@ -431,10 +441,10 @@ mod tests {
         let sample = |k: usize| -> Result<Sample, Diag> {
             let x = planish_ir::Tensor::f32s(&[8], &[k as f32; 8])?;
             let s = planish_ir::Tensor::f32s(&[], &[0.5])?;
-            Ok(Sample { name: format!("s{k}"), values: vec![x.into(), s.into()] })
+            let values = vec![Some(x.into()), Some(s.into())];
+            Ok(Sample { name: format!("s{k}"), values, labels: None })
         };
-        let samples = (0..3).map(sample).collect::<Result<Vec<_>, _>>()?;
-        let data = Data { path: "d".into(), samples };
+        let data = Data::of_samples("d", (0..3).map(sample).collect::<Result<Vec<_>, _>>()?);
         for (scale, strict) in [("v1", false), ("v2", true)] {
             let graph = graph(scale);
             let case = Case { graph: &graph, data: Some(&data), limit: Duration::from_secs(60) };

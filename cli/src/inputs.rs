@@ -102,7 +102,8 @@ pub fn samples(path: &Path, option: &str, signature: &Signature, samples_axis: b
     }
 }
 
-fn unknown(name: &str, signature: &Signature) -> Failure {
+/// An input that the model does not have.
+pub(crate) fn unknown(name: &str, signature: &Signature) -> Failure {
     let names: Vec<String> = signature.inputs.iter().map(|p| format!("{:?}", p.name)).collect();
     Failure::new(
         "input-unknown",
@@ -173,26 +174,36 @@ fn raw_value(bytes: Bytes, ty: &Type) -> Result<Value> {
 pub fn folder(path: &Path, signature: &Signature) -> Result<Vec<Sample>> {
     let entries = std::fs::read_dir(path).map_err(|e| Failure::file(path, e))?;
     let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
-    names.sort_by_key(|n| (n.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned(), number_at_end(n)));
+    names.sort_by_cached_key(|n| name_order(n));
     let mut samples = Vec::new();
     for name in &names {
         let sub = path.join(name);
         if name.starts_with("test_data_set_") && sub.is_dir() {
-            samples.push(Sample { name: name.clone(), values: one_folder(&sub, signature)? });
+            samples.push(Sample { name: name.clone(), values: one_folder(&sub, signature, &read_file)? });
         }
     }
     if samples.is_empty() {
-        samples.push(Sample { name: String::new(), values: one_folder(path, signature)? });
+        samples.push(Sample { name: String::new(), values: one_folder(path, signature, &read_file)? });
     }
     Ok(samples)
 }
 
-fn number_at_end(name: &str) -> u64 {
-    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    name[name.len() - digits..].parse().unwrap_or(0)
+fn read_file(_: usize, file: &Path, port: &Port) -> Result<Value> {
+    file_value(file, port)
 }
 
-fn one_folder(path: &Path, signature: &Signature) -> Result<Vec<Option<Value>>> {
+/// The order of names: by letters, numbers at the end by their value.
+pub(crate) fn name_order(name: &str) -> (String, u64) {
+    let start = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (start.to_owned(), name[start.len()..].parse().unwrap_or(0))
+}
+
+/// The inputs whose files a folder holds, each read by `read`, which gets the position of the input.
+pub(crate) fn one_folder(
+    path: &Path,
+    signature: &Signature,
+    read: &dyn Fn(usize, &Path, &Port) -> Result<Value>,
+) -> Result<Vec<Option<Value>>> {
     let mut values = Vec::with_capacity(signature.inputs.len());
     for (i, port) in signature.inputs.iter().enumerate() {
         let candidates = [
@@ -204,7 +215,7 @@ fn one_folder(path: &Path, signature: &Signature) -> Result<Vec<Option<Value>>> 
         let skip = if port.name.is_empty() { 2 } else { 0 };
         let file = candidates[skip..].iter().map(|c| path.join(c)).find(|p| p.is_file());
         values.push(match file {
-            Some(file) => Some(file_value(&file, port).map_err(|f| f.about(file.display()))?),
+            Some(file) => Some(read(i, &file, port).map_err(|f| f.about(file.display()))?),
             None => None,
         });
     }
@@ -213,7 +224,7 @@ fn one_folder(path: &Path, signature: &Signature) -> Result<Vec<Option<Value>>> 
 
 /// The samples of an `.npz`. The key `label` is not an input unless the model has one of that name.
 fn archive(path: &Path, signature: &Signature, samples_axis: bool) -> Result<Vec<Sample>> {
-    let arrays = npz::read(&open(path)?, &|key| signature.dtype(key)).map_err(|f| f.about(path.display()))?;
+    let arrays = npz::read(path, &|key| signature.dtype(key)).map_err(|f| f.about(path.display()))?;
     let mut by_input: BTreeMap<usize, Tensor> = BTreeMap::new();
     let mut samples = 1;
     let mut first: Option<(String, usize)> = None;

@@ -4,6 +4,7 @@
 //! executes a graph, and [`verbs`] are the commands, one module each. Only [`ui`] prints.
 #![deny(unsafe_code)]
 
+pub mod accuracy;
 pub mod artifact;
 pub mod artifact_run;
 pub mod bench;
@@ -28,6 +29,7 @@ pub mod manifest;
 pub mod outputs;
 pub mod percent;
 pub mod pipeline;
+pub mod preprocess;
 pub mod report;
 pub mod shapes;
 pub mod specialise;

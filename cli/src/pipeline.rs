@@ -1,12 +1,12 @@
 //! PASSES: which passes run, from options and recipes, and running them.
 
 use crate::calibrate::Calibrator;
-use crate::data::Data;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
+use crate::preprocess::Preprocess;
 use crate::ui::{Ui, diag_json, schema};
 use planish_ir::{Graph, Severity};
-use planish_passes::{Calibrate, Level, PassSpec, Pipeline, Report, TargetFacts, parse_specs};
+use planish_passes::{Calibrate, Level, PassKind, PassSpec, Pipeline, Report, TargetFacts, parse_specs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -66,7 +66,7 @@ pub enum Phase {
 }
 
 /// What decides the result, complete with defaults.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Version of the form.
@@ -85,6 +85,9 @@ pub struct Recipe {
     /// Whether approximations may stand for functions of f32.
     #[serde(default)]
     pub fast_math: bool,
+    /// What happens to pictures before the model gets them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocess: Option<Preprocess>,
 }
 
 fn allowed() -> bool {
@@ -94,7 +97,8 @@ fn allowed() -> bool {
 impl Default for Recipe {
     fn default() -> Self {
         let tool = format!("planish {}", env!("CARGO_PKG_VERSION"));
-        Recipe { version: 1, tool, level: 2, passes: Vec::new(), winograd: true, fast_math: false }
+        let passes = Vec::new();
+        Recipe { version: 1, tool, level: 2, passes, winograd: true, fast_math: false, preprocess: None }
     }
 }
 
@@ -177,9 +181,13 @@ impl Plan {
             calibrate: None,
         }
     }
-    /// Passes that ask for runs on samples get these.
-    pub fn calibrate_on(&mut self, data: Option<&Data>) {
-        self.calibrate = Some(Rc::new(Calibrator::new(data.cloned())));
+    /// Passes that ask for runs on samples get this.
+    pub fn calibrate_on(&mut self, calibrator: Calibrator) {
+        self.calibrate = Some(Rc::new(calibrator));
+    }
+    /// Whether a pass that changes results was asked for.
+    pub fn lossy(&self) -> bool {
+        self.specs.iter().any(|s| s.meta().is_ok_and(|m| m.kind == PassKind::Lossy))
     }
     /// Whether convolutions may be computed by Winograd's transforms.
     pub fn winograd(&self) -> bool {
@@ -338,8 +346,8 @@ mod tests {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("r.toml");
         std::fs::write(&path, plan.text().map_err(|f| f.message())?)?;
-        let again = PassArgs { recipe: Some(path.clone()), ..PassArgs::default() };
-        let again = Plan::new(&again, Phase::Fused).map_err(|f| f.message())?;
+        let again_args = PassArgs { recipe: Some(path.clone()), ..PassArgs::default() };
+        let again = Plan::new(&again_args, Phase::Fused).map_err(|f| f.message())?;
         assert_eq!(again.recipe, plan.recipe);
         assert_eq!(again.hash().ok(), plan.hash().ok());
         // Level 1 leaves Winograd's transforms out, and so does a recipe that says so.
@@ -351,6 +359,16 @@ mod tests {
         let mut third = Plan::level(2);
         third.recipe.fast_math = true;
         assert_ne!(third.hash().ok(), Plan::level(2).hash().ok());
+        let text = format!(
+            "{}\n[preprocess]\nscale = 0.5\nmean = [1, 2, 3]\n",
+            plan.text().map_err(|f| f.message())?
+        );
+        std::fs::write(&path, text)?;
+        let pictures = Plan::new(&again_args, Phase::Fused).map_err(|f| f.message())?;
+        assert_ne!(pictures.hash().ok(), plan.hash().ok());
+        std::fs::write(&path, pictures.text().map_err(|f| f.message())?)?;
+        let again = Plan::new(&again_args, Phase::Fused).map_err(|f| f.message())?;
+        assert_eq!(again.recipe, pictures.recipe);
         let other = PassArgs { recipe: Some(path.clone()), level: Some(3), ..PassArgs::default() };
         assert_eq!(Plan::new(&other, Phase::Fused).map(|p| p.recipe.level).ok(), Some(3));
         std::fs::write(&path, "version = 1\nlevel = 2\nspeed = 9\n")?;

@@ -5,13 +5,17 @@ use crate::kernel::interp::{self, Arg as InterpArg};
 use crate::kernel::{Class, KernelModule, ParamKind, TargetSpec};
 use crate::lower::{LowerOptions, Module, lower};
 use crate::simt::per_thread;
+use planish_ir::graph::Def;
 use planish_ir::tensor::MapKeys;
-use planish_ir::{Diag, Engine, Graph, PrepareOptions, Program, RunResult, Session, Tensor, Type, Value};
+use planish_ir::{
+    Diag, Editor, Engine, Graph, PrepareOptions, Program, RunResult, Session, Tensor, Type, Value, ValueId,
+};
 use planish_rt::exec::{self, SessionOptions};
 use planish_rt::kernel::{Code, Ctx, HostKernels};
 use planish_rt::object::{Object, Tensor as RtTensor};
 use planish_rt::pool::Pool;
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,12 +38,32 @@ impl Engine for KernelInterpreter {
         "kinterp"
     }
     fn prepare(&self, graph: &Graph, options: &PrepareOptions) -> Result<Box<dyn Program>, Vec<Diag>> {
-        let module =
-            lower(graph, &LowerOptions { targets: vec![self.target.clone()], ..LowerOptions::default() })?;
-        ModuleProgram::interpreted(graph, module, options)
+        let graph = tapped(graph, &options.taps).map_err(|d| vec![d])?;
+        let lowering = LowerOptions { targets: vec![self.target.clone()], ..LowerOptions::default() };
+        let module = lower(&graph, &lowering)?;
+        ModuleProgram::interpreted(&graph, module, options)
             .map(|p| Box::new(p) as Box<dyn Program>)
             .map_err(|d| vec![d])
     }
+}
+
+/// The graph with the values to be reported as its last outputs: what runs is compiled from it, and passes keep them.
+pub fn tapped<'g>(graph: &'g Graph, taps: &[ValueId]) -> Result<Cow<'g, Graph>, Diag> {
+    if taps.is_empty() {
+        return Ok(Cow::Borrowed(graph));
+    }
+    let mut out = graph.clone();
+    for v in taps {
+        let region = match graph.value(*v).def {
+            Def::Node(n, _) => graph.node(n).region,
+            Def::Param(region, _) => region,
+        };
+        if region != graph.root() {
+            return Err(Diag::error("tap-missing", format!("{v} is no value of the root region")));
+        }
+        Editor::new(&mut out).output(*v, None);
+    }
+    Ok(Cow::Owned(out))
 }
 
 struct Interpreted {
@@ -98,8 +122,8 @@ pub struct ModuleProgram {
 }
 
 impl ModuleProgram {
-    /// Joins a module, code for its kernels (in the order of the plan), and its weights. `keep` is kept alive as long
-    /// as the code may be called.
+    /// Joins a module, code for its kernels (in the order of the plan), and its weights. `graph` is what was lowered; its last
+    /// outputs are the taps of `options` ([`tapped`]). `keep` is kept alive as long as the code may be called.
     pub fn new(
         graph: &Graph,
         module: Module,
@@ -108,9 +132,6 @@ impl ModuleProgram {
         keep: Box<dyn Any + Send + Sync>,
         options: &PrepareOptions,
     ) -> Result<ModuleProgram, Diag> {
-        if !options.taps.is_empty() {
-            return Err(Diag::unsupported("this engine cannot report values that are no outputs"));
-        }
         let len = weights.len();
         let (weights, ptr) = align64(weights);
         let keep: Arc<dyn Any + Send + Sync> = Arc::new((keep, weights));
@@ -165,6 +186,7 @@ impl Program for ModuleProgram {
         Ok(Box::new(ModuleSession {
             session: exec::Session::new(self.program.clone(), options),
             program: self.program.clone(),
+            taps: self.options.taps.len(),
             input_types: self.input_types.clone(),
             output_types: self.output_types.clone(),
         }))
@@ -174,6 +196,8 @@ impl Program for ModuleProgram {
 struct ModuleSession {
     session: exec::Session,
     program: Arc<exec::Program>,
+    /// So many of the last outputs were asked for beside those of the model.
+    taps: usize,
     input_types: Vec<Type>,
     output_types: Vec<Type>,
 }
@@ -187,14 +211,15 @@ impl Session for ModuleSession {
         let objects: Vec<Option<Arc<Object>>> =
             inputs.iter().map(|v| v.as_ref().map(to_object).transpose()).collect::<Result<_, _>>()?;
         let out = self.session.run_values(&objects).map_err(rt_error)?;
-        let values = out
+        let mut values = out
             .iter()
             .zip(&self.output_types)
             .map(|(o, t)| from_object(o, t))
             .collect::<Result<Vec<_>, _>>()?;
         let names = self.program.plan().counters.iter().cloned();
         let counters: BTreeMap<String, u64> = names.zip(self.session.counters().iter().copied()).collect();
-        Ok(RunResult { values, counters, taps: Vec::new() })
+        let taps = values.split_off(values.len().saturating_sub(self.taps));
+        Ok(RunResult { values, counters, taps })
     }
     fn reset(&mut self) {
         self.session.reset();

@@ -55,7 +55,7 @@ impl Session for InterpSession {
             let given = inputs.get(i).cloned().flatten();
             match given.or_else(|| self.state.get(&(i as u32)).cloned()) {
                 Some(v) => args.push(v),
-                None => args.push(self.initial_state(i, inputs)?),
+                None => args.push(initial_state(&g, i, inputs)?),
             }
         }
         let symbols = bind_inputs(&g, &args.iter().collect::<Vec<_>>())?;
@@ -90,42 +90,37 @@ impl Session for InterpSession {
     }
 }
 
-impl InterpSession {
-    /// Zeros for a state input that nobody has given. Its dims follow from the other inputs. Where they do not say, a
-    /// dim is 0 if each run makes it longer, as in a cache, else 1, as near as its range allows.
-    fn initial_state(&self, i: usize, inputs: &[Option<Value>]) -> Result<Value, Diag> {
-        let g = &self.graph;
-        let missing = || Diag::error("input-missing", format!("input #{i} is not given"));
-        if !g.states.iter().any(|s| s.input as usize == i) {
-            return Err(missing());
-        }
-        let ty = g.ty(*g.inputs().get(i).ok_or_else(missing)?).as_tensor().ok_or_else(missing)?.clone();
-        let mut bound = BTreeMap::new();
-        for (v, value) in g.inputs().iter().zip(inputs) {
-            if let (Some(Value::Tensor(t)), Some(dims)) = (value, g.dims(*v)) {
-                for (d, n) in dims.iter().zip(t.shape()) {
-                    d.as_symbol().map(|s| bound.insert(s, *n as i64));
-                }
+/// Zeros for a state input of `g` that nobody has given. Its dims follow from the other inputs. Where they do not say, a
+/// dim is 0 if each run makes it longer, as in a cache, else 1, as near as its range allows.
+pub fn initial_state(g: &Graph, i: usize, inputs: &[Option<Value>]) -> Result<Value, Diag> {
+    let missing = || Diag::error("input-missing", format!("input #{i} is not given"));
+    if !g.states.iter().any(|s| s.input as usize == i) {
+        return Err(missing());
+    }
+    let ty = g.ty(*g.inputs().get(i).ok_or_else(missing)?).as_tensor().ok_or_else(missing)?.clone();
+    let mut bound = BTreeMap::new();
+    for (v, value) in g.inputs().iter().zip(inputs) {
+        if let (Some(Value::Tensor(t)), Some(dims)) = (value, g.dims(*v)) {
+            for (d, n) in dims.iter().zip(t.shape()) {
+                d.as_symbol().map(|s| bound.insert(s, *n as i64));
             }
         }
-        let output =
-            g.states.iter().find(|s| s.input as usize == i).and_then(|s| g.outputs().get(s.output as usize));
-        let next = output.and_then(|v| g.dims(*v)).unwrap_or(&[]);
-        let grows = |s: SymId| next.iter().any(|d| d.as_symbol() != Some(s) && d.symbols().contains(&s));
-        let first = |s: SymId| {
-            let (symbol, guess) = (g.symbols.get(s), i64::from(!grows(s)));
-            symbol.max.map_or(guess, |max| guess.min(max)).max(symbol.min)
-        };
-        let shape: Option<Vec<usize>> = ty
-            .dims()?
-            .iter()
-            .map(|d| {
-                d.eval(&|s| bound.get(&s).copied().or(Some(first(s)))).and_then(|v| usize::try_from(v).ok())
-            })
-            .collect();
-        let zero = Tensor::scalar(ty.dtype, 0.0)?;
-        Ok(Constant::splat(&zero, shape.ok_or_else(missing)?)?.decode()?.into())
     }
+    let output =
+        g.states.iter().find(|s| s.input as usize == i).and_then(|s| g.outputs().get(s.output as usize));
+    let next = output.and_then(|v| g.dims(*v)).unwrap_or(&[]);
+    let grows = |s: SymId| next.iter().any(|d| d.as_symbol() != Some(s) && d.symbols().contains(&s));
+    let first = |s: SymId| {
+        let (symbol, guess) = (g.symbols.get(s), i64::from(!grows(s)));
+        symbol.max.map_or(guess, |max| guess.min(max)).max(symbol.min)
+    };
+    let shape: Option<Vec<usize>> = ty
+        .dims()?
+        .iter()
+        .map(|d| d.eval(&|s| bound.get(&s).copied().or(Some(first(s)))).and_then(|v| usize::try_from(v).ok()))
+        .collect();
+    let zero = Tensor::scalar(ty.dtype, 0.0)?;
+    Ok(Constant::splat(&zero, shape.ok_or_else(missing)?)?.decode()?.into())
 }
 
 /// Evaluates one node on concrete operands, for constant folding. Nodes with regions work too.

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::codegen::{self, BuildOptions, Generator};
-use planish_codegen::engine::ModuleProgram;
+use planish_codegen::engine::{ModuleProgram, tapped};
 use planish_codegen::kernel::TargetSpec;
 use planish_ir::{Diag, Engine, Graph, PrepareOptions, Program};
 use planish_rt::kernel::Code;
@@ -30,7 +30,8 @@ impl Engine for Compiled {
             vec![Diag::error("machine-cpu", text)]
         })?;
         let build = BuildOptions { generator: self.0, targets: vec![target], ..BuildOptions::default() };
-        let mut fused = graph.clone();
+        let graph = tapped(graph, &options.taps).map_err(|d| vec![d])?;
+        let mut fused = graph.clone().into_owned();
         codegen::optimise(&mut fused).map_err(|f| f.diags)?;
         let mut built = codegen::build(&fused, &build).map_err(|f| f.diags)?;
         let variant = built.variants.swap_remove(0);
@@ -43,7 +44,7 @@ impl Engine for Compiled {
         }
         let weights = built.module.weights.to_vec();
         let program =
-            ModuleProgram::new(graph, built.module, Code::Native(kernels), weights, Box::new(code), options);
+            ModuleProgram::new(&graph, built.module, Code::Native(kernels), weights, Box::new(code), options);
         program.map(|p| Box::new(p) as Box<dyn Program>).map_err(|d| vec![d])
     }
 }

@@ -56,3 +56,42 @@ pub fn prepare(
 pub fn default_threads() -> usize {
     planish_rt::cpu::cores().threads()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use planish_ir::{Diag, Tensor, ValueId, text};
+
+    /// A value that a fused loop would swallow, one that is an output too, and an input.
+    #[test]
+    fn every_engine_reports_values_that_are_no_outputs() -> std::result::Result<(), Diag> {
+        let text = "planish-ir 1\ngraph @\"m\"(v0 \"x\": f32[N,3]) {
+  v1 = unary{kind=exp} v0 : f32[N,3]
+  v2 = binary{kind=mul} v1, v0 : f32[N,3]
+  v3 = reduce{kind=sum, axes=[1], keepdims=false, noop_empty=false} v2 : f32[N]
+  return v3 \"y\"\n}\n";
+        let graph = text::parse(text)?;
+        let made: Vec<ValueId> =
+            graph.nodes_in(graph.root()).flat_map(|n| graph.node(n).outputs.clone()).collect();
+        let taps = vec![made[1], made[2], made[0], graph.inputs()[0]];
+        let options = PrepareOptions { taps, ..PrepareOptions::default() };
+        for rows in [0, 1, 5] {
+            let x: Vec<f32> = (0..3 * rows).map(|i| i as f32 * 0.25 - 1.0).collect();
+            let x = Tensor::f32s(&[rows, 3], &x)?;
+            let run = |name: &str| -> std::result::Result<planish_ir::RunResult, Diag> {
+                let program = prepare(name, &graph, &options).map_err(|mut f| f.diags.swap_remove(0))?;
+                program.session()?.run(&[Some(x.clone().into())])
+            };
+            let want = run("interp")?;
+            for (name, _) in ENGINES {
+                let got = run(name)?;
+                assert_eq!((got.values.len(), got.taps.len()), (1, 4), "{name}");
+                for (a, b) in got.taps.iter().chain(&got.values).zip(want.taps.iter().chain(&want.values)) {
+                    let d = crate::compare::values(a, b, crate::compare::Tolerance::default());
+                    assert!(d.ok(), "{name}, {rows} rows: {:?}", d.why);
+                }
+            }
+        }
+        Ok(())
+    }
+}

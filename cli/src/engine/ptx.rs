@@ -33,11 +33,12 @@ impl Engine for PtxSim {
         options: &PrepareOptions,
     ) -> std::result::Result<Box<dyn Program>, Vec<Diag>> {
         let build = BuildOptions { targets: vec![TargetSpec::nvptx(80)], ..BuildOptions::default() };
-        let mut fused = graph.clone();
+        let graph = planish_codegen::engine::tapped(graph, &options.taps).map_err(|d| vec![d])?;
+        let mut fused = graph.clone().into_owned();
         codegen::optimise(&mut fused).map_err(|f| f.diags)?;
         let module = codegen::lowered(&fused, &build).map_err(|f| f.diags)?;
         let text = codegen::ptx(&module, &build).map_err(|f| f.diags)?;
-        program(graph, module, &text, options, MOST_STEPS)
+        program(&graph, module, &text, options, MOST_STEPS)
             .map(|p| Box::new(p) as Box<dyn Program>)
             .map_err(|f| f.diags)
     }

@@ -1,4 +1,7 @@
-//! Tensors in files.
+//! Tensors and pictures in files.
 
+pub mod idx;
 pub mod npy;
 pub mod npz;
+pub mod picture;
+pub mod spill;

@@ -4,6 +4,9 @@ use crate::failure::{Failure, Result};
 use bytes::Bytes;
 use planish_ir::tensor::{elem_count, strides};
 use planish_ir::{DType, Tensor};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
@@ -14,6 +17,16 @@ fn bad(why: impl Into<String>) -> Failure {
 /// Reads a file. `wanted` is the type that the model declares: it decides between types that NumPy writes as opaque
 /// bytes (bfloat16, 8-bit and smaller floats) or as wider integers (4- and 2-bit integers).
 pub fn read(file: &Bytes, wanted: Option<DType>) -> Result<Tensor> {
+    let (start, end) = header_at(file)?;
+    let header = file.get(start..end).ok_or_else(|| bad("the file is cut short"))?;
+    let header = Header::parse(header)?;
+    let data = file.slice(end..);
+    let tensor = decode(&header, data, wanted)?;
+    if header.fortran { from_fortran(&tensor) } else { Ok(tensor) }
+}
+
+/// Where the header lies, from the first bytes of a file.
+fn header_at(file: &[u8]) -> Result<(usize, usize)> {
     let head = file.get(..10).filter(|h| h.starts_with(MAGIC)).ok_or_else(|| bad("not an .npy file"))?;
     let (start, len) = match head[6] {
         1 => (10, usize::from(u16::from_le_bytes([head[8], head[9]]))),
@@ -23,15 +36,100 @@ pub fn read(file: &Bytes, wanted: Option<DType>) -> Result<Tensor> {
         }
         v => return Err(bad(format!("version {v} is not known"))),
     };
-    let end = start + len;
-    let header = file.get(start..end).ok_or_else(|| bad("the file is cut short"))?;
-    let header = std::str::from_utf8(header).map_err(|_| bad("the header is not text"))?;
-    let header = Header::parse(header)?;
-    let data = file.slice(end..);
-    let tensor = decode(&header, data, wanted)?;
-    if header.fortran { from_fortran(&tensor) } else { Ok(tensor) }
+    Ok((start, start + len))
 }
 
+/// The longest header of an array that is read in parts.
+const LONGEST_HEADER: usize = 1 << 20;
+
+/// An array in a file whose elements are read when they are asked for: whole, or a position of the first axis at a time.
+#[derive(Clone, Debug)]
+pub struct Array {
+    file: Arc<File>,
+    /// Where the elements begin.
+    at: u64,
+    /// How many bytes they take.
+    bytes: u64,
+    header: Header,
+    wanted: Option<DType>,
+}
+
+impl Array {
+    /// The array that lies in `len` bytes of a file from `at`. Only its header is read.
+    pub fn open(file: Arc<File>, at: u64, len: u64, wanted: Option<DType>) -> Result<Array> {
+        let prefix = |n: usize| -> Result<Vec<u8>> {
+            let mut buffer = vec![0; n.min(usize::try_from(len).unwrap_or(usize::MAX))];
+            file.read_exact_at(&mut buffer, at).map_err(|e| bad(e.to_string()))?;
+            Ok(buffer)
+        };
+        let (start, end) = header_at(&prefix(12)?)?;
+        if end > LONGEST_HEADER || end as u64 > len {
+            return Err(bad(format!("a header of {} bytes in a file of {len}", end - start)));
+        }
+        let header = Header::parse(&prefix(end)?[start..])?;
+        Array::with_header(file, at + end as u64, len - end as u64, header, wanted)
+    }
+    /// Elements without a header of their own: unsigned bytes, or big-endian numbers (`descr` as NumPy writes it).
+    pub fn raw(file: Arc<File>, at: u64, len: u64, descr: &str, shape: Vec<usize>) -> Result<Array> {
+        let header = Header { descr: descr.to_owned(), fortran: false, shape };
+        Array::with_header(file, at, len, header, None)
+    }
+    fn with_header(
+        file: Arc<File>,
+        at: u64,
+        len: u64,
+        header: Header,
+        wanted: Option<DType>,
+    ) -> Result<Array> {
+        let unit = header.unit()?;
+        let bytes = elem_count(&header.shape)?.checked_mul(unit).ok_or_else(|| bad("too large"))? as u64;
+        if bytes > len {
+            return Err(bad(format!("{len} bytes of data where {bytes} are needed")));
+        }
+        Ok(Array { file, at, bytes, header, wanted })
+    }
+    /// Its dims.
+    pub fn shape(&self) -> &[usize] {
+        &self.header.shape
+    }
+    /// Whether elements are unsigned bytes.
+    pub fn is_u8(&self) -> bool {
+        self.header.descr.trim_start_matches(['|', '<', '>', '=']) == "u1"
+    }
+    /// All of it.
+    pub fn read(&self) -> Result<Tensor> {
+        let tensor = decode(&self.header, self.part(0, self.bytes)?, self.wanted)?;
+        if self.header.fortran { from_fortran(&tensor) } else { Ok(tensor) }
+    }
+    /// Position `k` of the first axis, without that axis. Nothing else is read unless the first axis is the innermost in the file.
+    pub fn row(&self, k: usize) -> Result<Tensor> {
+        let Some((n, rest)) = self.header.shape.split_first().filter(|(n, _)| k < **n) else {
+            return Err(bad(format!("no position {k} on the first axis of {:?}", self.header.shape)));
+        };
+        if self.header.fortran && self.header.shape.len() > 1 {
+            let all = self.read()?;
+            let unit = all.bytes().len() / n;
+            if all.dtype() == DType::Str {
+                let unit = all.len() / n;
+                let strings = all.strings()[k * unit..(k + 1) * unit].to_vec();
+                return Ok(Tensor::from_strings(rest.to_vec(), strings)?);
+            }
+            let bytes = all.bytes().slice(k * unit..(k + 1) * unit);
+            return Ok(Tensor::from_bytes(all.dtype(), rest.to_vec(), bytes)?);
+        }
+        let unit = self.bytes / *n as u64;
+        let header = Header { shape: rest.to_vec(), ..self.header.clone() };
+        decode(&header, self.part(k as u64 * unit, unit)?, self.wanted)
+    }
+    fn part(&self, from: u64, len: u64) -> Result<Bytes> {
+        let mut buffer = vec![0; usize::try_from(len).map_err(|_| bad("too large"))?];
+        let done = self.file.read_exact_at(&mut buffer, self.at + from);
+        done.map_err(|e| bad(format!("the file changed while it was read: {e}")))?;
+        Ok(buffer.into())
+    }
+}
+
+#[derive(Clone, Debug)]
 struct Header {
     descr: String,
     fortran: bool,
@@ -40,7 +138,8 @@ struct Header {
 
 impl Header {
     /// The header is a Python dictionary with three known keys and values without nesting.
-    fn parse(text: &str) -> Result<Header> {
+    fn parse(text: &[u8]) -> Result<Header> {
+        let text = std::str::from_utf8(text).map_err(|_| bad("the header is not text"))?;
         let after = |key: &str| -> Result<&str> {
             let at = [format!("'{key}'"), format!("\"{key}\"")]
                 .iter()
@@ -62,6 +161,15 @@ impl Header {
         let dims = shape.split(',').map(|d| d.trim().trim_end_matches('L')).filter(|d| !d.is_empty());
         let dims: Option<Vec<usize>> = dims.map(|d| d.parse().ok()).collect();
         Ok(Header { descr, fortran, shape: dims.ok_or_else(|| bad("malformed shape"))? })
+    }
+    /// Bytes of an element.
+    fn unit(&self) -> Result<usize> {
+        let unknown = || bad(format!("element type {:?} is not supported", self.descr));
+        let kind = self.descr.trim_start_matches(['<', '>', '|', '=']);
+        let (letter, width) = kind.split_at_checked(1).ok_or_else(unknown)?;
+        let width: usize = width.parse().map_err(|_| unknown())?;
+        let scale = if letter == "U" { 4 } else { 1 };
+        width.checked_mul(scale).ok_or_else(unknown)
     }
 }
 
@@ -271,6 +379,35 @@ mod tests {
         assert_eq!(t.to_i64().ok(), Some(vec![1, 256]));
         let t = fine(read(&file("|u1", "True", "(2, 3)", &[1, 4, 2, 5, 3, 6]), None));
         assert_eq!(t.to_i64().ok(), Some(vec![1, 2, 3, 4, 5, 6]));
+    }
+
+    #[test]
+    fn parts_of_a_file_are_read_by_themselves() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        use std::io::Write;
+        let mut on_disk = tempfile::tempfile()?;
+        let plain = file("<i2", "False", "(3, 2)", &[1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0]);
+        let fortran = file("|u1", "True", "(2, 3)", &[1, 4, 2, 5, 3, 6]);
+        let text = file("|S2", "False", "(2,)", b"abc\0");
+        for part in [&plain, &fortran, &text] {
+            on_disk.write_all(part)?;
+        }
+        let on_disk = Arc::new(on_disk);
+        let (a, b) = (plain.len() as u64, fortran.len() as u64);
+        let open = |at, len| Array::open(on_disk.clone(), at, len, None);
+        let array = fine(open(0, a));
+        assert_eq!((array.shape(), array.is_u8()), (&[3, 2][..], false));
+        assert_eq!(fine(array.row(1)).to_i64()?, [3, 4]);
+        assert_eq!(fine(array.read()), fine(read(&plain, None)));
+        assert!(array.row(3).is_err());
+        let array = fine(open(a, b));
+        assert!(array.is_u8());
+        assert_eq!(fine(array.row(1)).to_i64()?, [4, 5, 6]);
+        assert_eq!(fine(fine(open(a + b, text.len() as u64)).row(1)).strings(), ["c"]);
+        // One byte less than the header says, and elements that would take more memory than there is.
+        assert!(open(0, a - 1).is_err());
+        assert!(Array::raw(on_disk.clone(), 0, 10, "|u1", vec![1 << 40, 1 << 40]).is_err());
+        assert!(Array::raw(on_disk, 0, 10, "|u1", vec![1 << 40]).is_err());
+        Ok(())
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What was made of a model, for reports.
 
-use super::{Check, File, Layer, Model, Pass, Remark, Sizes};
+use super::{Accuracy, Check, Evidence, File, Layer, Model, Pass, Remark, Sizes};
+use crate::accuracy::{Accuracy as Kept, Metric};
 use crate::engine::codegen::Built;
 use crate::equivalence::Verdict;
 use crate::failure::Result;
@@ -43,6 +44,22 @@ impl Model {
         self.files = files.into_iter().map(|(kind, path, bytes)| File { kind, path, bytes }).collect();
         let exe = self.files.iter().find(|f| f.kind == "exe").map(|f| f.bytes);
         self.sizes.artifact = exe.or_else(|| self.files.iter().map(|f| f.bytes).max());
+    }
+    /// Notes what passes with a loss have left. Ratios of signal to noise are no part of 1 and have no place here.
+    pub fn kept(&mut self, accuracy: Option<&Kept>) {
+        self.accuracy = accuracy.filter(|a| a.metric != Metric::Snr).map(|a| {
+            // Without labels the model as it was agrees with itself.
+            let (before, base) = a.before.map_or((1.0, 0.0), |b| (b, b));
+            Accuracy {
+                metric: a.metric.name().into(),
+                class: if a.metric == Metric::Top1 { Evidence::Measured } else { Evidence::Proxy },
+                before,
+                after: a.after,
+                samples: a.samples,
+                low: a.interval.map(|[low, _]| base + low),
+                high: a.interval.map(|[_, high]| base + high),
+            }
+        });
     }
     /// Notes what the comparison with the interpreter said.
     pub fn checked(&mut self, verdict: Option<&Verdict>) {

@@ -1,7 +1,9 @@
 //! `planish compile`: a model as a native program.
 
+use crate::accuracy::{self, Accuracy};
 use crate::artifact::object;
 use crate::bodies::Bodies;
+use crate::calibrate::Calibrator;
 use crate::data::DataArgs;
 use crate::emit::{self, Ptxas};
 use crate::engine::cache::Cache;
@@ -235,6 +237,8 @@ pub struct Made {
     pub rows: Vec<(Kind, PathBuf, u64)>,
     /// What the comparison with the interpreter said.
     pub checked: Option<Verdict>,
+    /// What passes with a loss have left, on samples that they did not see.
+    pub accuracy: Option<Accuracy>,
     /// Whether it was asked for with samples.
     pub asked: bool,
     /// For the report, if one was wanted.
@@ -272,12 +276,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
                     "seconds": made.seconds,
                     "files": files,
                     "check": made.checked.as_ref().map(Verdict::json),
+                    "accuracy": made.accuracy.as_ref().map(Accuracy::json),
                 }),
             ));
         }
         Format::Text => {
             for (k, p, n) in &made.rows {
                 ui.out(format!("{}: {}, {}", p.display(), kind_name(*k), show_bytes(*n)));
+            }
+            if let Some(a) = &made.accuracy {
+                ui.out(a.text());
             }
             // What was asked for is answered; other checks are remarks.
             if let (Some(v), true) = (&made.checked, made.asked) {
@@ -294,9 +302,7 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
     let started = Instant::now();
     let mut writer = Writer::new(args.force);
     writer.protect(&args.model);
-    if let Some(path) = &args.data.data {
-        writer.protect(path);
-    }
+    args.data.paths().for_each(|p| writer.protect(p));
     let files = outputs(&args.output, &args.emit);
     for (_, path) in &files {
         writer.check(path)?;
@@ -333,9 +339,18 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
     let mut bodies = Bodies::load(&args.model, load)?;
     ui.diags(&bodies.model.warnings);
-    let data = args.data.read(&bodies.model.graph)?;
+    let preprocess = plan.recipe.preprocess.clone();
+    if let Some(p) = &preprocess {
+        bodies.embed(p)?;
+    }
+    let data = args.data.read_with(&bodies.model.graph, preprocess.as_ref())?;
     data.iter().try_for_each(|d| bodies.accept(d))?;
-    plan.calibrate_on(data.as_ref());
+    let split = data.as_ref().filter(|_| plan.lossy());
+    let split = split.map(|d| args.data.split(d, &bodies.model.graph, preprocess.as_ref())).transpose()?;
+    let seen = split.as_ref().map_or(data.as_ref(), |(seen, _)| Some(seen));
+    let cache = Cache::from_option(args.cache_dir.as_deref());
+    plan.calibrate_on(Calibrator::new(seen.cloned()).telling(ui).kept(cache.clone()));
+    let held = split.and_then(|(_, held)| held).filter(|_| !args.no_check && !bodies.several());
     bodies.too_large(args.safety.max_memory.unwrap_or(u64::MAX))?;
     if let Some((kind, _)) = files.iter().find(|(k, _)| k.is_graph() && bodies.several()) {
         return Err(Failure::usage(format!(
@@ -346,9 +361,15 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
     let stem = || args.model.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or_else(stem).unwrap_or_default();
     bodies.rename(&name);
-    let kept = described || files.iter().any(|(k, _)| *k == Kind::Onnx);
+    let kept = described || held.is_some() || files.iter().any(|(k, _)| *k == Kind::Onnx);
     let ran = bodies.optimise(&plan, kept, ui)?;
     pipeline::tell(&ran, &args.passes, ui);
+    let accuracy = match (held, bodies.compressed()) {
+        (Some((held, apart)), Some(made)) if !ran.lossy.is_empty() => {
+            Some(accuracy::compare(&bodies.model.graph, made, &held, apart, ui)?)
+        }
+        _ => None,
+    };
     let checked_later = !args.no_check && ran.lossy.is_empty();
     let options = BuildOptions {
         generator: codegen::Generator::Llvm,
@@ -357,7 +378,7 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
         max_weights: args.safety.max_memory.unwrap_or(BuildOptions::default().max_weights),
         winograd: plan.winograd(),
         fast_math: plan.recipe.fast_math,
-        cache: Cache::from_option(args.cache_dir.as_deref()),
+        cache,
     };
     let mut rows = Vec::new();
     let mut write = |kind: Kind, path: &Path, contents: &[u8]| -> Result<()> {
@@ -459,10 +480,11 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
         built.iter().for_each(|b| m.built(b));
         m.wrote(rows.iter().map(|(k, p, n)| (kind_name(*k), p.display().to_string(), *n)).collect());
         m.checked(checked.as_ref());
+        m.kept(accuracy.as_ref());
         m.seconds = seconds;
         made = Some(m);
     }
-    Ok(Made { rows, checked, asked: data.is_some(), model: made, seconds })
+    Ok(Made { rows, checked, accuracy, asked: data.is_some(), model: made, seconds })
 }
 
 fn comment(text: &str) -> String {

@@ -1,6 +1,9 @@
 //! `planish optimize`: passes, and an ONNX model that other runtimes load.
 
+use crate::accuracy;
+use crate::calibrate::Calibrator;
 use crate::data::DataArgs;
+use crate::engine::cache::Cache;
 use crate::equivalence::{self, Case, Verdict};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -31,6 +34,9 @@ pub struct Args {
     /// Write the report: what passes did to each layer, sizes, the check
     #[arg(long, value_name = "R.json")]
     pub report: Option<PathBuf>,
+    /// Where statistics of the samples are kept: a folder, or `none`
+    #[arg(long, value_name = "DIR|none")]
+    pub cache_dir: Option<PathBuf>,
     /// Replace files that planish did not write
     #[arg(long)]
     pub force: bool,
@@ -54,22 +60,28 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let mut plan = Plan::new(&args.passes, Phase::Compressed)?;
     let mut writer = Writer::new(args.force);
     writer.protect(&args.model);
-    if let Some(path) = &args.data.data {
-        writer.protect(path);
-    }
+    args.data.paths().for_each(|p| writer.protect(p));
     writer.check(&args.output)?;
     if let Some(path) = &args.report {
         writer.check(path)?;
     }
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
-    let model = load::load(&args.model, &load)?;
+    let mut model = load::load(&args.model, &load)?;
     ui.diags(&model.warnings);
     let found = crate::cost::too_large(&model.graph, args.safety.max_memory.unwrap_or(u64::MAX));
     if !found.is_empty() {
         return Err(found.into());
     }
-    let data = args.data.read(&model.graph)?;
-    plan.calibrate_on(data.as_ref());
+    let preprocess = plan.recipe.preprocess.clone();
+    if let Some(p) = &preprocess {
+        p.embed(&mut model.graph)?;
+    }
+    let data = args.data.read_with(&model.graph, preprocess.as_ref())?;
+    let split = data.as_ref().filter(|_| plan.lossy());
+    let split = split.map(|d| args.data.split(d, &model.graph, preprocess.as_ref())).transpose()?;
+    let seen = split.as_ref().map_or(data.as_ref(), |(seen, _)| Some(seen));
+    let cache = Cache::from_option(args.cache_dir.as_deref());
+    plan.calibrate_on(Calibrator::new(seen.cloned()).telling(ui).kept(cache));
     let mut graph = model.graph.clone();
     let report = plan.compress(&mut graph, &mut |text| ui.out(text))?;
     pipeline::tell(&report, &args.passes, ui);
@@ -88,12 +100,17 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
             return Err(Failure::new("mismatch", "nothing was written; --no-check would write it"));
         }
     }
+    let accuracy = match split.and_then(|(_, held)| held).filter(|_| lossy && !args.no_check) {
+        Some((held, apart)) => Some(accuracy::compare(&model.graph, &graph, &held, apart, ui)?),
+        None => None,
+    };
     let bytes = crate::export::write(&graph, &args.output, &writer)?;
     plan.save(&args.passes, &writer)?;
     if let Some(path) = &args.report {
         let mut m = report::model::made(&model.graph.name, &model, &plan, &report, &graph)?;
         m.wrote(vec![("onnx".into(), args.output.display().to_string(), bytes)]);
         m.checked(verdict.as_ref());
+        m.kept(accuracy.as_ref());
         m.seconds = started.elapsed().as_secs_f64();
         let mut whole = report::Report::new(report::Command::Optimize);
         whole.models.push(m);
@@ -112,6 +129,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
                 "recipe": plan.recipe,
                 "report": pipeline::report_json(&report),
                 "check": verdict.as_ref().map(Verdict::json),
+                "accuracy": accuracy.as_ref().map(accuracy::Accuracy::json),
             }),
         )),
         Format::Text => {
@@ -149,6 +167,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
             }
             if let Some(v) = &verdict {
                 ui.out(format!("  {}", v.diag().message));
+            }
+            if let Some(a) = &accuracy {
+                ui.out(format!("  {}", a.text()));
             }
         }
     }
