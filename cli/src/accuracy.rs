@@ -7,7 +7,7 @@ use crate::data::Data;
 use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::ui::Ui;
-use planish_ir::{DType, Graph, PrepareOptions, Session, Tensor, Value};
+use planish_ir::{DType, Diag, Graph, PrepareOptions, Session, Tensor, Value};
 use serde_json::json;
 
 /// Of a normal distribution, beyond which 5% lie.
@@ -198,7 +198,7 @@ pub fn compare(before: &Graph, after: &Graph, data: &Data, held_out: bool, ui: &
             old.reset();
             new.reset();
         }
-        let about = |d| sample.failed(d).about(&data.path);
+        let about = |d: Diag| sample.failed(d).about(&data.path);
         let (x, y) = (old.run(&sample.values).map_err(about)?, new.run(&sample.values).map_err(about)?);
         let added = counts.add(&x.values, &y.values, sample.labels.as_deref());
         added.map_err(|f| sample.failed(f).about(&data.path))?;

@@ -172,8 +172,8 @@ impl Preprocess {
             (None, (Some(h), Some(w))) => Some((h, w)),
             (None, _) => None,
         };
-        let sides = size.iter().flat_map(|(h, w)| [*h, *w]).chain(self.shorter);
-        if sides.into_iter().any(|s| s == 0 || s > MOST_SIDE) {
+        let mut sides = size.iter().flat_map(|(h, w)| [*h, *w]).chain(self.shorter);
+        if sides.any(|s| s == 0 || s > MOST_SIDE) {
             return Err(bad(format!("sides are from 1 to {MOST_SIDE}")));
         }
         if self.shorter.is_some() && (self.fit != Fit::Crop || size.is_none()) {

@@ -148,7 +148,7 @@ impl DataArgs {
         let set = Set { sources, signature, states, settings };
         let data = Data { path, set: Arc::new(set), picked };
         data.stateful(graph)?;
-        data.check(&mut |sample| Ok(data.fits(graph, sample)?))?;
+        data.check(&mut |sample| data.fits(graph, sample))?;
         Ok(data)
     }
 }

@@ -21,7 +21,7 @@ fn read(args: &DataArgs, graph: &Graph) -> std::result::Result<Data, String> {
 
 /// Name, labels and elements of each sample.
 fn all(data: &Data) -> std::result::Result<Vec<(String, Option<Vec<i64>>, Vec<f64>)>, String> {
-    let one = |k| {
+    let one = |k: usize| -> std::result::Result<_, String> {
         let s = data.sample(k).map_err(|f| f.message())?;
         let first = s.values.iter().flatten().next().and_then(|v| v.tensor().ok());
         Ok((s.name.clone(), s.labels.clone(), first.map(Tensor::to_f64).unwrap_or_default()))
@@ -85,7 +85,7 @@ fn idx_files_bring_their_labels() -> Outcome {
     let images = dir.path().join("t-images-idx3-ubyte");
     fs::write(
         &images,
-        [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2][..], &[1, 2, 3, 4, 5, 6, 7, 8]].concat(),
+        [&[0u8, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2][..], &[1, 2, 3, 4, 5, 6, 7, 8]].concat(),
     )?;
     let plain = all(&read(&args(&images), &g)?)?;
     assert_eq!((plain.len(), &plain[1].1, &plain[1].2), (2, &None, &vec![5.0, 6.0, 7.0, 8.0]));
