@@ -17,24 +17,29 @@ fn main() {
     println!("cargo::rerun-if-env-changed=RUSTC");
     let target = env::var("TARGET").expect("cargo sets TARGET");
     let (launcher, object) = (out.join("launcher"), out.join("runtime.o"));
+    let launcher_gpu = out.join("launcher-gpu");
     let (launcher_aarch64, object_aarch64) = (out.join("launcher-aarch64"), out.join("runtime-aarch64.o"));
     std::fs::write(&launcher_aarch64, b"").expect("OUT_DIR is writable");
     std::fs::write(&object_aarch64, b"").expect("OUT_DIR is writable");
     if target.contains("linux") {
         // All are independent; each takes some seconds on one processor.
         let cross = out.join("aarch64");
+        let gpu = out.join("gpu");
+        std::fs::create_dir_all(&gpu).expect("OUT_DIR is writable");
         std::thread::scope(|s| {
-            s.spawn(|| build_launcher(&root, &runtime, &out, &target, &launcher));
+            s.spawn(|| build_launcher(&root, &runtime, &out, &target, &launcher, Kind::Static));
+            s.spawn(|| build_launcher(&root, &runtime, &gpu, &target, &launcher_gpu, Kind::Gpu));
             s.spawn(|| build_object(&root, &runtime, &out, &target, &object));
             if !target.starts_with("aarch64") && installed(CROSS) {
                 std::fs::create_dir_all(&cross).expect("OUT_DIR is writable");
-                s.spawn(|| build_launcher(&root, &runtime, &cross, CROSS, &launcher_aarch64));
+                s.spawn(|| build_launcher(&root, &runtime, &cross, CROSS, &launcher_aarch64, Kind::Static));
                 s.spawn(|| build_object(&root, &runtime, &cross, CROSS, &object_aarch64));
             }
         });
     } else {
         // Artifacts are made for Linux only; their writers say so when they find nothing here.
         std::fs::write(&launcher, b"").expect("OUT_DIR is writable");
+        std::fs::write(&launcher_gpu, b"").expect("OUT_DIR is writable");
         std::fs::write(&object, b"").expect("OUT_DIR is writable");
     }
 }
@@ -129,13 +134,26 @@ fn rename(object: &mut [u8], from: &[u8], to: &[u8]) {
     }
 }
 
-fn build_launcher(root: &Path, runtime: &Path, out: &Path, target: &str, launcher: &Path) {
+/// What a launcher is linked to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing.
+    Static,
+    /// The C library of the system, so that it can load the driver of a GPU.
+    Gpu,
+}
+
+fn build_launcher(root: &Path, runtime: &Path, out: &Path, target: &str, launcher: &Path, kind: Kind) {
     let rlib = |name: &str| out.join(format!("lib{name}.rlib"));
     let common = |crate_type: &str, name: &str| {
         let mut c = rustc();
         c.args(["--edition", "2024", "--crate-type", crate_type, "--crate-name", name, "--target", target]);
         c.args(["-C", "opt-level=3", "-C", "panic=abort", "-C", "codegen-units=1", "-C", "embed-bitcode=no"]);
-        c.args(["-C", "target-feature=+crt-static", "-C", "relocation-model=pie", "--cap-lints", "allow"]);
+        c.args(["-C", "relocation-model=pie", "--cap-lints", "allow"]);
+        c.args(match kind {
+            Kind::Static => ["-C", "target-feature=+crt-static"],
+            Kind::Gpu => ["-C", "target-feature=-crt-static"],
+        });
         c.arg("-L").arg(out);
         // No path of this machine gets into the launcher: builds in two folders are equal.
         c.arg(format!("--remap-path-prefix={}=.", root.display()));

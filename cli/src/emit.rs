@@ -13,9 +13,11 @@ use crate::interrupt::Temporary;
 use crate::verbs::compile::Kind;
 use planish_codegen::Module;
 use planish_codegen::kernel::Arch;
+use planish_codegen::kernel::Class;
 use planish_codegen::weights::Weights;
 #[cfg(feature = "llvm")]
 use planish_ir::{PrepareOptions, Program};
+use planish_rt::gpu::{Form, GpuCode, GpuImage};
 use planish_rt::image::{self, Parts};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -76,12 +78,54 @@ pub fn executable(
     let parts = parts(built)?;
     let kernels = kernels(built, &parts, perf_map);
     let weights = &built.module.weights;
+    compose(exe::launcher(arch(built)), &parts, &kernels, weights, path, writer, examine)
+}
+
+/// Writes an executable whose kernels run on a GPU, and gives its size. It holds the PTX text and, where there is one, the machine
+/// code for the target.
+pub fn gpu_executable(
+    module: &Module,
+    ptx: &str,
+    cubin: Option<&[u8]>,
+    path: &Path,
+    writer: &Writer,
+) -> Result<u64> {
+    let wrong = |why: &str| Failure::new("internal-image", why);
+    let host = image::Arch::HOST
+        .ok_or_else(|| Failure::new("machine-launcher", "no launcher for this processor"))?;
+    let variant = module.variants.first().ok_or_else(|| wrong("a module without kernels"))?;
+    let threads = variant.kernels.kernels.iter().map(|k| match k.class {
+        Class::Simt { block } => Ok(block.iter().product()),
+        Class::Cpu => Err(wrong("a kernel for processors in a program for GPUs")),
+    });
+    let mut text = ptx.as_bytes().to_vec();
+    text.push(0);
+    let sm = u32::from(variant.target.sm);
+    let mut images: Vec<GpuImage<'_>> =
+        cubin.iter().map(|bytes| GpuImage { form: Form::Cubin, sm, bytes }).collect();
+    images.push(GpuImage { form: Form::Ptx, sm, bytes: &text });
+    let code = GpuCode { sm, threads: threads.collect::<Result<_>>()?, images };
+    let weights = &module.weights;
+    let mut parts =
+        image::build(&module.plan, weights.len(), host, &[]).map_err(|e| wrong(&e.to_string()))?;
+    parts.code = code.encode();
+    compose(exe::gpu_launcher(), &parts, &[], weights, path, writer, |_| Ok(()))
+}
+
+fn compose(
+    launcher: &[u8],
+    parts: &Parts,
+    kernels: &[KernelSymbol],
+    weights: &Weights,
+    path: &Path,
+    writer: &Writer,
+    examine: impl FnOnce(&Path) -> Result<()>,
+) -> Result<u64> {
     let mut failed = None;
     let mut size = 0;
     let fill = |file: &mut std::fs::File| {
         let mut out = std::io::BufWriter::with_capacity(1 << 20, &mut *file);
-        let launcher = exe::launcher(arch(built));
-        let composed = exe::compose_with(&mut out, launcher, &parts, &kernels, weights.len(), |w| {
+        let composed = exe::compose_with(&mut out, launcher, parts, kernels, weights.len(), |w| {
             write_weights(weights, w)
         });
         drop(out);

@@ -85,9 +85,36 @@ pub struct Recipe {
     /// Whether approximations may stand for functions of f32.
     #[serde(default)]
     pub fast_math: bool,
+    /// What products of f32 matrices on GPUs multiply: f32, tf32 or bf16.
+    #[serde(default)]
+    pub precision: Factors,
     /// What happens to pictures before the model gets them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preprocess: Option<Preprocess>,
+}
+
+/// Factors of products of f32 matrices on a GPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Factors {
+    /// f32, without tensor cores
+    #[default]
+    F32,
+    /// Rounded to 10 bits of mantissa, by tensor cores
+    Tf32,
+    /// Rounded to 7 bits of mantissa, by tensor cores
+    Bf16,
+}
+
+impl Factors {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Factors::F32 => "f32",
+            Factors::Tf32 => "tf32",
+            Factors::Bf16 => "bf16",
+        }
+    }
 }
 
 fn allowed() -> bool {
@@ -97,8 +124,16 @@ fn allowed() -> bool {
 impl Default for Recipe {
     fn default() -> Self {
         let tool = format!("planish {}", env!("CARGO_PKG_VERSION"));
-        let passes = Vec::new();
-        Recipe { version: 1, tool, level: 2, passes, winograd: true, fast_math: false, preprocess: None }
+        Recipe {
+            version: 1,
+            tool,
+            level: 2,
+            passes: Vec::new(),
+            winograd: true,
+            fast_math: false,
+            precision: Factors::F32,
+            preprocess: None,
+        }
     }
 }
 

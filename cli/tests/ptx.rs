@@ -91,7 +91,11 @@ fn a_cubin_needs_ptxas() -> Outcomes {
 fn what_a_gpu_has_not_is_refused() -> Outcomes {
     let dir = scene()?;
     let cases: [(&[&str], i32, &str); 5] = [
-        (&["compile", "m.pir", "-o", "m", "--target", "nvptx:sm_80"], 2, "exe cannot be written"),
+        (
+            &["compile", "m.pir", "-o", "m", "--target", "nvptx:sm_80", "--emit", "shared"],
+            2,
+            "shared cannot be written",
+        ),
         (&["compile", "m.pir", "-o", "m", "--emit", "ptx"], 2, "ptx cannot be written"),
         (&["compile", "m.pir", "-o", "m", "--target", "nvptx:sm_52", "--emit", "ptx"], 2, "nvptx:sm_52"),
         (

@@ -2,7 +2,7 @@
 #![cfg(feature = "llvm")]
 
 use planish_codegen::kernel::{BinOp, Elem, Kernel, KernelModule, TargetSpec};
-use planish_codegen::simt::{elementwise, matmul, mma, reduce};
+use planish_codegen::simt::{elementwise, gate, matmul, mma, reduce, tensor};
 use planish_llvm::ptx::emit_ptx;
 use planish_testsuite::tools;
 use std::path::Path;
@@ -15,6 +15,12 @@ fn library() -> Vec<Kernel> {
         reduce::reduce_rows("row_max", BinOp::FMax, f32::NEG_INFINITY),
         matmul::matmul("matmul", matmul::Tile::default()),
         mma::matmul_bf16("matmul_bf16"),
+        tensor::matmul("tensor_bf16", Elem::BF16),
+        tensor::matmul("tensor_f16", Elem::F16),
+        tensor::matmul("tensor_tf32", Elem::F32),
+        tensor::matmul("tensor_s8", Elem::I8),
+        gate::compact("compact"),
+        gate::gated_rows("gated_rows", |b, v| b.fmul(v, 2.0)),
     ]
 }
 
@@ -66,8 +72,15 @@ fn ptxas_accepts_the_library() {
             let clean = Usage { registers: usage.registers, stack: 0, spill_stores: 0, spill_loads: 0 };
             assert_eq!(usage, clean, "{name} sm_{sm}");
             assert!((1..=MAX_REGISTERS).contains(&usage.registers), "{name} sm_{sm}: {usage:?}");
-            let tensor = ptx.contains("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32");
-            assert_eq!(tensor, name == "matmul_bf16", "{name} sm_{sm}");
+            let product = match name.as_str() {
+                "matmul_bf16" | "tensor_bf16" => "m16n8k16.row.col.f32.bf16.bf16.f32",
+                "tensor_f16" => "m16n8k16.row.col.f32.f16.f16.f32",
+                "tensor_tf32" => "m16n8k8.row.col.f32.tf32.tf32.f32",
+                "tensor_s8" => "m16n8k32.row.col.s32.s8.s8.s32",
+                _ => "",
+            };
+            let found = ptx.split("mma.sync.aligned.").nth(1).map(|t| t.starts_with(product));
+            assert_eq!(found, (!product.is_empty()).then_some(true), "{name} sm_{sm}");
         }
     }
 }

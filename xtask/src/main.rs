@@ -5,6 +5,7 @@
 mod bench;
 mod demo;
 mod generate;
+mod gpu;
 mod python;
 mod setup;
 mod shell;
@@ -31,6 +32,7 @@ usage: cargo xtask TASK
   models [ARGS...]      fetch real models (testsuite/models/fetch.py)
   conformance [--engine E] [--update-ratchet] [ARGS...]
                         the ONNX backend tests through `planish worker`
+  gpu                   programs for GPUs on the one of this machine, with its driver; exit code 6 where there is none
   hostile               hostile models through `planish`
   compare [ARGS...]     the real models against ONNX Runtime (testsuite/python/compare_models.py)
   bench [ARGS...]       latency of the real models, alternating with ONNX Runtime
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         "third-party" => third_party::run(rest),
         "models" => python::models(rest),
         "conformance" => python::conformance_task(rest),
+        "gpu" => gpu::run_on_gpu(),
         "hostile" => python::hostile_task(),
         "compare" => python::compare(rest),
         "bench" => bench::run(rest),

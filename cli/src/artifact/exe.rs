@@ -9,6 +9,7 @@ use super::elf::{
     PT_NOTE, Range, Section, Segment, int,
 };
 use super::symbols::{self, KernelSymbol};
+use planish_rt::gpu::GPU_MAGIC;
 use planish_rt::image::{Arch, PAGE, Parts};
 use std::fmt;
 use std::io::{self, Write};
@@ -16,6 +17,9 @@ use std::path::Path;
 
 /// The launcher for the machine this program was built for; empty where executables cannot be made.
 pub static LAUNCHER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher"));
+
+/// The launcher of programs for GPUs.
+static LAUNCHER_GPU: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher-gpu"));
 
 static LAUNCHER_AARCH64: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher-aarch64"));
 
@@ -26,6 +30,11 @@ pub fn launcher(arch: Arch) -> &'static [u8] {
         Arch::Aarch64 => LAUNCHER_AARCH64,
         Arch::X86_64 => &[],
     }
+}
+
+/// The launcher of programs that are driven by this machine's processor and run on a GPU; empty where there can be none.
+pub fn gpu_launcher() -> &'static [u8] {
+    LAUNCHER_GPU
 }
 
 /// The first bytes of the launcher's descriptor. Written in two parts, so that they stand whole in the launcher only.
@@ -117,7 +126,9 @@ fn lay_out(
         align: page,
     };
     let data = new(PF_R, data_at, data_address, data_len);
-    let code = new(PF_R | PF_X, code_at, code_address, parts.code.len() as u64);
+    // Kernels for GPUs are data here.
+    let flags = if parts.code.starts_with(&GPU_MAGIC) { PF_R } else { PF_R | PF_X };
+    let code = new(flags, code_at, code_address, parts.code.len() as u64);
     // The new segments take the room of entries that only tools and unwinding read; the order by address is kept.
     let unused = |s: &&Segment| !matches!(s.kind, PT_NOTE | PT_GNU_PROPERTY | PT_GNU_EH_FRAME);
     let mut segments: Vec<Segment> = old.iter().filter(unused).copied().collect();

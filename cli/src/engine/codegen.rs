@@ -4,7 +4,7 @@ use super::cache::Cache;
 use crate::failure::{Failure, Result};
 use planish_codegen::kernel::{EmitError, KernelModule, ObjectBytes, TargetSpec};
 use planish_codegen::link::{CodeImage, link};
-use planish_codegen::lower::{LowerOptions, Module, lower};
+use planish_codegen::lower::{LowerOptions, Module, Precision, lower};
 use planish_ir::{Diag, Graph};
 use planish_rt::cpu::Isa;
 
@@ -33,6 +33,8 @@ pub struct BuildOptions {
     pub winograd: bool,
     /// Whether approximations may stand for functions of f32.
     pub fast_math: bool,
+    /// What products of f32 matrices on GPUs multiply.
+    pub precision: Precision,
     /// Where compiled kernels are kept.
     pub cache: Option<Cache>,
 }
@@ -46,6 +48,7 @@ impl Default for BuildOptions {
             max_weights: LowerOptions::default().max_weights,
             winograd: true,
             fast_math: false,
+            precision: Precision::F32,
             cache: None,
         }
     }
@@ -59,6 +62,7 @@ impl BuildOptions {
             max_weights: self.max_weights,
             winograd: self.winograd,
             fast_math: self.fast_math,
+            precision: self.precision,
         }
     }
 }

@@ -13,12 +13,14 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::load::{LoadOptions, Model, SafetyArgs};
-use crate::pipeline::{self, PassArgs, Phase, Plan};
+use crate::pipeline::{self, Factors, PassArgs, Phase, Plan};
 use crate::report::{self, Report};
 use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
+use planish_codegen::Module;
 use planish_codegen::kernel::{Arch, TargetSpec};
+use planish_codegen::lower::Precision;
 use planish_ir::Diag;
 use serde_json::json;
 use std::ffi::OsString;
@@ -63,6 +65,9 @@ pub struct Args {
     /// Approximate exp, tanh, sigmoid, softplus and what follows from them, to a relative error of 2e-6
     #[arg(long)]
     pub fast_math: bool,
+    /// For GPUs: what products of f32 matrices multiply; sums are f32 always. tf32 and bf16 round the factors
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub precision: Option<Factors>,
     /// Write the report: what passes did to each layer, sizes, the check
     #[arg(long, value_name = "R.json")]
     pub report: Option<PathBuf>,
@@ -132,7 +137,7 @@ impl Kind {
             Kind::Onnx => ".onnx",
         }
     }
-    /// Whether machine code is needed.
+    /// Whether machine code of a processor is needed where the target is one.
     fn needs_code(self) -> bool {
         matches!(self, Kind::Exe | Kind::Shared | Kind::Static | Kind::Object | Kind::Python)
     }
@@ -140,7 +145,7 @@ impl Kind {
     fn suits(self, gpu: bool) -> bool {
         match self {
             Kind::Ptx | Kind::Cubin => gpu,
-            Kind::Kernels | Kind::Graph | Kind::Onnx | Kind::LlvmIr => true,
+            Kind::Exe | Kind::Kernels | Kind::Graph | Kind::Onnx | Kind::LlvmIr => true,
             _ => !gpu,
         }
     }
@@ -315,22 +320,27 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
     let targets = targets(&args.target, &args.cpu)?;
     let gpu = targets.iter().any(|t| t.arch == Arch::Nvptx);
     if let Some((kind, _)) = files.iter().find(|(k, _)| !k.suits(gpu)) {
-        let other = if gpu { "a GPU: ptx or cubin can be written" } else { "a processor" };
+        let other = if gpu { "a GPU: exe, ptx or cubin can be written" } else { "a processor" };
         return Err(Failure::usage(format!(
             "{} cannot be written for {}, which is {other}",
             kind_name(*kind),
             args.target
         )));
     }
-    if args.perf_map && !files.iter().any(|(k, _)| k.needs_code()) {
+    if args.perf_map && (gpu || !files.iter().any(|(k, _)| k.needs_code())) {
         return Err(Failure::usage(
-            "--perf-map names kernels in machine code: an executable, a library or an object",
+            "--perf-map names kernels in machine code of a processor: an executable, a library or an object",
         ));
     }
     let ptxas = files.iter().any(|(k, _)| *k == Kind::Cubin).then(Ptxas::find).transpose()?;
     let mut plan = Plan::new(&args.passes, Phase::Fused)?;
     plan.recipe.winograd &= !args.no_winograd;
     plan.recipe.fast_math |= args.fast_math;
+    plan.recipe.precision = args.precision.unwrap_or(plan.recipe.precision);
+    let rounded = plan.recipe.precision != Factors::F32;
+    if rounded && !gpu {
+        return Err(Failure::usage("--precision is for GPUs; on processors factors are f32"));
+    }
     if plan.last() < Phase::Fused && files.iter().any(|(k, _)| k.needs_kernels()) {
         return Err(Failure::usage(
             "--to stops before kernels are made; only graph and onnx can be written then",
@@ -370,7 +380,7 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
         }
         _ => None,
     };
-    let checked_later = !args.no_check && ran.lossy.is_empty();
+    let checked_later = !args.no_check && ran.lossy.is_empty() && !rounded;
     let options = BuildOptions {
         generator: codegen::Generator::Llvm,
         targets,
@@ -378,6 +388,11 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
         max_weights: args.safety.max_memory.unwrap_or(BuildOptions::default().max_weights),
         winograd: plan.winograd(),
         fast_math: plan.recipe.fast_math,
+        precision: match plan.recipe.precision {
+            Factors::F32 => Precision::F32,
+            Factors::Tf32 => Precision::Tf32,
+            Factors::Bf16 => Precision::Bf16,
+        },
         cache,
     };
     let mut rows = Vec::new();
@@ -388,22 +403,31 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
     };
     let mut built: Option<Built> = None;
     let mut module = None;
-    if files.iter().any(|(k, _)| k.needs_code()) {
+    if !gpu && files.iter().any(|(k, _)| k.needs_code()) {
         let mut b = codegen::compiled(bodies.lowered(&options)?, &options)?;
-        describe(&mut b, &bodies.model, &plan, &ran)?;
+        describe(&mut b.module, &bodies.model, &plan, &ran)?;
         built = Some(b);
     } else if files.iter().any(|(k, _)| k.needs_kernels()) {
-        module = Some(bodies.lowered(&options)?);
+        let mut m = bodies.lowered(&options)?;
+        if gpu {
+            describe(&mut m, &bodies.model, &plan, &ran)?;
+        }
+        module = Some(m);
     }
     let module = built.as_ref().map(|b| &b.module).or(module.as_ref());
     let mut sizes = Vec::new();
     let mut checked: Option<Verdict> = None;
-    let device = match module.filter(|_| files.iter().any(|(k, _)| matches!(k, Kind::Ptx | Kind::Cubin))) {
+    let on_gpu = |k: Kind| matches!(k, Kind::Ptx | Kind::Cubin) || (gpu && k == Kind::Exe);
+    let mut cubin = None;
+    let device = match module.filter(|_| files.iter().any(|(k, _)| on_gpu(*k))) {
         Some(m) => {
             let text = codegen::ptx(m, &options)?;
             if checked_later {
                 let v = bodies.check(CHECK_TIME, data.as_ref(), &mut |case| emit::check_ptx(m, &text, case));
                 checked = Some(judge(v, ui)?);
+            }
+            if let Some(ptxas) = &ptxas {
+                cubin = Some(ptxas.assemble(&text, &options.targets[0].name)?);
             }
             text
         }
@@ -434,9 +458,13 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
             )?,
             (Kind::Ptx, _) => write(*kind, path, device.as_bytes())?,
             (Kind::Cubin, _) => {
-                if let Some(ptxas) = &ptxas {
-                    write(*kind, path, &ptxas.assemble(&device, &options.targets[0].name)?)?;
+                if let Some(code) = &cubin {
+                    write(*kind, path, code)?;
                 }
+            }
+            (Kind::Exe, Some(m)) if gpu => {
+                let len = emit::gpu_executable(m, &device, cubin.as_deref(), path, &writer)?;
+                sizes.push((*kind, path.clone(), len));
             }
             (Kind::Exe, _) => {
                 if let Some(b) = &built {
@@ -497,15 +525,18 @@ fn kind_name(kind: Kind) -> String {
 }
 
 /// Says in the plan where it comes from.
-fn describe(built: &mut Built, model: &Model, plan: &Plan, report: &planish_passes::Report) -> Result<()> {
-    let meta = &mut built.module.plan.meta;
+fn describe(module: &mut Module, model: &Model, plan: &Plan, report: &planish_passes::Report) -> Result<()> {
+    let meta = &mut module.plan.meta;
     meta.name.clone_from(&model.graph.name);
     meta.model_hash = format!("sha256:{}", model.hash);
     meta.tool = format!("planish {}", env!("CARGO_PKG_VERSION"));
     meta.recipe_hash = format!("sha256:{}", plan.hash()?);
     meta.lossy.clone_from(&report.lossy);
     if meta.precision.is_empty() {
-        meta.precision = "f32".into();
+        meta.precision = plan.recipe.precision.name().into();
+    }
+    if plan.recipe.precision != Factors::F32 {
+        meta.lossy.push(format!("precision {}", plan.recipe.precision.name()));
     }
     Ok(())
 }
@@ -565,6 +596,7 @@ mod tests {
         assert_eq!(of("nvptx:sm_80", "portable"), Some(1));
         assert_eq!(of("nvptx:sm_80", "host"), None);
         assert_eq!(of("nvptx:sm_20", "portable"), None);
-        assert!(Kind::Ptx.suits(true) && !Kind::Ptx.suits(false) && !Kind::Exe.suits(true));
+        assert!(Kind::Ptx.suits(true) && !Kind::Ptx.suits(false));
+        assert!(Kind::Exe.suits(true) && !Kind::Shared.suits(true));
     }
 }

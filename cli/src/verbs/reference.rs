@@ -170,7 +170,7 @@ pub fn targets(args: &TargetsArgs, ui: &Ui) -> Result<Exit> {
         ));
     }
     ui.out(format!("host: {}", host.map_or_else(|| "none of them".to_owned(), |h| h.name)));
-    ui.out(format!("GPUs (--target, for --emit ptx,cubin): {}", gpus.join(", ")));
+    ui.out(format!("GPUs (--target, for --emit exe,ptx,cubin): {}", gpus.join(", ")));
     ui.out("engines (--engine):");
     engine::ENGINES.iter().for_each(|(n, doc)| ui.out(format!("  {n:<18} {doc}")));
     Ok(Exit::Ok)

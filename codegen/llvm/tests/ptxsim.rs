@@ -4,7 +4,7 @@ use planish_codegen::kernel::difftest::{Case, Rng, memory, ops, random};
 use planish_codegen::kernel::interp::{self, run_simt};
 use planish_codegen::kernel::{BinOp, Block, Elem, Kernel, KernelModule, Op, TargetSpec};
 use planish_codegen::simt::per_thread::per_thread;
-use planish_codegen::simt::{Grid, elementwise, matmul, mma, reduce};
+use planish_codegen::simt::{Grid, elementwise, gate, matmul, mma, reduce, tensor};
 use planish_llvm::ptx::emit_ptx;
 use planish_ptxsim::{Arg, Fault, FaultKind, Limits, Module, Stats};
 
@@ -19,6 +19,27 @@ fn launch(k: &Kernel, sm: u16, args: &[interp::Arg], grid: Grid) -> Result<Stats
     let args: Vec<Arg> = args
         .iter()
         .map(|a| match *a {
+            interp::Arg::Buf(ptr, bytes) => Arg::Buf(ptr, bytes),
+            interp::Arg::Scalar(v) => Arg::Scalar(v),
+        })
+        .collect();
+    // SAFETY: the tests pass whole live vectors.
+    unsafe { module.entries[0].launch(&args, grid, Limits::default()) }
+}
+
+/// [`launch`] with buffers whose contents nobody may read before they are written, and all of which must be written.
+fn launch_fresh(
+    k: &Kernel,
+    sm: u16,
+    args: &[interp::Arg],
+    fresh: &[usize],
+    grid: Grid,
+) -> Result<Stats, Fault> {
+    let module = parse(k, sm);
+    let args: Vec<Arg> = (0..)
+        .zip(args)
+        .map(|(i, a)| match *a {
+            interp::Arg::Buf(ptr, bytes) if fresh.contains(&i) => Arg::Out(ptr, bytes),
             interp::Arg::Buf(ptr, bytes) => Arg::Buf(ptr, bytes),
             interp::Arg::Scalar(v) => Arg::Scalar(v),
         })
@@ -104,7 +125,8 @@ fn same(k: &Kernel, sm: u16, inputs: &[&[u8]], result: usize, scalars: &[i64], g
         unsafe { run_simt(k, args, grid) }.unwrap_or_else(|t| panic!("{t}"));
     });
     let got = run(&|args| {
-        launch(k, sm, args, grid).unwrap_or_else(|f| panic!("{scalars:?}: {f}"));
+        let result = inputs.len();
+        launch_fresh(k, sm, args, &[result], grid).unwrap_or_else(|f| panic!("{scalars:?}: {f}"));
     });
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert!(bits(&want) == bits(&got), "{} {scalars:?} sm_{sm}", k.name);
@@ -197,6 +219,187 @@ fn tensor_core_products_agree() {
             assert!((f64::from(*v) - want).abs() < 1e-4, "{i}: {v} {want}");
         }
     }
+}
+
+#[test]
+fn tensor_core_products_of_any_size_agree() {
+    let mut rng = Rng(5);
+    for (elem, bits) in [(Elem::BF16, 8), (Elem::F16, 11), (Elem::F32, 11)] {
+        let k = tensor::matmul("tensor", elem);
+        let mut sizes = vec![[1, 1, 1], [2, 3, 0], [64, 64, 32], [65, 130, 33]];
+        sizes.extend((0..3).map(|_| [0; 3].map(|_: usize| 1 + (rng.next_u64() % 90) as usize)));
+        for [m, n, kk] in sizes {
+            let (a, b) = (noise(&mut rng, m * kk), noise(&mut rng, kk * n));
+            let dims = [m as i64, n as i64, kk as i64];
+            let c = same(&k, 80, &[&bytes(&a), &bytes(&b)], m * n, &dims, tensor::grid(m as u32, n as u32));
+            for (i, v) in c.iter().enumerate() {
+                let (r, j) = (i / n, i % n);
+                let products = (0..kk).map(|q| f64::from(a[r * kk + q]) * f64::from(b[q * n + j]));
+                let (want, size) = products.fold((0.0, 0.0), |(s, t), p| (s + p, t + p.abs()));
+                // Each factor is off by half a unit in its last place at most.
+                let most = size * 2.2 / f64::from(1 << bits) + 1e-6;
+                assert!((f64::from(*v) - want).abs() <= most, "{elem:?} {m}x{n}x{kk}: {v} for {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tensor_core_products_of_bytes_are_exact() {
+    let mut rng = Rng(6);
+    let k = tensor::matmul("bytes", Elem::I8);
+    let mut sizes = vec![[1, 1, 1], [3, 2, 0], [64, 64, 32], [66, 70, 129]];
+    sizes.extend((0..4).map(|_| [0; 3].map(|_: usize| 1 + (rng.next_u64() % 100) as usize)));
+    for [m, n, kk] in sizes {
+        let mut random = |len: usize| -> Vec<i8> { (0..len).map(|_| rng.next_u64() as i8).collect() };
+        let (mut a, mut b) = (random(m * kk), random(kk * n));
+        let mut c = vec![0i32; m * n];
+        let mut args =
+            vec![interp::Arg::slice(&mut a), interp::Arg::slice(&mut b), interp::Arg::slice(&mut c)];
+        args.extend([m, n, kk].map(|d| interp::Arg::Scalar(d as i64)));
+        let grid = tensor::grid(m as u32, n as u32);
+        let run = launch_fresh(&k, 80, &args, &[2], grid);
+        run.unwrap_or_else(|f| panic!("{m}x{n}x{kk}: {f}"));
+        for (i, v) in c.iter().enumerate() {
+            let want: i32 = (0..kk).map(|q| i32::from(a[i / n * kk + q]) * i32::from(b[q * n + i % n])).sum();
+            assert_eq!(*v, want, "{i} of {m}x{n}x{kk}");
+        }
+        // SAFETY: the vectors live.
+        unsafe { run_simt(&k, &args, grid) }.unwrap_or_else(|t| panic!("{t}"));
+        let first = (0..kk).map(|q| i32::from(a[q]) * i32::from(b[q * n])).sum::<i32>();
+        assert_eq!(c.first().copied().unwrap_or(first), first);
+    }
+}
+
+#[test]
+fn gates_do_the_open_rows_only() {
+    let mut rng = Rng(7);
+    let (compact, rows) = (gate::compact("compact"), gate::gated_rows("rows", |b, v| b.fmul(v, 2.0)));
+    for n in [0usize, 1, 31, 32, 33, 255, 256, 257, 1000] {
+        for density in [0, 1, 3, 8] {
+            let mut mask: Vec<u8> = (0..n).map(|_| u8::from(rng.next_u64() % 8 < density) * 5).collect();
+            let want: Vec<i32> = (0..n as i32).filter(|i| mask[*i as usize] != 0).collect();
+            let (mut index, mut count) = (vec![-1i32; n], [0i32]);
+            let args = [
+                interp::Arg::slice(&mut mask),
+                interp::Arg::slice(&mut index),
+                interp::Arg::slice(&mut count),
+                interp::Arg::Scalar(n as i64),
+            ];
+            launch_fresh(&compact, 80, &args, &[2], [1, 1, 1]).unwrap_or_else(|f| panic!("{n}: {f}"));
+            assert_eq!((&index[..want.len()], count[0] as usize), (&want[..], want.len()), "{n}");
+            assert!(index[want.len()..].iter().all(|i| *i == -1), "{n}: more was written");
+            let cols = 1 + (rng.next_u64() % 300) as usize;
+            let mut x = noise(&mut rng, n * cols);
+            let mut out = vec![0f32; want.len() * cols];
+            let args = [
+                interp::Arg::slice(&mut x),
+                interp::Arg::slice(&mut index),
+                interp::Arg::slice(&mut count),
+                interp::Arg::slice(&mut out),
+                interp::Arg::Scalar(cols as i64),
+            ];
+            // Closed rows get blocks too, and do nothing.
+            let grid = gate::rows_grid(n as u32);
+            launch_fresh(&rows, 80, &args, &[3], grid).unwrap_or_else(|f| panic!("{n}x{cols}: {f}"));
+            for (i, v) in out.iter().enumerate() {
+                assert_eq!(*v, 2.0 * x[want[i / cols] as usize * cols + i % cols], "{n}x{cols}");
+            }
+        }
+    }
+}
+
+/// Replaces what `change` finds in the text of a kernel, once.
+fn changed(k: &Kernel, change: &[(&str, &str)]) -> Module {
+    let module = KernelModule { kernels: vec![k.clone()] };
+    let mut text = emit_ptx(&module, &TargetSpec::nvptx(80)).unwrap_or_else(|e| panic!("{e}"));
+    for (from, to) in change {
+        assert!(text.contains(from), "no {from} in\n{text}");
+        text = text.replacen(from, to, 1);
+    }
+    Module::parse(&text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// What a run of a kernel came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    Right,
+    Wrong,
+    Stopped(FaultKind),
+}
+
+/// Runs a text whose kernel multiplies matrices of the sizes m, n, k.
+fn judged(module: &Module, [m, n, kk]: [usize; 3], grid: Grid) -> Verdict {
+    let mut rng = Rng(8);
+    let (mut a, mut b) = (noise(&mut rng, m * kk), noise(&mut rng, kk * n));
+    let mut c = vec![0f32; m * n];
+    let mut args = vec![Arg::slice(&mut a), Arg::slice(&mut b), Arg::out(&mut c)];
+    args.extend([m, n, kk].map(|d| Arg::Scalar(d as i64)));
+    // SAFETY: the vectors live.
+    if let Err(f) = unsafe { module.entries[0].launch(&args, grid, Limits::default()) } {
+        return Verdict::Stopped(f.kind);
+    }
+    let right = c.iter().enumerate().all(|(i, v)| {
+        let want: f64 = (0..kk).map(|q| f64::from(a[i / n * kk + q]) * f64::from(b[q * n + i % n])).sum();
+        (f64::from(*v) - want).abs() < 0.1
+    });
+    if right { Verdict::Right } else { Verdict::Wrong }
+}
+
+/// The five faults that a GPU would hide, planted in the text of a kernel for tensor cores.
+#[test]
+fn five_planted_faults_are_found() {
+    let k = tensor::matmul("tensor", Elem::BF16);
+    let sizes = [70, 50, 40];
+    let grid = tensor::grid(70, 50);
+    let kind = |change: &[(&str, &str)]| judged(&changed(&k, change), sizes, grid);
+    assert_eq!(kind(&[]), Verdict::Right);
+    let text = emit_ptx(&KernelModule { kernels: vec![k.clone()] }, &TargetSpec::nvptx(80)).unwrap();
+    let line = |part: &str| text.lines().find(|l| l.contains(part)).unwrap_or_else(|| panic!("no {part}"));
+    // A barrier is missing: the tiles are read before they are written.
+    assert_eq!(kind(&[(line("bar.sync"), "")]), Verdict::Stopped(FaultKind::Uninitialised));
+    // The last barrier is missing in a kernel in which everything was written before: a race.
+    let product = matmul::matmul("matmul", matmul::Tile { block: [32, 32, 8], thread: [4, 2] });
+    let race = judged(&changed(&without(&product, |op| *op == Op::Barrier, &[2]), &[]), sizes, [2, 3, 1]);
+    assert_eq!(race, Verdict::Stopped(FaultKind::Race));
+    // One block too many in a kernel that does not check where it is.
+    let rows = parse(&reduce::reduce_rows("rows", BinOp::FAdd, 0.0), 80);
+    let (mut x, mut y) = (vec![1f32; 600], [0f32; 2]);
+    let args = [Arg::slice(&mut x), Arg::out(&mut y), Arg::Scalar(300)];
+    // SAFETY: the arrays live.
+    let run = |grid| unsafe { rows.entries[0].launch(&args, grid, Limits::default()) }.map_err(|f| f.kind);
+    assert_eq!(run([3, 1, 1]).unwrap_err(), FaultKind::OutOfBounds);
+    // A block too few: a result is not written.
+    assert_eq!(run([1, 1, 1]).unwrap_err(), FaultKind::Unwritten);
+    // Two blocks that write different results to one place.
+    let same_row = changed(&reduce::reduce_rows("rows", BinOp::FAdd, 0.0), &[]);
+    let mut rising: Vec<f32> = (0..600).map(|i| i as f32).collect();
+    let args = [Arg::slice(&mut rising), Arg::out(&mut y), Arg::Scalar(300)];
+    let text = emit_ptx(
+        &KernelModule { kernels: vec![reduce::reduce_rows("rows", BinOp::FAdd, 0.0)] },
+        &TargetSpec::nvptx(80),
+    )
+    .unwrap();
+    // SAFETY: the arrays live.
+    let good = unsafe { same_row.entries[0].launch(&args, [2, 1, 1], Limits::default()) };
+    assert!(good.is_ok(), "{good:?}");
+    let stored = text.lines().rfind(|l| l.contains("st.global")).expect("a store").trim();
+    let base = stored.split(['[', ']']).nth(1).expect("an address");
+    let parameter = text.lines().find(|l| l.contains("ld.param") && l.contains("param_1")).expect("out");
+    let out = parameter.split_whitespace().nth(1).expect("a register").trim_end_matches(',');
+    let both = text.replacen(stored, &stored.replace(base, out), 1);
+    let both = Module::parse(&both).unwrap_or_else(|e| panic!("{e}"));
+    // SAFETY: the arrays live.
+    let fault = unsafe { both.entries[0].launch(&args, [2, 1, 1], Limits::default()) }.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Race, "{fault}");
+    // The wrong layout of a fragment: two registers of the left factor change places.
+    let mma = line("mma.sync");
+    let (head, rest) = mma.split_once("}, {").expect("operands");
+    let (left, rest) = rest.split_once('}').expect("four registers");
+    let mut registers: Vec<&str> = left.split(", ").collect();
+    registers.swap(1, 2);
+    let wrong = format!("{head}}}, {{{}}}{rest}", registers.join(", "));
+    assert_eq!(kind(&[(mma, &wrong)]), Verdict::Wrong);
 }
 
 /// Removes the barriers or waits that `which` counts, one being the first.

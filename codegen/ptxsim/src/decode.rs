@@ -2,7 +2,7 @@
 
 use crate::fault::ParseErrorKind;
 use crate::op::{
-    Addr, BinaryOp, Compare, Kind, Op, Operand, Reg, Round, Space, Special, TernaryOp, Ty, UnaryOp,
+    Addr, BinaryOp, Compare, Kind, MmaShape, Op, Operand, Reg, Round, Space, Special, TernaryOp, Ty, UnaryOp,
 };
 use crate::parse::{Names, Raw};
 
@@ -397,16 +397,35 @@ fn compare(name: &str) -> Option<Compare> {
 }
 
 fn mma(p: &mut Parts<'_>, a: &mut Args<'_, '_>) -> Result<Op> {
-    for part in ["sync", "aligned", "m16n8k16", "row", "col"] {
-        p.need(part)?;
+    p.need("sync")?;
+    p.need("aligned")?;
+    let size = p.part()?;
+    p.need("row")?;
+    p.need("col")?;
+    if size == "m16n8k8" {
+        for part in ["f32", "tf32", "tf32", "f32"] {
+            p.need(part)?;
+        }
+        let (d, left, right) = (a.regs()?, a.operands::<4>()?, a.operands::<2>()?);
+        let (left, right) = (left.to_vec(), right.to_vec());
+        return Ok(Op::Mma { shape: MmaShape::Tf32, d, a: left, b: right, c: a.operands()? });
     }
     let (d, left, right, c) = (p.ty()?, p.ty()?, p.ty()?, p.ty()?);
-    let f32 = Ty::new(Kind::Float, 32);
-    let half = matches!(left.kind, Kind::Float | Kind::Brain) && left.bits == 16 && left.lanes == 1;
-    if d != f32 || c != f32 || left != right || !half {
+    let plain = d == c && d.lanes == 1 && left.lanes == 1 && right.lanes == 1;
+    let half = matches!(left.kind, Kind::Float | Kind::Brain) && left.bits == 16 && left == right;
+    let byte = |t: Ty| matches!(t.kind, Kind::Unsigned | Kind::Signed) && t.bits == 8;
+    let shape = match size {
+        "m16n8k16" if half && d == Ty::new(Kind::Float, 32) => MmaShape::Half(left),
+        "m16n8k32" if byte(left) && byte(right) && d == Ty::new(Kind::Signed, 32) => {
+            MmaShape::Bytes { left: left.kind, right: right.kind }
+        }
+        _ => return p.unknown(),
+    };
+    if !plain {
         return p.unknown();
     }
-    Ok(Op::Mma { elem: left, d: a.regs()?, a: a.operands()?, b: a.operands()?, c: a.operands()? })
+    let (d, left, right) = (a.regs()?, a.operands::<4>()?, a.operands::<2>()?);
+    Ok(Op::Mma { shape, d, a: left.to_vec(), b: right.to_vec(), c: a.operands()? })
 }
 
 fn copy_async(p: &mut Parts<'_>, a: &mut Args<'_, '_>) -> Result<Op> {

@@ -41,9 +41,12 @@ pub enum FaultKind {
     Launch,
     OutOfBounds,
     Misaligned,
-    /// Shared memory is read that nothing was written to.
+    /// Memory is read that nothing was written to.
     Uninitialised,
-    /// Two threads of a block touch the same shared memory between two barriers, and one of them writes.
+    /// A result is left or read of which not every byte was written.
+    Unwritten,
+    /// Two threads of a block touch the same memory between two barriers, or those of two blocks in one launch, and one of them
+    /// writes.
     Race,
     /// Not all threads reach a barrier or a warp operation.
     Divergent,

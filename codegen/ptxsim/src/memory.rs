@@ -1,85 +1,285 @@
-//! Global, shared and local memory with their checks.
+//! Global memory: the buffers of launches, and memory that outlives them, with their checks.
 
-use crate::fault::FaultKind;
-use crate::parse::FIRST_ADDRESS;
+use crate::fault::{Fault, FaultKind};
 
 /// A fault without the instruction.
 pub(crate) type Bad = (FaultKind, String);
 
-/// Addresses of a buffer of the launch: each gets a range of its own, far from the others.
+/// Addresses of a buffer: each gets a range of its own, far from the others.
 const REGION_BITS: u32 = 40;
-/// Generic addresses of shared and of local memory.
-pub(crate) const SHARED_WINDOW: u64 = 0x7E << 56;
-pub(crate) const LOCAL_WINDOW: u64 = 0x7D << 56;
 
-fn aligned(addr: u64, bytes: usize) -> Result<(), Bad> {
+/// Most buffers at a time.
+const MAX_REGIONS: usize = 1 << 15;
+
+pub(crate) fn aligned(addr: u64, bytes: usize) -> Result<(), Bad> {
     if addr.is_multiple_of(bytes as u64) {
         return Ok(());
     }
     Err((FaultKind::Misaligned, format!("{bytes} bytes at address {addr:#x}")))
 }
 
-/// A buffer of the launch.
+/// What a launch knows of the thread that touches memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Toucher {
+    /// Number of the thread in the grid, and the threads of a block.
+    pub(crate) thread: u32,
+    pub(crate) block_threads: u32,
+    /// Barriers that its block has passed.
+    pub(crate) epoch: u32,
+}
+
+/// Number of the launch, barriers of the block before it, and thread, of the last write of a byte; 0 if nobody.
+const LAUNCH_BITS: u32 = 12;
+const EPOCH_BITS: u32 = 20;
+
+/// A buffer.
 struct Region {
     ptr: *mut u8,
     bytes: usize,
-    param: usize,
+    name: String,
     base: u64,
-    written: bool,
-    read_only: bool,
+    /// The launch that last wrote it, and the one that last read it through the read-only path.
+    written: u32,
+    read_only: u32,
+    /// For each byte whether anything was written to it; without it everything was.
+    known: Option<Vec<bool>>,
+    /// For each byte of watched memory who wrote it last; empty until something is written.
+    watched: bool,
+    writers: Vec<u64>,
+    /// The memory itself where it is not the launcher's.
+    _own: Option<Vec<u64>>,
 }
 
-/// The buffers of a launch.
+/// Memory of a device: buffers with addresses of their own. What is not written is not there to be read.
 #[derive(Default)]
-pub(crate) struct Global {
-    regions: Vec<Region>,
+pub struct Memory {
+    regions: Vec<Option<Region>>,
+    launch: u32,
 }
 
-impl Global {
-    /// Adds a buffer; gives its address on the device, which has the alignment of the host's address.
-    pub(crate) fn add(&mut self, param: usize, ptr: *mut u8, bytes: usize) -> u64 {
-        let base = ((self.regions.len() as u64 + 1) << REGION_BITS) | (ptr as u64 & 0xFFF);
-        self.regions.push(Region { ptr, bytes, param, base, written: false, read_only: false });
-        base
+// SAFETY: memory that a region does not own is that of one launch, which borrows the whole.
+unsafe impl Send for Memory {}
+
+fn fault(bad: Bad) -> Fault {
+    let (kind, message) = bad;
+    Fault { kind, kernel: String::new(), line: 0, inst: String::new(), thread: None, message }
+}
+
+impl Memory {
+    /// No buffers.
+    pub fn new() -> Memory {
+        Memory::default()
     }
 
-    fn find(&mut self, addr: u64, bytes: usize) -> Result<(&mut Region, usize), Bad> {
-        aligned(addr, bytes)?;
-        // Half a range below a buffer still counts as its neighbourhood, so that messages name it.
-        let index = (addr.wrapping_add(1 << (REGION_BITS - 1)) >> REGION_BITS) as usize;
-        let region = index.checked_sub(1).and_then(|i| self.regions.get_mut(i));
-        let Some(r) = region else {
-            return Err((
-                FaultKind::OutOfBounds,
-                format!("{bytes} bytes at address {addr:#x}, in no buffer"),
-            ));
+    /// A buffer of its own, in which nothing is written; its address, a multiple of 256. None if there are too many.
+    pub fn alloc(&mut self, bytes: usize) -> Option<u64> {
+        let mut own = vec![0u64; bytes.div_ceil(8)];
+        let ptr = own.as_mut_ptr().cast();
+        let place = self.regions.iter().position(Option::is_none).unwrap_or(self.regions.len());
+        self.add(place, ptr, bytes, 0, format!("allocation {place}"), Some(own)).map(|base| {
+            if let Some(Some(r)) = self.regions.get_mut(place) {
+                r.known = Some(vec![false; bytes]);
+                r.watched = true;
+            }
+            base
+        })
+    }
+
+    /// Gives back what [`Memory::alloc`] gave. False if there is no such buffer.
+    pub fn free(&mut self, addr: u64) -> bool {
+        let slot = self.regions.iter_mut().find(|r| r.as_ref().is_some_and(|r| r.base == addr));
+        slot.map(|r| *r = None).is_some()
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> usize {
+        self.regions.iter().flatten().map(|r| r.bytes).sum()
+    }
+
+    /// Writes bytes from outside a launch.
+    pub fn upload(&mut self, addr: u64, from: &[u8]) -> Result<(), Fault> {
+        let (r, at) = self.find(addr, from.len()).map_err(fault)?;
+        if let Some(known) = &mut r.known {
+            known[at..at + from.len()].fill(true);
+        }
+        // SAFETY: `find` has checked the bounds.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), r.ptr.add(at), from.len()) };
+        Ok(())
+    }
+
+    /// Reads bytes outside a launch. Bytes that nothing was written to are a fault.
+    pub fn download(&mut self, addr: u64, to: &mut [u8]) -> Result<(), Fault> {
+        let (r, at) = self.find(addr, to.len()).map_err(fault)?;
+        if let Some(i) = r.known.as_ref().and_then(|k| k[at..at + to.len()].iter().position(|k| !k)) {
+            let text = format!("byte {} of {} is read, but no kernel has written it", at + i, r.name);
+            return Err(fault((FaultKind::Unwritten, text)));
+        }
+        // SAFETY: as in `upload`.
+        unsafe { std::ptr::copy_nonoverlapping(r.ptr.add(at), to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes inside the device. Bytes that nothing was written to stay so.
+    pub fn copy(&mut self, dst: u64, src: u64, bytes: usize) -> Result<(), Fault> {
+        let (r, at) = self.find(src, bytes).map_err(fault)?;
+        let mut data = vec![0; bytes];
+        // SAFETY: as in `upload`.
+        unsafe { std::ptr::copy_nonoverlapping(r.ptr.add(at), data.as_mut_ptr(), bytes) };
+        let known = r.known.as_ref().map(|k| k[at..at + bytes].to_vec());
+        self.upload(dst, &data)?;
+        let (r, at) = self.find(dst, bytes).map_err(fault)?;
+        if let (Some(to), Some(from)) = (&mut r.known, known) {
+            to[at..at + bytes].copy_from_slice(&from);
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        place: usize,
+        ptr: *mut u8,
+        bytes: usize,
+        low: u64,
+        name: String,
+        own: Option<Vec<u64>>,
+    ) -> Option<u64> {
+        if place >= MAX_REGIONS {
+            return None;
+        }
+        let base = ((place as u64 + 1) << REGION_BITS) | low;
+        let region = Region {
+            ptr,
+            bytes,
+            name,
+            base,
+            written: 0,
+            read_only: 0,
+            known: None,
+            watched: false,
+            writers: Vec::new(),
+            _own: own,
         };
-        let offset = addr.wrapping_sub(r.base).cast_signed();
-        match usize::try_from(offset) {
-            Ok(at) if at.checked_add(bytes).is_some_and(|end| end <= r.bytes) => Ok((r, at)),
-            _ => Err((
-                FaultKind::OutOfBounds,
-                format!("{bytes} bytes at byte {offset} of parameter {}, which has {}", r.param, r.bytes),
-            )),
+        self.regions.resize_with(self.regions.len().max(place + 1), || None);
+        self.regions[place] = Some(region);
+        Some(base)
+    }
+
+    /// A buffer of the launcher. Its address on the device has the alignment of the host's; `fresh` ones hold nothing yet.
+    pub(crate) fn lend(&mut self, name: String, ptr: *mut u8, bytes: usize, fresh: bool) -> Option<u64> {
+        let place = self.regions.len();
+        let base = self.add(place, ptr, bytes, ptr as u64 & 0xFFF, name, None)?;
+        if fresh && let Some(Some(r)) = self.regions.get_mut(place) {
+            r.known = Some(vec![false; bytes]);
+            r.watched = true;
+        }
+        Some(base)
+    }
+
+    /// The first byte of a lent buffer that held nothing and still does.
+    pub(crate) fn unwritten(&self) -> Option<String> {
+        self.regions.iter().flatten().find_map(|r| {
+            let i = r.known.as_ref()?.iter().position(|k| !k)?;
+            Some(format!("byte {i} of {}, which has {}, is not written", r.name, r.bytes))
+        })
+    }
+
+    /// A launch begins.
+    pub(crate) fn begin(&mut self) {
+        self.launch += 1;
+        if self.launch >> LAUNCH_BITS != 0 {
+            self.launch = 1;
+            for r in self.regions.iter_mut().flatten() {
+                (r.written, r.read_only) = (0, 0);
+                r.writers.clear();
+            }
         }
     }
 
-    pub(crate) fn read(&mut self, addr: u64, out: &mut [u8], read_only: bool) -> Result<(), Bad> {
+    #[inline]
+    fn find(&mut self, addr: u64, bytes: usize) -> Result<(&mut Region, usize), Bad> {
+        let index = (addr >> REGION_BITS) as usize;
+        let inside = |r: &Region| {
+            let at = addr.wrapping_sub(r.base) as usize;
+            at <= r.bytes && bytes <= r.bytes - at
+        };
+        let known = index
+            .checked_sub(1)
+            .filter(|i| self.regions.get(*i).and_then(Option::as_ref).is_some_and(inside));
+        let Some(i) = known else { return Err(self.outside(addr, bytes)) };
+        match &mut self.regions[i] {
+            Some(r) => {
+                let at = (addr - r.base) as usize;
+                Ok((r, at))
+            }
+            None => unreachable!("the buffer is there"),
+        }
+    }
+
+    #[cold]
+    fn outside(&self, addr: u64, bytes: usize) -> Bad {
+        // Half a range below a buffer still counts as its neighbourhood, so that messages name it.
+        let index = (addr.wrapping_add(1 << (REGION_BITS - 1)) >> REGION_BITS) as usize;
+        let region = index.checked_sub(1).and_then(|i| self.regions.get(i)?.as_ref());
+        let text = match region {
+            None => format!("{bytes} bytes at address {addr:#x}, in no buffer"),
+            Some(r) => {
+                let offset = addr.wrapping_sub(r.base).cast_signed();
+                format!("{bytes} bytes at byte {offset} of {}, which has {}", r.name, r.bytes)
+            }
+        };
+        (FaultKind::OutOfBounds, text)
+    }
+
+    #[inline]
+    pub(crate) fn read(
+        &mut self,
+        addr: u64,
+        out: &mut [u8],
+        read_only: bool,
+        by: Toucher,
+    ) -> Result<(), Bad> {
+        aligned(addr, out.len())?;
+        let launch = self.launch;
         let (r, at) = self.find(addr, out.len())?;
-        r.read_only |= read_only;
-        if r.read_only && r.written {
-            return Err(read_only_fault(r.param));
+        if read_only {
+            r.read_only = launch;
+        }
+        if r.read_only == launch && r.written == launch {
+            return Err(read_only_fault(r));
+        }
+        if let Some(known) = &r.known {
+            if let Some(i) = known[at..at + out.len()].iter().position(|k| !k) {
+                let text = format!("byte {} of {} is read before anything is written to it", at + i, r.name);
+                return Err((FaultKind::Uninitialised, text));
+            }
+            if r.written == launch && !r.writers.is_empty() {
+                r.race(at, out.len(), launch, by, None)?;
+            }
         }
         // SAFETY: whoever launched vouches for `bytes` bytes at `ptr`, and `find` has checked the bounds.
         unsafe { std::ptr::copy_nonoverlapping(r.ptr.add(at), out.as_mut_ptr(), out.len()) };
         Ok(())
     }
 
-    pub(crate) fn write(&mut self, addr: u64, from: &[u8]) -> Result<(), Bad> {
+    #[inline]
+    pub(crate) fn write(&mut self, addr: u64, from: &[u8], by: Toucher) -> Result<(), Bad> {
+        aligned(addr, from.len())?;
+        let launch = self.launch;
         let (r, at) = self.find(addr, from.len())?;
-        r.written = true;
-        if r.read_only {
-            return Err(read_only_fault(r.param));
+        r.written = launch;
+        if r.read_only == launch {
+            return Err(read_only_fault(r));
+        }
+        if r.watched {
+            if r.writers.is_empty() {
+                r.writers = vec![0; r.bytes];
+            }
+            r.race(at, from.len(), launch, by, Some(from))?;
+            let mark = mark(launch, by);
+            r.writers[at..at + from.len()].fill(mark);
+        }
+        if let Some(known) = &mut r.known {
+            known[at..at + from.len()].fill(true);
         }
         // SAFETY: as in `read`.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), r.ptr.add(at), from.len()) };
@@ -87,126 +287,41 @@ impl Global {
     }
 }
 
-fn read_only_fault(param: usize) -> Bad {
-    (FaultKind::ReadOnly, format!("parameter {param} is written and read by ld.global.nc"))
+fn mark(launch: u32, by: Toucher) -> u64 {
+    let epoch = by.epoch & ((1 << EPOCH_BITS) - 1);
+    u64::from(launch) << (64 - LAUNCH_BITS) | u64::from(epoch) << 32 | u64::from(by.thread)
 }
 
-/// Who touched a byte of shared memory since the last barrier.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum By {
-    Nobody,
-    Thread(u32),
-    Several,
-}
-
-impl By {
-    fn other_than(self, thread: u32) -> bool {
-        !(self == By::Nobody || self == By::Thread(thread))
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Shadow {
-    written: bool,
-    epoch: u32,
-    writer: By,
-    readers: By,
-}
-
-/// Shared memory of one block.
-pub(crate) struct Shared {
-    bytes: Vec<u8>,
-    shadow: Vec<Shadow>,
-    /// Barriers so far.
-    pub(crate) epoch: u32,
-}
-
-impl Shared {
-    pub(crate) fn new(bytes: usize) -> Shared {
-        let fresh = Shadow { written: false, epoch: 0, writer: By::Nobody, readers: By::Nobody };
-        Shared { bytes: vec![0; bytes], shadow: vec![fresh; bytes], epoch: 1 }
-    }
-
-    /// As for a new block.
-    pub(crate) fn forget(&mut self) {
-        for s in &mut self.shadow {
-            *s = Shadow { written: false, epoch: 0, writer: By::Nobody, readers: By::Nobody };
-        }
-        self.epoch = 1;
-    }
-
-    fn touch(&mut self, addr: u64, bytes: usize, thread: u32, write: bool) -> Result<usize, Bad> {
-        aligned(addr, bytes)?;
-        let at = addr.wrapping_sub(FIRST_ADDRESS);
-        let end = at.checked_add(bytes as u64).filter(|end| *end <= self.bytes.len() as u64);
-        if end.is_none() {
-            let text = format!(
-                "{bytes} bytes at byte {} of {} bytes of shared memory",
-                at.cast_signed(),
-                self.bytes.len()
-            );
-            return Err((FaultKind::OutOfBounds, text));
-        }
-        let at = at as usize;
-        let epoch = self.epoch;
-        for (i, s) in self.shadow[at..at + bytes].iter_mut().enumerate() {
-            if s.epoch != epoch {
-                *s = Shadow { written: s.written, epoch, writer: By::Nobody, readers: By::Nobody };
+impl Region {
+    /// Another thread wrote here in this launch, with no barrier of its block since. Writing the same again is none.
+    fn race(&self, at: usize, bytes: usize, launch: u32, by: Toucher, new: Option<&[u8]>) -> Result<(), Bad> {
+        let me = mark(launch, by);
+        for (i, w) in self.writers[at..at + bytes].iter().enumerate() {
+            if *w == me || (*w >> (64 - LAUNCH_BITS)) as u32 != launch {
+                continue;
             }
-            let fault = |kind, what: &str| Err((kind, format!("byte {} of shared memory {what}", at + i)));
-            if s.writer.other_than(thread) {
-                return fault(FaultKind::Race, "was written by another thread since the last barrier");
-            }
-            if write && s.readers.other_than(thread) {
-                return fault(FaultKind::Race, "was read by another thread since the last barrier");
-            }
-            if !write && !s.written {
-                return fault(FaultKind::Uninitialised, "is read before anything is written to it");
-            }
-            if write {
-                (s.written, s.writer) = (true, By::Thread(thread));
-            } else {
-                s.readers = if s.readers.other_than(thread) { By::Several } else { By::Thread(thread) };
+            let (thread, epoch) = (*w as u32, (*w >> 32) as u32 & ((1 << EPOCH_BITS) - 1));
+            let same_block = thread / by.block_threads == by.thread / by.block_threads;
+            // SAFETY: the range was checked to be inside the region.
+            let old = unsafe { *self.ptr.add(at + i) };
+            let alike = new.is_some_and(|b| b[i] == old);
+            if thread != by.thread && !alike && !(same_block && epoch < by.epoch) {
+                let what = if new.is_some() { "written" } else { "read" };
+                let text = format!(
+                    "byte {} of {} is {what}, and thread {} of block {} wrote it in the same launch",
+                    at + i,
+                    self.name,
+                    thread % by.block_threads,
+                    thread / by.block_threads
+                );
+                return Err((FaultKind::Race, text));
             }
         }
-        Ok(at)
-    }
-
-    pub(crate) fn read(&mut self, addr: u64, out: &mut [u8], thread: u32) -> Result<(), Bad> {
-        let at = self.touch(addr, out.len(), thread, false)?;
-        out.copy_from_slice(&self.bytes[at..at + out.len()]);
-        Ok(())
-    }
-
-    /// An asynchronous copy to these bytes begins: from now on it may write them at any time, and nobody may read them until
-    /// it is done.
-    pub(crate) fn begin_copy(&mut self, addr: u64, bytes: usize, thread: u32) -> Result<(), Bad> {
-        let at = self.touch(addr, bytes, thread, true)?;
-        self.shadow[at..at + bytes].iter_mut().for_each(|s| s.written = false);
-        Ok(())
-    }
-
-    pub(crate) fn write(&mut self, addr: u64, from: &[u8], thread: u32) -> Result<(), Bad> {
-        let at = self.touch(addr, from.len(), thread, true)?;
-        self.bytes[at..at + from.len()].copy_from_slice(from);
         Ok(())
     }
 }
 
-/// The part of the local memory of a warp that an access of one lane touches.
-pub(crate) fn local_range(
-    addr: u64,
-    bytes: usize,
-    lane: usize,
-    size: usize,
-) -> Result<std::ops::Range<usize>, Bad> {
-    aligned(addr, bytes)?;
-    let at = addr.wrapping_sub(FIRST_ADDRESS);
-    match at.checked_add(bytes as u64) {
-        Some(end) if end <= size as u64 => Ok(lane * size + at as usize..lane * size + end as usize),
-        _ => Err((
-            FaultKind::OutOfBounds,
-            format!("{bytes} bytes at byte {} of {size} bytes of local memory", at.cast_signed()),
-        )),
-    }
+#[cold]
+fn read_only_fault(r: &Region) -> Bad {
+    (FaultKind::ReadOnly, format!("{} is written and read by ld.global.nc", r.name))
 }

@@ -160,6 +160,32 @@ pub(crate) enum Round {
     Rpi,
 }
 
+/// What a product of a warp multiplies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MmaShape {
+    /// `m16n8k16`, 16-bit floats of this kind, f32 sums.
+    Half(Ty),
+    /// `m16n8k8`, f32 of which the upper 19 bits count, f32 sums.
+    Tf32,
+    /// `m16n8k32`, bytes, signed or not, i32 sums that wrap.
+    Bytes { left: Kind, right: Kind },
+}
+
+impl MmaShape {
+    /// Values of an operand in a register.
+    pub(crate) fn per_register(self) -> usize {
+        match self {
+            MmaShape::Half(_) => 2,
+            MmaShape::Tf32 => 1,
+            MmaShape::Bytes { .. } => 4,
+        }
+    }
+    /// Length of the sums.
+    pub(crate) fn depth(self) -> usize {
+        8 * self.per_register()
+    }
+}
+
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Op {
     Load {
@@ -272,12 +298,12 @@ pub(crate) enum Op {
         clamp: Operand,
         members: Operand,
     },
-    /// `m16n8k16`, 16-bit floats of this kind, f32 sums.
+    /// A product of 16 rows and 8 columns.
     Mma {
-        elem: Ty,
+        shape: MmaShape,
         d: [Reg; 4],
-        a: [Operand; 4],
-        b: [Operand; 2],
+        a: Vec<Operand>,
+        b: Vec<Operand>,
         c: [Operand; 4],
     },
     CopyAsync {
@@ -287,6 +313,13 @@ pub(crate) enum Op {
     },
     CopyCommit,
     CopyWait(usize),
+}
+
+impl Op {
+    /// Whether lanes do it together.
+    pub(crate) fn joins(&self) -> bool {
+        matches!(self, Op::Barrier | Op::Butterfly { .. } | Op::Mma { .. })
+    }
 }
 
 #[derive(Clone, PartialEq, Debug)]

@@ -2,18 +2,21 @@
 
 use crate::entry::Entry;
 use crate::fault::{Fault, FaultKind};
-use crate::memory::{Bad, Global, Shared};
-use crate::op::{Inst, Op, Operand, Reg};
+use crate::memory::{Bad, Memory};
+use crate::op::{Inst, Op, Reg};
+use crate::shared::Shared;
 
 /// Lanes of a warp.
 pub(crate) const LANES: usize = 32;
-const ALL: u32 = u32::MAX;
+pub(crate) const ALL: u32 = u32::MAX;
 
 /// One argument, in the order of the entry's parameters.
 #[derive(Clone, Copy, Debug)]
 pub enum Arg {
     /// A buffer in the memory of this process: address and length in bytes.
     Buf(*mut u8, usize),
+    /// A buffer whose contents nobody may read before the kernel has written them, and all of which it must write.
+    Out(*mut u8, usize),
     /// Eight bytes.
     Scalar(i64),
 }
@@ -22,6 +25,11 @@ impl Arg {
     /// A buffer in a slice of plain numbers; it must outlive the launch.
     pub fn slice<T: Copy>(s: &mut [T]) -> Arg {
         Arg::Buf(s.as_mut_ptr().cast(), size_of_val(s))
+    }
+
+    /// [`Arg::Out`] in a slice of plain numbers; it must outlive the launch.
+    pub fn out<T: Copy>(s: &mut [T]) -> Arg {
+        Arg::Out(s.as_mut_ptr().cast(), size_of_val(s))
     }
 }
 
@@ -43,6 +51,8 @@ impl Default for Limits {
 pub struct Stats {
     /// Instructions of warps, each counted once however many lanes took part.
     pub steps: u64,
+    /// Instructions of threads: each counted for every lane that is there for it.
+    pub threads: u64,
     pub blocks: u64,
 }
 
@@ -61,44 +71,63 @@ pub(crate) struct Transfer {
     pub(crate) bytes: usize,
 }
 
+/// A register of all lanes.
+pub(crate) type Row = [u64; LANES];
+
 /// 32 threads.
 pub(crate) struct Warp {
     /// By register, then lane.
-    regs: Vec<[u64; LANES]>,
+    pub(crate) regs: Vec<Row>,
+    /// Where each lane is; while all ready lanes are at one place, that is `at` instead.
     pc: [u32; LANES],
+    at: u32,
+    converged: bool,
     /// Lanes that can go on, that wait at a barrier or warp operation, and that exist.
     ready: u32,
     waiting: u32,
     exist: u32,
-    /// All ready lanes have one address.
-    converged: bool,
     pub(crate) local: Vec<u8>,
     pub(crate) copies: Vec<Copies>,
+    /// Whether there is a copy that has not been waited for.
+    pub(crate) copying: bool,
 }
 
 impl Warp {
-    pub(crate) fn get(&self, o: Operand, lane: usize) -> u64 {
-        match o {
-            Operand::Reg(r) => self.regs[r.index as usize][lane],
-            Operand::Imm(v) => v,
-        }
-    }
-    pub(crate) fn set(&mut self, r: Reg, lane: usize, v: u64) {
-        self.regs[r.index as usize][lane] = v & (u64::MAX >> (64 - r.bits));
-    }
     fn gone(&self) -> u32 {
         self.exist & !self.ready & !self.waiting
+    }
+
+    fn guard(&self, reg: Reg, negate: bool) -> u32 {
+        let row = &self.regs[reg.index as usize];
+        let mut mask = 0;
+        for (l, v) in row.iter().enumerate() {
+            mask |= (*v as u32 & 1) << l;
+        }
+        if negate { !mask } else { mask }
+    }
+
+    /// Lanes have places of their own from now on.
+    fn diverge(&mut self) {
+        if self.converged {
+            for l in lanes(self.ready) {
+                self.pc[l] = self.at;
+            }
+            self.converged = false;
+        }
     }
 }
 
 pub(crate) struct Machine<'e> {
     pub(crate) entry: &'e Entry,
     /// Parameter space, one word a parameter.
-    pub(crate) params: Vec<u64>,
-    pub(crate) global: Global,
+    pub(crate) params: &'e [u64],
+    pub(crate) global: &'e mut Memory,
     pub(crate) shared: Shared,
     pub(crate) grid: [u32; 3],
     pub(crate) block_id: [u32; 3],
+    /// Threads of the blocks before this one, and of one block.
+    pub(crate) threads_before: u32,
+    pub(crate) block_threads: u32,
     /// Index of the first thread of the warp that runs.
     pub(crate) first_thread: u32,
     limits: Limits,
@@ -106,8 +135,12 @@ pub(crate) struct Machine<'e> {
 }
 
 /// Lanes of a mask.
-pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    (0..LANES).filter(move |l| mask >> l & 1 == 1)
+pub(crate) fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let l = mask.trailing_zeros();
+        mask &= mask.wrapping_sub(1);
+        (l < 32).then_some(l as usize)
+    })
 }
 
 /// What keeps a warp from going on.
@@ -118,54 +151,94 @@ enum Pause {
 }
 
 impl Entry {
-    /// Runs all blocks of a grid, one after the other.
-    ///
-    /// # Safety
-    /// Every [`Arg::Buf`] must be readable, and writable where the kernel writes, for its length.
-    pub unsafe fn launch(&self, args: &[Arg], grid: [u32; 3], limits: Limits) -> Result<Stats, Fault> {
-        let refuse = |message: String| Fault {
+    fn refuse(&self, message: String) -> Fault {
+        Fault {
             kind: FaultKind::Launch,
             kernel: self.name.clone(),
             line: 0,
             inst: String::new(),
             thread: None,
             message,
-        };
+        }
+    }
+
+    /// Runs all blocks of a grid, one after the other, on memory of this process.
+    ///
+    /// # Safety
+    /// Every buffer must be readable, and writable where the kernel writes, for its length.
+    pub unsafe fn launch(&self, args: &[Arg], grid: [u32; 3], limits: Limits) -> Result<Stats, Fault> {
         if args.len() != self.params.len() {
-            return Err(refuse(format!("{} arguments for {} parameters", args.len(), self.params.len())));
+            let text = format!("{} arguments for {} parameters", args.len(), self.params.len());
+            return Err(self.refuse(text));
         }
-        let mut global = Global::default();
-        let mut params = Vec::with_capacity(args.len());
+        let mut memory = Memory::new();
+        let mut words = Vec::with_capacity(args.len());
         for (i, (arg, param)) in args.iter().zip(&self.params).enumerate() {
-            params.push(match (*arg, param.pointer) {
-                (Arg::Scalar(v), None) => v.cast_unsigned(),
-                (Arg::Buf(ptr, bytes), Some(align)) => {
-                    if bytes > 0 && !(ptr as usize).is_multiple_of(align.max(1) as usize) {
-                        return Err(refuse(format!("{} is not aligned to {align} bytes", param.name)));
-                    }
-                    global.add(i, ptr, bytes)
+            let (ptr, bytes, fresh) = match (*arg, param.pointer) {
+                (Arg::Scalar(v), None) => {
+                    words.push(v.cast_unsigned());
+                    continue;
                 }
-                _ => return Err(refuse(format!("the wrong kind of argument for {}", param.name))),
-            });
+                (Arg::Buf(ptr, bytes), Some(_)) => (ptr, bytes, false),
+                (Arg::Out(ptr, bytes), Some(_)) => (ptr, bytes, true),
+                _ => return Err(self.refuse(format!("the wrong kind of argument for {}", param.name))),
+            };
+            let align = param.pointer.unwrap_or(1).max(1);
+            if bytes > 0 && !(ptr as usize).is_multiple_of(align as usize) {
+                return Err(self.refuse(format!("{} is not aligned to {align} bytes", param.name)));
+            }
+            match memory.lend(format!("parameter {i}"), ptr, bytes, fresh) {
+                Some(base) => words.push(base),
+                None => return Err(self.refuse("too many buffers".into())),
+            }
         }
+        let stats = self.run(&mut memory, &words, grid, limits)?;
+        match memory.unwritten() {
+            None => Ok(stats),
+            Some(text) => Err(Fault { kind: FaultKind::Unwritten, ..self.refuse(text) }),
+        }
+    }
+
+    /// Runs all blocks of a grid, one after the other, on the memory of a device. `words` has a word for each parameter:
+    /// an address or a number.
+    pub fn run(
+        &self,
+        memory: &mut Memory,
+        words: &[u64],
+        grid: [u32; 3],
+        limits: Limits,
+    ) -> Result<Stats, Fault> {
+        if words.len() != self.params.len() {
+            let text = format!("{} arguments for {} parameters", words.len(), self.params.len());
+            return Err(self.refuse(text));
+        }
+        let threads = self.block.iter().product::<u32>();
+        let blocks = grid.iter().try_fold(1u32, |n, d| n.checked_mul(*d));
+        if blocks.and_then(|b| b.checked_mul(threads)).is_none() {
+            return Err(self.refuse(format!("a grid of {grid:?} blocks of {threads} threads")));
+        }
+        memory.begin();
         let mut m = Machine {
             entry: self,
-            params,
-            global,
+            params: words,
+            global: memory,
             shared: Shared::new(self.shared_bytes),
             grid,
             block_id: [0; 3],
+            threads_before: 0,
+            block_threads: threads,
             first_thread: 0,
             limits,
             stats: Stats::default(),
         };
-        let threads = self.block.iter().product::<u32>() as usize;
+        let threads = threads as usize;
         let mut warps: Vec<Warp> = (0..threads.div_ceil(LANES)).map(|_| m.warp()).collect();
         for z in 0..grid[2] {
             for y in 0..grid[1] {
                 for x in 0..grid[0] {
                     m.block_id = [x, y, z];
                     m.block(&mut warps, threads)?;
+                    m.threads_before += threads as u32;
                 }
             }
         }
@@ -178,16 +251,19 @@ impl Machine<'_> {
         Warp {
             regs: vec![[0; LANES]; self.entry.registers as usize],
             pc: [0; LANES],
+            at: 0,
+            converged: true,
             ready: 0,
             waiting: 0,
             exist: 0,
-            converged: true,
             local: vec![0; self.entry.local_bytes * LANES],
             copies: vec![Copies::default(); LANES],
+            copying: false,
         }
     }
 
     /// A fault of an instruction, in a lane or in the whole warp.
+    #[cold]
     pub(crate) fn fault(&self, inst: &Inst, lane: Option<usize>, (kind, message): Bad) -> Fault {
         Fault {
             kind,
@@ -205,12 +281,14 @@ impl Machine<'_> {
         for (w, warp) in warps.iter_mut().enumerate() {
             let count = (threads - w * LANES).min(LANES);
             warp.exist = ALL >> (LANES - count);
-            (warp.ready, warp.waiting, warp.converged) = (warp.exist, 0, true);
-            warp.pc = [0; LANES];
+            (warp.ready, warp.waiting, warp.converged, warp.at) = (warp.exist, 0, true, 0);
             // Nothing may depend on what a register or local memory holds at the start.
             warp.regs.fill([0xA5A5_A5A5_A5A5_A5A5; LANES]);
             warp.local.fill(0xA5);
-            warp.copies.fill(Copies::default());
+            if warp.copying {
+                warp.copies.fill(Copies::default());
+                warp.copying = false;
+            }
         }
         loop {
             let mut ended = 0;
@@ -227,11 +305,17 @@ impl Machine<'_> {
 
     /// Every warp has stopped: lets all threads pass the barrier that they must all be at.
     fn release(&mut self, warps: &mut [Warp]) -> Result<(), Fault> {
-        let at: Vec<u32> = warps.iter().flat_map(|w| lanes(w.waiting).map(|l| w.pc[l])).collect();
-        let Some(first) = at.first().copied() else { return Ok(()) };
-        let threads: u32 = warps.iter().map(|w| w.exist.count_ones()).sum();
-        let here = at.iter().filter(|pc| **pc == first).count();
-        if here < threads as usize {
+        let mut first = None;
+        let (mut here, mut threads) = (0, 0);
+        for w in warps.iter() {
+            threads += w.exist.count_ones();
+            for l in lanes(w.waiting) {
+                let pc = *first.get_or_insert(w.pc[l]);
+                here += u32::from(w.pc[l] == pc);
+            }
+        }
+        let Some(first) = first else { return Ok(()) };
+        if here < threads {
             let text = format!("{here} of {threads} threads of the block reach the barrier");
             let inst = &self.entry.insts[first as usize];
             let mut fault = self.fault(inst, None, (FaultKind::Divergent, text));
@@ -239,12 +323,9 @@ impl Machine<'_> {
             return Err(fault);
         }
         for w in warps {
-            for l in lanes(w.waiting) {
-                w.pc[l] += 1;
-            }
-            (w.ready, w.waiting, w.converged) = (w.waiting, 0, true);
+            (w.ready, w.waiting, w.converged, w.at) = (w.waiting, 0, true, first + 1);
         }
-        self.shared.epoch += 1;
+        self.shared.barrier();
         Ok(())
     }
 
@@ -261,24 +342,25 @@ impl Machine<'_> {
                 return Ok(Pause::Barrier);
             }
             let (pc, active) = if warp.converged {
-                (warp.pc[warp.ready.trailing_zeros() as usize], warp.ready)
+                (warp.at, warp.ready)
             } else {
                 let pc = lanes(warp.ready).map(|l| warp.pc[l]).min().unwrap_or(0);
                 let active = lanes(warp.ready).filter(|l| warp.pc[*l] == pc).fold(0, |m, l| m | 1 << l);
-                warp.converged = active == warp.ready;
+                if active == warp.ready {
+                    (warp.converged, warp.at) = (true, pc);
+                }
                 (pc, active)
             };
             let inst = &entry.insts[pc as usize];
             self.stats.steps += 1;
+            self.stats.threads += u64::from(active.count_ones());
             if self.stats.steps > self.limits.steps {
                 let text = format!("more than {} steps", self.limits.steps);
                 return Err(self.fault(inst, None, (FaultKind::Steps, text)));
             }
             let mask = match inst.guard {
                 None => active,
-                Some((reg, negate)) => lanes(active)
-                    .filter(|l| (warp.get(Operand::Reg(reg), *l) & 1 == 1) != negate)
-                    .fold(0, |m, l| m | 1 << l),
+                Some((reg, negate)) => active & warp.guard(reg, negate),
             };
             self.step(warp, inst, pc, active, mask)?;
         }
@@ -289,21 +371,30 @@ impl Machine<'_> {
         let mut next = active;
         match &inst.op {
             Op::Branch { target } => {
-                for l in lanes(mask) {
-                    warp.pc[l] = *target;
+                if mask == active && warp.converged {
+                    warp.at = *target;
+                    return Ok(());
                 }
-                next &= !mask;
-                warp.converged &= next == 0 || mask == 0;
+                if mask != 0 {
+                    warp.diverge();
+                    for l in lanes(mask) {
+                        warp.pc[l] = *target;
+                    }
+                    next &= !mask;
+                }
             }
             Op::Return => {
                 warp.ready &= !mask;
                 next &= !mask;
             }
-            Op::Barrier | Op::Butterfly { .. } | Op::Mma { .. } => {
+            op if op.joins() => {
                 if mask == warp.exist && mask == ALL && inst.op != Op::Barrier {
                     self.together(warp, inst)?;
                 } else {
                     // They wait until every lane of the warp, or thread of the block, has come.
+                    for l in lanes(mask) {
+                        warp.pc[l] = pc;
+                    }
                     warp.ready &= !mask;
                     warp.waiting |= mask;
                     next &= !mask;
@@ -311,8 +402,12 @@ impl Machine<'_> {
             }
             op => self.execute(warp, inst, op, mask)?,
         }
-        for l in lanes(next) {
-            warp.pc[l] = pc + 1;
+        if warp.converged {
+            warp.at = pc + 1;
+        } else {
+            for l in lanes(next) {
+                warp.pc[l] = pc + 1;
+            }
         }
         Ok(())
     }
@@ -334,10 +429,7 @@ impl Machine<'_> {
             return Err(self.fault(inst, Some(0), (FaultKind::Divergent, text)));
         }
         self.together(warp, inst)?;
-        for l in 0..LANES {
-            warp.pc[l] += 1;
-        }
-        (warp.ready, warp.waiting, warp.converged) = (ALL, 0, true);
+        (warp.ready, warp.waiting, warp.converged, warp.at) = (ALL, 0, true, pc + 1);
         Ok(true)
     }
 }

@@ -1,6 +1,6 @@
 //! Small texts: what is interpreted, what is refused, and every planted fault.
 
-use crate::{Arg, Fault, FaultKind, Limits, Module, ParseErrorKind};
+use crate::{Arg, Fault, FaultKind, Limits, Memory, Module, ParseErrorKind};
 
 /// An entry with two buffers and a number, `threads` per block and this body.
 fn text(threads: u32, body: &str) -> String {
@@ -92,6 +92,60 @@ fn accesses_are_checked() {
     assert_eq!(fault(1, "st.shared.b32 [tile+256], %r1;"), FaultKind::OutOfBounds);
     assert_eq!(fault(1, "mov.b64 %rd9, 0;\nld.global.b32 %r2, [%rd9];"), FaultKind::OutOfBounds);
     assert_eq!(fault(1, "ld.global.nc.b32 %r2, [%rd5];\nst.global.b32 [%rd5], %r2;"), FaultKind::ReadOnly);
+}
+
+#[test]
+fn results_are_written_before_they_are_read_and_by_one_thread() {
+    let run = |body: &str| {
+        let module = Module::parse(&text(64, body)).unwrap_or_else(|e| panic!("{e}"));
+        let (mut a, mut b) = ([3u32; 64], [0u32; 64]);
+        let args = [Arg::slice(&mut a), Arg::out(&mut b), Arg::Scalar(0)];
+        // SAFETY: the arrays live until the launch is over.
+        unsafe { module.entries[0].launch(&args, [2, 1, 1], Limits::default()) }.map_err(|f| f.kind)
+    };
+    // Both blocks write the same numbers.
+    assert!(run("st.global.b32 [%rd6], %r1;").is_ok());
+    let half = "setp.lt.u32 %p1, %r1, 40;\n@%p1 st.global.b32 [%rd6], %r1;";
+    assert_eq!(run(half), Err(FaultKind::Unwritten));
+    assert_eq!(run("ld.global.b32 %r2, [%rd6];"), Err(FaultKind::Uninitialised));
+    // Each block its own number, or each thread.
+    let block = "mov.u32 %r2, %ctaid.x;\nst.global.b32 [%rd6], %r2;";
+    assert_eq!(run(block), Err(FaultKind::Race));
+    assert_eq!(run("st.global.b32 [%rd2], %r1;"), Err(FaultKind::Race));
+    // What another thread of the block wrote may be read after a barrier.
+    let other = "st.global.b32 [%rd6], %r1;\nbar.sync 0;\nxor.b32 %r3, %r1, 63;\nmul.wide.u32 %rd9, %r3, 4;\n\
+                 add.s64 %rd9, %rd2, %rd9;\nld.global.b32 %r4, [%rd9];";
+    assert!(run(other).is_ok());
+    assert_eq!(run(&other.replace("bar.sync 0;\n", "")), Err(FaultKind::Uninitialised));
+}
+
+#[test]
+fn memory_outlives_launches_and_knows_what_was_written() {
+    let module = Module::parse(&text(64, "st.global.b32 [%rd6], %r1;")).unwrap();
+    let mut memory = Memory::new();
+    let (a, b) = (memory.alloc(256).unwrap(), memory.alloc(300).unwrap());
+    let words = [a, b, 0];
+    module.entries[0].run(&mut memory, &words, [1, 1, 1], Limits::default()).unwrap();
+    let mut out = [0u8; 256];
+    memory.download(b, &mut out).unwrap();
+    assert_eq!(out[252..], 63u32.to_le_bytes());
+    let kind = |r: Result<(), Fault>| r.map_err(|f| f.kind);
+    assert_eq!(kind(memory.download(b, &mut [0; 300])), Err(FaultKind::Unwritten));
+    assert_eq!(kind(memory.download(b + 299, &mut [0; 2])), Err(FaultKind::OutOfBounds));
+    // A copy of what was not written is not written either.
+    memory.copy(a, b + 44, 256).unwrap();
+    memory.download(a, &mut [0; 212]).unwrap();
+    assert_eq!(kind(memory.download(a, &mut [0; 213])), Err(FaultKind::Unwritten));
+    memory.upload(a, &[1; 256]).unwrap();
+    memory.download(a, &mut out).unwrap();
+    assert_eq!((out, memory.bytes()), ([1; 256], 556));
+    assert!(memory.free(a) && !memory.free(a));
+    assert_eq!(kind(memory.upload(a, &[1])), Err(FaultKind::OutOfBounds));
+    // Another launch may write what an earlier one wrote.
+    let c = memory.alloc(256).unwrap();
+    for _ in 0..3 {
+        module.entries[0].run(&mut memory, &[c, b, 0], [1, 1, 1], Limits::default()).unwrap();
+    }
 }
 
 #[test]

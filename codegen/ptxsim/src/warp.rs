@@ -1,17 +1,39 @@
 //! Instructions for the lanes of a warp.
 
 use crate::fault::{Fault, FaultKind};
-use crate::memory::{Bad, LOCAL_WINDOW, SHARED_WINDOW, local_range};
-use crate::op::{Addr, BinaryOp, Inst, Op, Operand, Space, Special, Ty};
-use crate::run::{Copies, LANES, Machine, Transfer, Warp, lanes};
+use crate::memory::{Bad, Toucher};
+use crate::mma;
+use crate::op::{Addr, Inst, Kind, Op, Reg, Round, Space, Special, Ty};
+use crate::rows;
+use crate::run::{Copies, LANES, Machine, Row, Transfer, Warp, lanes};
+use crate::shared::{LOCAL_WINDOW, SHARED_WINDOW, local_range};
 use crate::value;
 
 impl Machine<'_> {
     /// An operation that lanes do on their own.
-    pub(crate) fn execute(&mut self, warp: &mut Warp, inst: &Inst, op: &Op, mask: u32) -> Result<(), Fault> {
-        for l in lanes(mask) {
-            self.lane(warp, op, l).map_err(|bad| self.fault(inst, Some(l), bad))?;
-        }
+    pub(crate) fn execute(&mut self, w: &mut Warp, inst: &Inst, op: &Op, mask: u32) -> Result<(), Fault> {
+        let (dst, row) = match op {
+            Op::Move { dst, src } => (dst, w.row(*src)),
+            Op::Special { dst, which } => (dst, self.special(*which)),
+            Op::Convert { dst, src, to, from, round } => {
+                (dst, rows::convert(*to, *from, *round, &w.row(*src)))
+            }
+            Op::Unary { op, ty, dst, a } => (dst, rows::unary(*op, *ty, &w.row(*a))),
+            Op::Binary { op, ty, dst, a, b } => (dst, rows::binary(*op, *ty, &w.row(*a), &w.row(*b))),
+            Op::Ternary { op, ty, dst, a, b, c } => {
+                (dst, rows::ternary(*op, *ty, &w.row(*a), &w.row(*b), &w.row(*c)))
+            }
+            Op::Compare { cmp, ty, dst, a, b } => (dst, rows::compare(*cmp, *ty, &w.row(*a), &w.row(*b))),
+            Op::Select { dst, a, b, cond } => (dst, rows::select(&w.row(*a), &w.row(*b), &w.row(*cond))),
+            Op::Nothing => return Ok(()),
+            _ => {
+                for l in lanes(mask) {
+                    self.lane(w, op, l).map_err(|bad| self.fault(inst, Some(l), bad))?;
+                }
+                return Ok(());
+            }
+        };
+        w.put(*dst, mask, &row);
         Ok(())
     }
 
@@ -23,12 +45,7 @@ impl Machine<'_> {
                 let raw = &mut raw[..n * dst.len()];
                 self.read(w, l, *space, address(w, l, addr), raw, *read_only)?;
                 for (r, part) in dst.iter().zip(raw.chunks_exact(n)) {
-                    let mut word = [0u8; 8];
-                    word[..n].copy_from_slice(part);
-                    // A load into a wider register extends by the sign of a signed type.
-                    let to = Ty { bits: r.bits.max(ty.bits), ..*ty };
-                    let v = value::convert(to, *ty, crate::op::Round::None, u64::from_le_bytes(word));
-                    w.set(*r, l, if ty.is_int() { v } else { u64::from_le_bytes(word) });
+                    load(w, *r, l, *ty, part);
                 }
             }
             Op::Store { space, ty, src, addr } => {
@@ -39,14 +56,6 @@ impl Machine<'_> {
                 }
                 let at = address(w, l, addr);
                 self.write(w, l, *space, at, &raw[..n * src.len()])?;
-            }
-            Op::Move { dst, src } => {
-                let v = w.get(*src, l);
-                w.set(*dst, l, v);
-            }
-            Op::Special { dst, which } => {
-                let v = self.special(*which, l);
-                w.set(*dst, l, u64::from(v));
             }
             Op::Pack { dst, parts, bits } => {
                 let part = u64::MAX >> (64 - bits);
@@ -62,10 +71,6 @@ impl Machine<'_> {
                     }
                 }
             }
-            Op::Convert { dst, src, to, from, round } => {
-                let v = value::convert(*to, *from, *round, w.get(*src, l));
-                w.set(*dst, l, v);
-            }
             Op::ConvertPair { dst, high, low, to } => {
                 let half = Ty { lanes: 1, ..*to };
                 let (h, lo) = (value::narrow(half, w.get(*high, l)), value::narrow(half, w.get(*low, l)));
@@ -80,32 +85,8 @@ impl Machine<'_> {
                 let v = w.get(*src, l);
                 w.set(*dst, l, if *back { v & !window } else { v | window });
             }
-            Op::Unary { op, ty, dst, a } => {
-                let v = value::unary(*op, *ty, w.get(*a, l));
-                w.set(*dst, l, v);
-            }
-            Op::Binary { op: op @ (BinaryOp::Shl | BinaryOp::Shr), ty, dst, a, b } => {
-                let v = value::shift(*op, *ty, w.get(*a, l), w.get(*b, l));
-                w.set(*dst, l, v);
-            }
-            Op::Binary { op, ty, dst, a, b } => {
-                let v = value::binary(*op, *ty, w.get(*a, l), w.get(*b, l));
-                w.set(*dst, l, v);
-            }
-            Op::Ternary { op, ty, dst, a, b, c } => {
-                let v = value::ternary(*op, *ty, w.get(*a, l), w.get(*b, l), w.get(*c, l));
-                w.set(*dst, l, v);
-            }
             Op::Insert { ty, dst, a, b, pos, len } => {
                 let v = value::insert(*ty, w.get(*a, l), w.get(*b, l), w.get(*pos, l), w.get(*len, l));
-                w.set(*dst, l, v);
-            }
-            Op::Compare { cmp, ty, dst, a, b } => {
-                let v = value::compare(*cmp, *ty, w.get(*a, l), w.get(*b, l));
-                w.set(*dst, l, u64::from(v));
-            }
-            Op::Select { dst, a, b, cond } => {
-                let v = if w.get(*cond, l) & 1 == 1 { w.get(*a, l) } else { w.get(*b, l) };
                 w.set(*dst, l, v);
             }
             Op::CopyAsync { dst, src, bytes } => {
@@ -113,10 +94,12 @@ impl Machine<'_> {
                 let thread = self.thread(l);
                 self.shared.begin_copy(c.dst, c.bytes, thread)?;
                 w.copies[l].open.push(c);
+                w.copying = true;
             }
             Op::CopyCommit => {
                 let Copies { closed, open } = &mut w.copies[l];
                 closed.push(std::mem::take(open));
+                w.copying = true;
             }
             Op::CopyWait(n) => {
                 let closed = &mut w.copies[l].closed;
@@ -125,10 +108,7 @@ impl Machine<'_> {
                     self.finish_copy(l, c)?;
                 }
             }
-            Op::Nothing => {}
-            Op::Branch { .. } | Op::Return | Op::Barrier | Op::Butterfly { .. } | Op::Mma { .. } => {
-                unreachable!("`step` handles what moves or joins lanes")
-            }
+            _ => unreachable!("`execute` and `step` handle what is done for the whole warp"),
         }
         Ok(())
     }
@@ -137,18 +117,28 @@ impl Machine<'_> {
         self.first_thread + l as u32
     }
 
-    fn special(&self, which: Special, l: usize) -> u32 {
-        let block = self.entry.block;
-        let thread = self.thread(l);
-        match which {
-            Special::Tid(0) => thread % block[0],
-            Special::Tid(1) => thread / block[0] % block[1],
-            Special::Tid(_) => thread / block[0] / block[1],
-            Special::Ntid(d) => block[usize::from(d)],
-            Special::Ctaid(d) => self.block_id[usize::from(d)],
-            Special::Nctaid(d) => self.grid[usize::from(d)],
-            Special::Lane => l as u32,
+    fn toucher(&self, l: usize) -> Toucher {
+        Toucher {
+            thread: self.threads_before + self.thread(l),
+            block_threads: self.block_threads,
+            epoch: self.shared.passed(),
         }
+    }
+
+    fn special(&self, which: Special) -> Row {
+        let block = self.entry.block;
+        std::array::from_fn(|l| {
+            let thread = self.thread(l);
+            u64::from(match which {
+                Special::Tid(0) => thread % block[0],
+                Special::Tid(1) => thread / block[0] % block[1],
+                Special::Tid(_) => thread / block[0] / block[1],
+                Special::Ntid(d) => block[usize::from(d)],
+                Special::Ctaid(d) => self.block_id[usize::from(d)],
+                Special::Nctaid(d) => self.grid[usize::from(d)],
+                Special::Lane => l as u32,
+            })
+        })
     }
 
     fn read(
@@ -178,7 +168,10 @@ impl Machine<'_> {
                 out.copy_from_slice(&w.local[range]);
                 Ok(())
             }
-            _ => self.global.read(at, out, read_only),
+            _ => {
+                let by = self.toucher(l);
+                self.global.read(at, out, read_only, by)
+            }
         }
     }
 
@@ -191,7 +184,10 @@ impl Machine<'_> {
                 w.local[range].copy_from_slice(from);
                 Ok(())
             }
-            _ => self.global.write(at, from),
+            _ => {
+                let by = self.toucher(l);
+                self.global.write(at, from, by)
+            }
         }
     }
 
@@ -199,7 +195,8 @@ impl Machine<'_> {
     fn finish_copy(&mut self, l: usize, c: Transfer) -> Result<(), Bad> {
         let mut raw = [0u8; 16];
         let raw = &mut raw[..c.bytes];
-        self.global.read(c.src, raw, false)?;
+        let by = self.toucher(l);
+        self.global.read(c.src, raw, false, by)?;
         let thread = self.thread(l);
         self.shared.write(c.dst, raw, thread)
     }
@@ -208,7 +205,7 @@ impl Machine<'_> {
     pub(crate) fn together(&mut self, w: &mut Warp, inst: &Inst) -> Result<(), Fault> {
         match &inst.op {
             Op::Butterfly { dst, src, lane_mask, clamp, members } => {
-                let from: Vec<u64> = (0..LANES).map(|l| w.get(*src, l)).collect();
+                let from = w.row(*src);
                 for l in 0..LANES {
                     let uniform = w.get(*clamp, l) & 0x1F1F == 31 && w.get(*members, l) as u32 == u32::MAX;
                     if !uniform {
@@ -219,10 +216,23 @@ impl Machine<'_> {
                     w.set(*dst, l, from[other]);
                 }
             }
-            Op::Mma { elem, d, a, b, c } => multiply(w, *elem, (d, a, b, c)),
+            Op::Mma { shape, d, a, b, c } => mma::multiply(w, *shape, (d, a, b, c)),
             _ => unreachable!("only warp operations come here"),
         }
         Ok(())
+    }
+}
+
+/// A load into a wider register extends by the sign of a signed type.
+fn load(w: &mut Warp, r: Reg, l: usize, ty: Ty, part: &[u8]) {
+    let mut word = [0u8; 8];
+    word[..part.len()].copy_from_slice(part);
+    let v = u64::from_le_bytes(word);
+    if ty.kind == Kind::Signed && r.bits > ty.bits {
+        let to = Ty { bits: r.bits, ..ty };
+        w.set(r, l, value::convert(to, ty, Round::None, v));
+    } else {
+        w.set(r, l, v);
     }
 }
 
@@ -237,40 +247,5 @@ fn specific(space: Space, at: u64) -> (Space, u64) {
         (Space::Generic, 0x7D) => (Space::Local, at & !LOCAL_WINDOW),
         (Space::Generic, _) => (Space::Global, at),
         _ => (space, at),
-    }
-}
-
-type Operands<'i> = (&'i [crate::op::Reg; 4], &'i [Operand; 4], &'i [Operand; 2], &'i [Operand; 4]);
-
-/// `d = a * b + c` of 16 x 16 and 16 x 8 matrices. With `g = lane / 4` and `t = lane % 4`, a lane holds, two 16-bit values in a
-/// register:
-/// a: (g, 2t..), (g + 8, 2t..), (g, 2t + 8..), (g + 8, 2t + 8..); b: (2t.., g), (2t + 8.., g);
-/// c and d, one value in a register: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
-fn multiply(w: &mut Warp, elem: Ty, (d, a, b, c): Operands<'_>) {
-    let (mut left, mut right) = ([[0f64; 16]; 16], [[0f64; 8]; 16]);
-    for l in 0..LANES {
-        let (g, t) = (l / 4, l % 4);
-        for (i, o) in a.iter().enumerate() {
-            let word = w.get(*o, l);
-            let (row, col) = (g + 8 * (i % 2), 2 * t + 8 * (i / 2));
-            left[row][col] = value::widen(elem, word & 0xFFFF).into();
-            left[row][col + 1] = value::widen(elem, word >> 16 & 0xFFFF).into();
-        }
-        for (i, o) in b.iter().enumerate() {
-            let word = w.get(*o, l);
-            let row = 2 * t + 8 * i;
-            right[row][g] = value::widen(elem, word & 0xFFFF).into();
-            right[row + 1][g] = value::widen(elem, word >> 16 & 0xFFFF).into();
-        }
-    }
-    for l in 0..LANES {
-        let (g, t) = (l / 4, l % 4);
-        for i in 0..4 {
-            let (row, col) = (g + 8 * (i / 2), 2 * t + i % 2);
-            let start = f64::from(f32::from_bits(w.get(c[i], l) as u32));
-            // The order and the width of the sums inside are not specified; here they are exact but for f64.
-            let sum = (0..16).fold(start, |s, k| s + left[row][k] * right[k][col]);
-            w.set(d[i], l, u64::from((sum as f32).to_bits()));
-        }
     }
 }

@@ -1,6 +1,9 @@
 //! The program that executables start as. The composer appends the model as segments of its own and writes where
 //! they are into `DESCRIPTOR`.
+#[cfg(target_feature = "crt-static")]
 use planish_main::app;
+#[cfg(not(target_feature = "crt-static"))]
+use planish_main::cuda as app;
 use planish_rt::image::Image;
 
 /// Where the model is, relative to the address of this object, which the composer finds by its first bytes.

@@ -4,7 +4,7 @@
 //! Lane-wise operations take operands of equal type. Floating-point arithmetic is IEEE 754 round-to-nearest-even; which
 //! NaN bit pattern results is unspecified; subnormals follow the mode of the machine (normally kept).
 
-use super::types::{Buf, Val};
+use super::types::{Buf, Elem, Val};
 
 pub use super::opcode::{BinOp, CastOp, CmpOp, UnOp};
 
@@ -31,33 +31,50 @@ pub enum Special {
     GridDim(u8),
 }
 
-/// Operand of a matrix-multiply fragment of `mma m16n8k16`: the lanes that one thread of a warp holds.
+/// Operand of a matrix product of a warp: the lanes that one thread holds. The product has 16 rows and 8 columns, and sums of
+/// length 16 for factors of `F16` or `BF16`, 8 for `F32` (of which the upper 19 bits count: TF32) and 32 for `I8` (signed).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Frag {
-    /// 16 x 16, element (i, k) at `idx + i * stride + k`; 8 lanes of `F16` or `BF16`.
+    /// The left factor, element (i, k) at `idx + i * stride + k`.
     A,
-    /// 16 x 8 given by columns, element (k, j) at `idx + j * stride + k`; 4 lanes of `F16` or `BF16`.
+    /// The right factor given by columns, element (k, j) at `idx + j * stride + k`.
     B,
-    /// 16 x 8, element (i, j) at `idx + i * stride + j`; 4 lanes of `F32`.
+    /// The sums, element (i, j) at `idx + i * stride + j`; 4 lanes of `F32`, or of `I32` where factors are `I8`.
     C,
 }
 
 impl Frag {
-    /// Lanes that one thread holds.
-    pub const fn lanes(self) -> u16 {
+    /// Neighbouring elements that one thread accesses at once; `idx` and `stride` are multiples of it.
+    pub const fn together(self, elem: Elem) -> u16 {
         match self {
-            Frag::A => 8,
-            Frag::B | Frag::C => 4,
+            Frag::A | Frag::B => (32 / elem.bits()) as u16,
+            Frag::C => 2,
         }
+    }
+
+    /// Lanes that one thread holds of a fragment of such elements.
+    pub const fn lanes(self, elem: Elem) -> u16 {
+        match self {
+            Frag::A => 4 * self.together(elem),
+            Frag::B => 2 * self.together(elem),
+            Frag::C => 4,
+        }
+    }
+
+    /// Length of the sums of a product of such factors.
+    pub const fn depth(elem: Elem) -> u32 {
+        256 / elem.bits()
     }
 
     /// (major, minor) coordinate of `slot` in the register of warp lane `lane`: the layout that PTX defines. The element is
     /// at `idx + major * stride + minor`.
-    pub const fn coord(self, lane: u32, slot: u32) -> (u32, u32) {
+    pub const fn coord(self, elem: Elem, lane: u32, slot: u32) -> (u32, u32) {
         let (group, quad) = (lane / 4, lane % 4);
+        let n = self.together(elem) as u32;
+        let (register, at) = (slot / n, slot % n);
         match self {
-            Frag::A => (group + 8 * ((slot / 2) % 2), quad * 2 + slot % 2 + 8 * (slot / 4)),
-            Frag::B => (group, quad * 2 + slot % 2 + 8 * (slot / 2)),
+            Frag::A => (group + 8 * (register % 2), quad * n + at + 4 * n * (register / 2)),
+            Frag::B => (group, quad * n + at + 4 * n * register),
             Frag::C => (group + 8 * (slot / 2), quad * 2 + slot % 2),
         }
     }
@@ -207,7 +224,8 @@ pub enum Op {
     CopyCommit,
     /// SIMT: waits until at most this many committed groups of this thread are unfinished.
     CopyWait(u8),
-    /// SIMT: one warp loads a fragment. `idx` and `stride` are even, so that pairs of neighbours are one aligned access.
+    /// SIMT: one warp loads a fragment. `idx` and `stride` are multiples of [`Frag::together`], so that those neighbours are one aligned
+    /// access.
     FragLoad {
         frag: Frag,
         buf: Buf,
@@ -221,7 +239,7 @@ pub enum Op {
         stride: Val,
         val: Val,
     },
-    /// SIMT: `c + a * b`, m16n8k16, fp32 accumulation; the order of the sum over k is unspecified.
+    /// SIMT: `c + a * b` of a warp. Sums of floats are f32, their order over k is unspecified; those of `I8` are `I32` and wrap.
     Mma {
         a: Val,
         b: Val,

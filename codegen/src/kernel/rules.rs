@@ -260,7 +260,7 @@ pub(crate) fn check(k: &Kernel, inst: &Inst) -> Result<(), String> {
             index(*idx)?;
             index(*stride)?;
             let e = buf(*b, false, true)?;
-            need(e == Elem::F32 && frag_ty(Frag::C, ty(*val)), || {
+            need(e == ty(*val).elem && frag_ty(Frag::C, ty(*val)), || {
                 format!("fragment store of {} to {e}", ty(*val))
             })
         }
@@ -271,7 +271,8 @@ pub(crate) fn check(k: &Kernel, inst: &Inst) -> Result<(), String> {
                 frag_ty(Frag::C, t)
                     && frag_ty(Frag::A, ty(*a))
                     && frag_ty(Frag::B, ty(*b))
-                    && ty(*a).elem == ty(*b).elem,
+                    && ty(*a).elem == ty(*b).elem
+                    && (ty(*a).elem == Elem::I8) == (t.elem == Elem::I32),
                 || format!("mma of {} and {} into {t}", ty(*a), ty(*b)),
             )
         }
@@ -279,9 +280,9 @@ pub(crate) fn check(k: &Kernel, inst: &Inst) -> Result<(), String> {
 }
 
 fn frag_ty(frag: Frag, t: Ty) -> bool {
-    t.lanes == frag.lanes()
-        && match frag {
-            Frag::A | Frag::B => matches!(t.elem, Elem::F16 | Elem::BF16),
-            Frag::C => t.elem == Elem::F32,
-        }
+    let elem = match frag {
+        Frag::A | Frag::B => matches!(t.elem, Elem::F16 | Elem::BF16 | Elem::F32 | Elem::I8),
+        Frag::C => matches!(t.elem, Elem::F32 | Elem::I32),
+    };
+    elem && t.lanes == frag.lanes(t.elem)
 }

@@ -7,7 +7,8 @@ use super::launch::Launch;
 use super::lines::flag;
 use super::movement::is_fresh;
 use super::nest::{bits_elem, decode, for_indices, over, span};
-use crate::kernel::{Access, Builder, CmpOp, Elem, Ty, Val};
+use crate::kernel::{Access, Buf, Builder, CmpOp, Elem, Ty, Val};
+use crate::simt::gate;
 use planish_ir::op::generate::{EyeLike, OneHot, Trilu};
 use planish_ir::op::select::Compress;
 use planish_ir::{DType, Diag, Dim};
@@ -180,6 +181,9 @@ pub(super) fn lower_non_zero(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     let (_, dims) = cx.output_type(0)?;
     let (d, rank, total) = (x.dtype, x.dims.len(), x.elems());
     let count = cx.temp(DType::I64, &[Dim::Const(1)]);
+    if cx.simt() {
+        return non_zero_by_blocks(cx, &x, &dims[1], &count);
+    }
     cx.launch(Launch::new("count_set").read(&x).write(&count).dim(&total), move |k| {
         let (x, count, total) = (k.buf(0), k.buf(1), k.dim(0));
         k.b.parallel_for(|b, _| {
@@ -220,6 +224,40 @@ pub(super) fn lower_non_zero(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     })
 }
 
+/// On GPUs a block of threads looks for the elements that are not 0, first to count them.
+fn non_zero_by_blocks(cx: &mut LowerCx<'_>, x: &Opnd, fresh: &Dim, count: &Opnd) -> Result<(), Diag> {
+    let (d, rank, total) = (x.dtype, x.dims.len(), x.elems());
+    let set = move |b: &mut Builder, x: Buf, i: Val, inside: Val| {
+        let v = load(b, d, x, i, 1, Some(inside));
+        is_set(b, d, v)
+    };
+    let l = Launch::new("count_set").read(x).write(count).dim(&total);
+    cx.launch_blocks(l, gate::THREADS, move |k| {
+        let (x, count, total) = (k.buf(0), k.buf(1), k.dim(0));
+        let b = &mut k.b;
+        let t = b.thread_id(0);
+        let n = gate::open_rows(b, t, total, &|b, i, inside| set(b, x, i, inside), &|_, _, _| {});
+        let leader = b.cmp(CmpOp::Eq, t, 0);
+        b.when(leader, |b| b.store(count, 0, n));
+    })?;
+    cx.bind(fresh, count, 0, &Dim::Const(0), &total, "too many elements")?;
+    let y = cx.output(0)?;
+    let l = Launch::new("non_zero").read(x).write(&y).dims(&x.dims).dim(&total).dim(fresh);
+    cx.launch_blocks(l, gate::THREADS, move |k| {
+        let (x, y, dims) = (k.buf(0), k.buf(1), k.dims(0, rank));
+        let (total, n) = (k.dim(rank), k.dim(rank + 1));
+        let b = &mut k.b;
+        let t = b.thread_id(0);
+        gate::open_rows(b, t, total, &|b, i, inside| set(b, x, i, inside), &|b, place, i| {
+            for (a, v) in decode(b, i, &dims).into_iter().enumerate() {
+                let row = b.i64(a as i64);
+                let at = b.at(place, row, n);
+                b.store(y, at, v);
+            }
+        });
+    })
+}
+
 /// The places that are set become a list of indices, and the slices there are gathered.
 pub(super) fn lower_compress(cx: &mut LowerCx<'_>, op: &Compress) -> Result<(), Diag> {
     let (mut x, cond) = (cx.input(0)?, cx.input(1)?);
@@ -236,19 +274,32 @@ pub(super) fn lower_compress(cx: &mut LowerCx<'_>, op: &Compress) -> Result<(), 
     let list = cx.temp(DType::I64, std::slice::from_ref(&total));
     let count = cx.temp(DType::I64, &[Dim::Const(1)]);
     let l = Launch::new("compress_list").read(&cond).write(&list).write(&count).dim(&total);
-    cx.launch(l, move |k| {
-        let (cond, list, count, total) = (k.buf(0), k.buf(1), k.buf(2), k.dim(0));
-        k.b.parallel_for(|b, _| {
-            let zero = b.i64(0);
-            let n = b.for_(0, total, 1, &[zero], |b, i, now| {
-                let set = b.load(cond, i, 1);
-                b.when(set, |b| b.store(list, now[0], i));
-                let one = flag(b, set);
-                vec![b.add(now[0], one)]
+    if cx.simt() {
+        cx.launch_blocks(l, gate::THREADS, |k| {
+            let (cond, list, count, total) = (k.buf(0), k.buf(1), k.buf(2), k.dim(0));
+            let b = &mut k.b;
+            let t = b.thread_id(0);
+            let closed = b.zero(Ty::BOOL);
+            let set = |b: &mut Builder, i: Val, inside: Val| b.load_masked(cond, i, inside, closed);
+            let n = gate::open_rows(b, t, total, &set, &|b, place, i| b.store(list, place, i));
+            let leader = b.cmp(CmpOp::Eq, t, 0);
+            b.when(leader, |b| b.store(count, 0, n));
+        })?;
+    } else {
+        cx.launch(l, move |k| {
+            let (cond, list, count, total) = (k.buf(0), k.buf(1), k.buf(2), k.dim(0));
+            k.b.parallel_for(|b, _| {
+                let zero = b.i64(0);
+                let n = b.for_(0, total, 1, &[zero], |b, i, now| {
+                    let set = b.load(cond, i, 1);
+                    b.when(set, |b| b.store(list, now[0], i));
+                    let one = flag(b, set);
+                    vec![b.add(now[0], one)]
+                });
+                b.store(count, 0, n[0]);
             });
-            b.store(count, 0, n[0]);
-        });
-    })?;
+        })?;
+    }
     if is_fresh(cx, &dims[axis]) {
         let what = "the condition is longer than the axis";
         cx.bind(&dims[axis], &count, 0, &Dim::Const(0), &total, what)?;

@@ -233,6 +233,11 @@ impl LowerCx<'_> {
         self.options.targets.iter().any(|t| t.arch == Arch::Nvptx)
     }
 
+    /// What products of f32 matrices on GPUs multiply.
+    pub(super) fn precision(&self) -> super::Precision {
+        self.options.precision
+    }
+
     /// Elements of a chunk of the parallel axis of element-wise kernels.
     pub(super) fn chunk(&self) -> i64 {
         if self.simt() { 1 } else { CHUNK }

@@ -106,6 +106,20 @@ pub struct LowerOptions {
     pub winograd: bool,
     /// Whether [approximations](crate::math) may stand for functions of `F32`.
     pub fast_math: bool,
+    /// What products of f32 matrices on GPUs multiply.
+    pub precision: Precision,
+}
+
+/// Factors of products of f32 matrices; sums are f32 always.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// f32, without tensor cores.
+    #[default]
+    F32,
+    /// Rounded to 10 bits of mantissa, by tensor cores.
+    Tf32,
+    /// Rounded to 7 bits of mantissa, by tensor cores.
+    Bf16,
 }
 
 impl Default for LowerOptions {
@@ -115,6 +129,7 @@ impl Default for LowerOptions {
             max_weights: 64 << 30,
             winograd: true,
             fast_math: false,
+            precision: Precision::F32,
         }
     }
 }

@@ -41,7 +41,7 @@ pub fn matmul_bf16(name: &str) -> Kernel {
     };
     let first = b.i64(0);
     fetch(&mut b, first);
-    let zero = b.zero(Ty::vec(Elem::F32, Frag::C.lanes()));
+    let zero = b.zero(Ty::vec(Elem::F32, Frag::C.lanes(Elem::F32)));
     let init = vec![zero; 8];
     let acc = b.for_(0, k, i64::from(bk), &init, |b, k0, acc| {
         // The next tile is under way while this one is multiplied. Past the end the last one is fetched again, unused.

@@ -1,7 +1,7 @@
 //! Reduction of rows.
 
 use super::{Grid, WARP};
-use crate::kernel::{Axis, BinOp, Builder, CmpOp, Elem, Kernel, Ty, Val};
+use crate::kernel::{Axis, BinOp, Buf, Builder, CmpOp, Elem, Kernel, Ty, Val};
 
 /// Threads of a block; a power of two of whole warps.
 pub const THREADS: u32 = 256;
@@ -58,4 +58,39 @@ pub fn across_lanes(b: &mut Builder, op: BinOp, v: Val, lanes: u32) -> Val {
 /// One block per row.
 pub fn grid(rows: u32) -> Grid {
     [rows, 1, 1]
+}
+
+/// Combines a value of every thread of a block of [`THREADS`]; every thread gets the result.
+#[derive(Clone, Copy)]
+pub struct Together {
+    parts: Buf,
+    lane: Val,
+    warp: Val,
+}
+
+impl Together {
+    /// For a block of which this is thread `t`.
+    pub fn new(b: &mut Builder, t: Val) -> Together {
+        Together {
+            parts: b.shared("parts", Elem::F32, THREADS / WARP),
+            lane: b.and(t, i64::from(WARP) - 1),
+            warp: b.lshr(t, i64::from(WARP.trailing_zeros())),
+        }
+    }
+
+    /// `op` over the `F32` values `v` of all threads, in an order that depends on nothing; all of them take part.
+    pub fn fold(&self, b: &mut Builder, op: BinOp, v: Val) -> Val {
+        let in_warp = across_lanes(b, op, v, WARP);
+        let first = b.cmp(CmpOp::Eq, self.lane, 0);
+        b.when(first, |b| b.store(self.parts, self.warp, in_warp));
+        b.barrier();
+        let init = b.load(self.parts, 0, 1);
+        let all = b.for_(1, i64::from(THREADS / WARP), 1, &[init], |b, i, acc| {
+            let v = b.load(self.parts, i, 1);
+            vec![b.bin(op, acc[0], v)]
+        });
+        // Nobody may overwrite the parts before everybody has read them.
+        b.barrier();
+        all[0]
+    }
 }

@@ -94,22 +94,30 @@ impl Emitter<'_> {
         self.call_void(&format!("llvm.nvvm.cp.async.{kind}.shared.global.{bytes}"), &[d, s]);
     }
 
-    /// Addresses of the pairs of neighbouring elements that this thread holds: `idx + major * stride + minor`.
-    fn frag_pairs(&mut self, frag: Frag, m: &Mem, e: &str, idx: Val, stride: Val) -> Vec<(String, String)> {
+    /// Addresses of the runs of neighbouring elements that this thread holds: `idx + major * stride + minor`.
+    fn frag_runs(
+        &mut self,
+        (frag, elem): (Frag, Elem),
+        m: &Mem,
+        idx: Val,
+        stride: Val,
+    ) -> Vec<(String, String)> {
+        let e = elem_ty(elem);
         let pt = if m.space == 0 { "ptr".to_string() } else { format!("ptr addrspace({})", m.space) };
         let (idx, stride) = (self.name(idx), self.name(stride));
+        let n = frag.together(elem);
         let lane = self.call("i32", "llvm.nvvm.read.ptx.sreg.laneid", &[]);
         let lane = self.def(format!("zext i32 {lane} to i64"));
         let group = self.def(format!("lshr i64 {lane}, 2"));
         let quad = self.def(format!("and i64 {lane}, 3"));
-        let quad2 = self.def(format!("shl i64 {quad}, 1"));
+        let first = self.def(format!("shl i64 {quad}, {}", n.trailing_zeros()));
         let row = self.def(format!("mul i64 {group}, {stride}"));
         let base = self.def(format!("add i64 {idx}, {row}"));
-        let base = self.def(format!("add i64 {base}, {quad2}"));
+        let base = self.def(format!("add i64 {base}, {first}"));
         let mut out = Vec::new();
-        for slot in (0..u32::from(frag.lanes())).step_by(2) {
+        for slot in (0..frag.lanes(elem)).step_by(n.into()) {
             // Lane 0 gives the part of the layout that does not depend on the lane.
-            let (major, minor) = frag.coord(0, slot);
+            let (major, minor) = frag.coord(elem, 0, slot.into());
             let rows = self.def(format!("mul i64 {stride}, {major}"));
             let at = self.def(format!("add i64 {base}, {rows}"));
             let at = self.def(format!("add i64 {at}, {minor}"));
@@ -122,13 +130,19 @@ impl Emitter<'_> {
     pub(super) fn frag_load(&mut self, frag: Frag, buf: Buf, idx: Val, stride: Val, t: Ty) -> String {
         let m = self.mem(buf);
         let e = elem_ty(t.elem);
-        let align = t.elem.bytes() * 2;
+        let n = u32::from(frag.together(t.elem));
+        let align = t.elem.bytes() as u32 * n;
         let mut v = "poison".to_string();
-        for (i, (pt, p)) in self.frag_pairs(frag, &m, e, idx, stride).into_iter().enumerate() {
-            let pair = self.def(format!("load <2 x {e}>, {pt} {p}, align {align}{}", m.load_md));
-            for j in 0..2 {
-                let x = self.def(format!("extractelement <2 x {e}> {pair}, i64 {j}"));
-                v = self.def(format!("insertelement {} {v}, {e} {x}, i64 {}", ty(t), 2 * i + j));
+        for (i, (pt, p)) in (0..).zip(self.frag_runs((frag, t.elem), &m, idx, stride)) {
+            if n == 1 {
+                let x = self.def(format!("load {e}, {pt} {p}, align {align}{}", m.load_md));
+                v = self.def(format!("insertelement {} {v}, {e} {x}, i64 {i}", ty(t)));
+                continue;
+            }
+            let run = self.def(format!("load <{n} x {e}>, {pt} {p}, align {align}{}", m.load_md));
+            for j in 0..n {
+                let x = self.def(format!("extractelement <{n} x {e}> {run}, i64 {j}"));
+                v = self.def(format!("insertelement {} {v}, {e} {x}, i64 {}", ty(t), n * i + j));
             }
         }
         v
@@ -138,47 +152,49 @@ impl Emitter<'_> {
         let m = self.mem(buf);
         let t = self.ty_of(val);
         let v = self.name(val);
-        for (i, (pt, p)) in self.frag_pairs(Frag::C, &m, "float", idx, stride).into_iter().enumerate() {
+        let e = elem_ty(t.elem);
+        for (i, (pt, p)) in self.frag_runs((Frag::C, t.elem), &m, idx, stride).into_iter().enumerate() {
             let first = 2 * i as u16;
             let pair = self.shuffle_text(&v, &v, t, &[first, first + 1]);
-            self.line(format!("store <2 x float> {pair}, {pt} {p}, align 8{}", m.store_md));
+            self.line(format!("store <2 x {e}> {pair}, {pt} {p}, align 8{}", m.store_md));
         }
     }
 
     pub(super) fn mma(&mut self, a: Val, b: Val, c: Val) -> String {
-        let bf16 = self.ty_of(a).elem == Elem::BF16;
+        let factor = self.ty_of(a).elem;
         let mut args = Vec::new();
         for v in [a, b] {
             let t = self.ty_of(v);
-            let words = t.lanes / 2;
+            let words = t.lanes / Frag::A.together(t.elem);
             let packed = self.def(format!("bitcast {} to <{words} x i32>", self.typed(v)));
             for i in 0..words {
                 let w = self.def(format!("extractelement <{words} x i32> {packed}, i64 {i}"));
-                if bf16 {
-                    args.push(("i32".to_string(), w));
-                } else {
+                if factor == Elem::F16 {
                     let h = self.def(format!("bitcast i32 {w} to <2 x half>"));
                     args.push(("<2 x half>".to_string(), h));
+                } else {
+                    args.push(("i32".to_string(), w));
                 }
             }
         }
         let ct = self.ty_of(c);
-        let acc = self.name(c);
+        let (acc, sum) = (self.name(c), elem_ty(ct.elem));
         for i in 0..4 {
             let x = self.extract(&acc, ct, i);
-            args.push(("float".to_string(), x));
+            args.push((sum.to_string(), x));
         }
-        let name = if bf16 {
-            "llvm.nvvm.mma.m16n8k16.row.col.bf16"
-        } else {
-            "llvm.nvvm.mma.m16n8k16.row.col.f32.f32"
+        let name = match factor {
+            Elem::BF16 => "llvm.nvvm.mma.m16n8k16.row.col.bf16",
+            Elem::F16 => "llvm.nvvm.mma.m16n8k16.row.col.f32.f32",
+            Elem::F32 => "llvm.nvvm.mma.m16n8k8.row.col.tf32",
+            _ => "llvm.nvvm.mma.m16n8k32.row.col.s8",
         };
-        let ret = "{float, float, float, float}";
-        let r = self.call(ret, name, &args);
+        let ret = format!("{{{sum}, {sum}, {sum}, {sum}}}");
+        let r = self.call(&ret, name, &args);
         let mut v = "poison".to_string();
         for i in 0..4 {
             let x = self.def(format!("extractvalue {ret} {r}, {i}"));
-            v = self.def(format!("insertelement <4 x float> {v}, float {x}, i64 {i}"));
+            v = self.def(format!("insertelement <4 x {sum}> {v}, {sum} {x}, i64 {i}"));
         }
         v
     }

@@ -210,6 +210,11 @@ impl<'a> Image<'a> {
         }
     }
 
+    /// The code block.
+    pub fn code(&self) -> &'a [u8] {
+        self.code
+    }
+
     /// Bytes of code, all variants together.
     pub fn code_len(&self) -> usize {
         self.code.len()

@@ -1,4 +1,6 @@
 //! How kernels are called.
+use crate::device::Device;
+use crate::error::Result;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicI32;
@@ -31,6 +33,24 @@ pub trait HostKernels: Send + Sync {
     /// Whether parts of one launch may run on several threads.
     fn parallel(&self) -> bool {
         false
+    }
+
+    /// The device that the kernels run on, if their memory is not that of this process. Tensors are there then, and addresses
+    /// in `args` are the device's.
+    fn device(&self) -> Option<Arc<dyn Device>> {
+        None
+    }
+
+    /// A run begins: nothing has gone wrong yet.
+    fn begin(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// After a straight line of launches: stores the error code of a kernel in `ctx` if launches did not, and reports what
+    /// went wrong with the launches themselves.
+    fn settle(&self, ctx: &Ctx) -> Result<()> {
+        let _ = ctx;
+        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
 //! Aligned buffers that grow.
+use crate::device::Home;
 use crate::error::{Result, fail};
 use alloc::alloc::{Layout, alloc_zeroed, dealloc};
 use core::ptr::NonNull;
@@ -9,7 +10,7 @@ pub const ALIGN: usize = 64;
 /// Bytes beyond the end of every buffer that belong to it, so that a vector read of the last element stays inside.
 const SLACK: usize = 64;
 
-/// A buffer whose address is a multiple of [`ALIGN`]. An empty one takes no memory.
+/// A buffer whose address is a multiple of [`ALIGN`]. An empty one takes no memory. One on a device is not zeroed.
 ///
 /// The block is asked for with the alignment of `calloc`, whose fresh pages are zero without being touched, and the
 /// address is rounded up inside it.
@@ -18,6 +19,7 @@ pub struct Buf {
     ptr: NonNull<u8>,
     capacity: usize,
     block: Option<(NonNull<u8>, Layout)>,
+    home: Home,
 }
 
 // SAFETY: a `Buf` owns its memory; access goes through raw pointers whose users uphold exclusivity.
@@ -30,19 +32,25 @@ struct Aligned;
 
 impl Default for Buf {
     fn default() -> Self {
-        Buf { ptr: NonNull::<Aligned>::dangling().cast(), capacity: 0, block: None }
+        Buf { ptr: NonNull::<Aligned>::dangling().cast(), capacity: 0, block: None, home: Home(None) }
     }
 }
 
 impl Buf {
+    /// An empty buffer whose memory will be at `home`.
+    pub(crate) fn at(home: &Home) -> Buf {
+        Buf { home: home.clone(), ..Buf::default() }
+    }
+
     /// Makes room for `bytes`. Where the buffer has to grow, the contents become zeros and the address changes.
     /// Returns whether it grew.
     pub fn reserve(&mut self, bytes: usize) -> Result<bool> {
         if bytes <= self.capacity {
             return Ok(false);
         }
-        *self = Buf::default();
-        *self = Self::zeros(bytes)?;
+        let home = self.home.clone();
+        *self = Buf::at(&home);
+        *self = Self::zeros(bytes, home)?;
         Ok(true)
     }
 
@@ -51,15 +59,21 @@ impl Buf {
         if bytes <= self.capacity {
             return Ok(false);
         }
-        let new = Self::zeros(bytes.max(self.capacity.saturating_add(self.capacity / 2)))?;
+        let home = self.home.clone();
+        let new = Self::zeros(bytes.max(self.capacity.saturating_add(self.capacity / 2)), home)?;
         let keep = keep.min(self.capacity);
-        // SAFETY: both blocks hold `keep` bytes and are different.
-        unsafe { core::ptr::copy_nonoverlapping(self.ptr(), new.ptr(), keep) };
+        // SAFETY: both blocks hold `keep` bytes.
+        unsafe { self.home.copy(new.ptr(), self.ptr(), keep)? };
         *self = new;
         Ok(true)
     }
 
-    fn zeros(bytes: usize) -> Result<Buf> {
+    fn zeros(bytes: usize, home: Home) -> Result<Buf> {
+        if let Some(device) = &home.0 {
+            let at = device.alloc(bytes)?;
+            let Some(ptr) = NonNull::new(at as *mut u8) else { fail!(Memory, "the device gave no address") };
+            return Ok(Buf { ptr, capacity: bytes, block: None, home });
+        }
         let layout = bytes.checked_add(SLACK + ALIGN).and_then(|n| Layout::from_size_align(n, 16).ok());
         let Some(layout) = layout else { fail!(Memory, "{bytes} bytes cannot be addressed") };
         // SAFETY: the layout has a size above 0.
@@ -69,7 +83,7 @@ impl Buf {
         let skip = base.as_ptr().align_offset(ALIGN);
         // SAFETY: `skip` is below ALIGN and the block has ALIGN bytes more than `bytes`.
         let ptr = unsafe { base.add(skip) };
-        Ok(Buf { ptr, capacity: bytes, block: Some((base, layout)) })
+        Ok(Buf { ptr, capacity: bytes, block: Some((base, layout)), home })
     }
 
     /// The address; not null, a multiple of [`ALIGN`].
@@ -85,6 +99,9 @@ impl Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
+        if let (Some(device), true) = (&self.home.0, self.capacity > 0) {
+            device.free(self.ptr.as_ptr() as u64);
+        }
         if let Some((base, layout)) = self.block.take() {
             // SAFETY: the block came from `alloc_zeroed` with this layout and is not used afterwards.
             unsafe { dealloc(base.as_ptr(), layout) };

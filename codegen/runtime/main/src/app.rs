@@ -22,8 +22,19 @@ use std::time::Duration;
 /// # Safety
 /// As for [`Image::program`], for as long as the process lives.
 pub unsafe fn main(image: Result<Image<'_>>, argv: &[String]) -> i32 {
-    // SAFETY: the caller vouches for the image.
-    let outcome = image.and_then(|image| unsafe { App::run(&image, argv) });
+    main_with(image, argv, |image| {
+        // SAFETY: the caller vouches for the image.
+        Ok(unsafe { image.program(cpu::detect(), None)? }.1)
+    })
+}
+
+/// Runs the program that `load` makes of the model in `image`.
+pub(crate) fn main_with<'a>(
+    image: Result<Image<'a>>,
+    argv: &[String],
+    load: impl FnOnce(&Image<'a>) -> Result<Program>,
+) -> i32 {
+    let outcome = image.and_then(|image| App::run(&image, argv, load));
     outcome.unwrap_or_else(|e| {
         let _ = writeln!(std::io::stderr(), "error: {e}");
         e.exit_code()
@@ -45,7 +56,11 @@ struct App {
 }
 
 impl App {
-    unsafe fn run(image: &Image<'_>, argv: &[String]) -> Result<i32> {
+    fn run<'a>(
+        image: &Image<'a>,
+        argv: &[String],
+        load: impl FnOnce(&Image<'a>) -> Result<Program>,
+    ) -> Result<i32> {
         let program_name = argv.first().map_or("model", |a| a.as_str());
         let options = parse(argv.get(1..).unwrap_or(&[]))?;
         if options.help || options.describe {
@@ -58,9 +73,7 @@ impl App {
             });
             return Ok(0);
         }
-        // SAFETY: the caller vouches for the image.
-        let (_, program) = unsafe { image.program(cpu::detect(), None)? };
-        let program = Arc::new(program);
+        let program = Arc::new(load(image)?);
         let threads = options.threads.unwrap_or_else(|| cpu::cores().threads());
         let pool = (threads > 1).then(|| Arc::new(Pool::new(threads)));
         let seed = SessionOptions::any_seed();

@@ -4,6 +4,9 @@ pub mod app;
 pub mod args;
 pub mod bench;
 mod counters;
+// A static program cannot load a driver.
+#[cfg(all(target_os = "linux", not(target_feature = "crt-static")))]
+pub mod cuda;
 mod files;
 mod inflate;
 pub mod inputs;

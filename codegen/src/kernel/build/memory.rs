@@ -121,7 +121,7 @@ impl Builder {
     /// SIMT: a warp's fragment with its first element at `idx` and rows (columns for [`Frag::B`]) `stride` elements apart.
     pub fn frag_load(&mut self, frag: Frag, buf: Buf, idx: impl Into<Opd>, stride: impl Into<Opd>) -> Val {
         let (idx, stride) = (self.index(idx), self.index(stride));
-        let ty = Ty::vec(self.elem(buf), frag.lanes());
+        let ty = Ty::vec(self.elem(buf), frag.lanes(self.elem(buf)));
         self.value(Op::FragLoad { frag, buf, idx, stride }, ty)
     }
 
@@ -131,7 +131,7 @@ impl Builder {
         self.effect(Op::FragStore { buf, idx, stride, val });
     }
 
-    /// SIMT: `c + a * b` on fragments, m16n8k16.
+    /// SIMT: `c + a * b` on fragments.
     pub fn mma(&mut self, a: Val, b: Val, c: Val) -> Val {
         let ty = self.ty(c);
         self.value(Op::Mma { a, b, c }, ty)

@@ -52,9 +52,10 @@ impl Machine<'_> {
             Op::FragLoad { frag, buf, idx, stride } => {
                 for w in self.whole_warps(inst, active)? {
                     for t in w..w + WARP {
-                        let n = usize::from(frag.lanes());
+                        let e = self.k.ty(inst.outs[0]).elem;
+                        let n = usize::from(frag.lanes(e));
                         for s in 0..n {
-                            let at = self.frag_index(inst, *frag, t, s, (*idx, *stride))?;
+                            let at = self.frag_index(inst, (*frag, e), t, s, (*idx, *stride))?;
                             self.vals[inst.outs[0].index()][t * n + s] = self.read(inst, *buf, t, at)?;
                         }
                     }
@@ -63,8 +64,9 @@ impl Machine<'_> {
             Op::FragStore { buf, idx, stride, val } => {
                 for w in self.whole_warps(inst, active)? {
                     for t in w..w + WARP {
-                        for s in 0..usize::from(Frag::C.lanes()) {
-                            let at = self.frag_index(inst, Frag::C, t, s, (*idx, *stride))?;
+                        let e = self.k.ty(*val).elem;
+                        for s in 0..usize::from(Frag::C.lanes(e)) {
+                            let at = self.frag_index(inst, (Frag::C, e), t, s, (*idx, *stride))?;
                             self.write(inst, *buf, t, at, self.get(*val, t, s))?;
                         }
                     }
@@ -96,41 +98,58 @@ impl Machine<'_> {
     fn frag_index(
         &self,
         inst: &Inst,
-        frag: Frag,
+        (frag, elem): (Frag, Elem),
         t: usize,
         slot: usize,
         (idx, stride): (Val, Val),
     ) -> Result<i64, Trap> {
         let (idx, stride) = (self.int(idx, t), self.int(stride, t));
-        if idx % 2 != 0 || stride % 2 != 0 {
-            return Err(self.trap(inst, format!("fragment at {idx} with stride {stride}; both must be even")));
+        let n = i64::from(frag.together(elem));
+        if idx % n != 0 || stride % n != 0 {
+            let text = format!("fragment at {idx} with stride {stride}; both must be multiples of {n}");
+            return Err(self.trap(inst, text));
         }
-        let (major, minor) = frag.coord((t % WARP) as u32, slot as u32);
+        let (major, minor) = frag.coord(elem, (t % WARP) as u32, slot as u32);
         Ok(idx.wrapping_add(i64::from(major).wrapping_mul(stride)).wrapping_add(i64::from(minor)))
     }
 
-    /// `out = c + a * b` for the warp that begins at thread `w`, each element summed in f64 and rounded once.
+    /// `out = c + a * b` for the warp that begins at thread `w`. Sums of floats are made in f64 and rounded once.
     fn mma(&mut self, w: usize, out: Val, (a, b, c): (Val, Val, Val)) {
         let e = self.k.ty(a).elem;
-        let (mut ma, mut mb) = ([[0f64; 16]; 16], [[0f64; 16]; 8]);
+        let depth = Frag::depth(e) as usize;
+        let (mut ma, mut mb) = ([[0f64; 32]; 16], [[0f64; 32]; 8]);
+        let number = |bits: u64| match e {
+            Elem::I8 => f64::from((bits as u8).cast_signed()),
+            // Of f32 the upper 19 bits count.
+            Elem::F32 => f64::from(f32::from_bits(bits as u32 & 0xFFFF_E000)),
+            _ => f64::from(to_f32(e, bits)),
+        };
         for t in w..w + WARP {
             let lane = (t % WARP) as u32;
-            for s in 0..8 {
-                let (i, k) = Frag::A.coord(lane, s);
-                ma[i as usize][k as usize] = to_f32(e, self.get(a, t, s as usize)).into();
+            for s in 0..u32::from(Frag::A.lanes(e)) {
+                let (i, k) = Frag::A.coord(e, lane, s);
+                ma[i as usize][k as usize] = number(self.get(a, t, s as usize));
             }
-            for s in 0..4 {
-                let (j, k) = Frag::B.coord(lane, s);
-                mb[j as usize][k as usize] = to_f32(e, self.get(b, t, s as usize)).into();
+            for s in 0..u32::from(Frag::B.lanes(e)) {
+                let (j, k) = Frag::B.coord(e, lane, s);
+                mb[j as usize][k as usize] = number(self.get(b, t, s as usize));
             }
         }
+        let sums = self.k.ty(c).elem;
         for t in w..w + WARP {
             for s in 0..4 {
-                let (i, j) = Frag::C.coord((t % WARP) as u32, s as u32);
-                let products = ma[i as usize].iter().zip(&mb[j as usize]).map(|(x, y)| x * y);
-                let acc = f64::from(to_f32(Elem::F32, self.get(c, t, s)));
-                let sum = products.fold(acc, |s, p| s + p);
-                self.vals[out.index()][t * 4 + s] = u64::from((sum as f32).to_bits());
+                let (i, j) = Frag::C.coord(sums, (t % WARP) as u32, s as u32);
+                let products = ma[i as usize][..depth].iter().zip(&mb[j as usize]).map(|(x, y)| x * y);
+                let start = self.get(c, t, s);
+                let sum = if e == Elem::I8 {
+                    // Products of bytes are exact here, and so is their sum.
+                    let all: f64 = products.sum();
+                    u64::from((start as u32).wrapping_add((all as i32).cast_unsigned()))
+                } else {
+                    let all = products.fold(f64::from(to_f32(Elem::F32, start)), |s, p| s + p);
+                    u64::from((all as f32).to_bits())
+                };
+                self.vals[out.index()][t * 4 + s] = sum;
             }
         }
     }

@@ -1,14 +1,18 @@
 //! Matrix products on GPUs: a block computes a tile of the result over shared memory.
 
+use super::div_up;
 use super::epilogue::{Epilogue, Place};
 use super::matmul::{Operands, batch_dims, batch_offset};
-use crate::kernel::{Builder, Val};
+use super::sparse::{self, Blocks};
+use crate::kernel::{Builder, CmpOp, Elem, Ty, Val};
+use crate::lower::Precision;
 use crate::lower::cx::LowerCx;
 use crate::lower::elem::{compute_elem, load};
 use crate::lower::launch::Launch;
 use crate::simt::matmul::{Product, Tile};
+use crate::simt::tensor::{self, TensorProduct};
 use planish_ir::op::matmul::MatMul;
-use planish_ir::{Diag, Dim};
+use planish_ir::{DType, Diag, Dim};
 
 /// Below this many rows or columns a large tile is mostly empty.
 const FEW: i64 = 32;
@@ -20,6 +24,9 @@ fn tile(m: &Dim, n: &Dim) -> Tile {
 
 /// Emits a product with what follows it.
 pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands, mut e: Epilogue) -> Result<(), Diag> {
+    if let Some(x) = sparse::takes(cx, op, o) {
+        return emit_blocks(cx, o, &x, e);
+    }
     let right = cx.memory_of(o.b_value)?;
     let rank = o.out.len();
     let (m, n) = (o.out[rank - 2].clone(), o.out[rank - 1].clone());
@@ -28,8 +35,16 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands, mut e: Epilo
     let batch = o.out[..rank - 2].to_vec();
     let nb = batch.len();
     let tile = tile(&m, &n);
-    let down = m.ceil_div(&i64::from(tile.block[0]).into());
-    let across = n.ceil_div(&i64::from(tile.block[1]).into());
+    let f32s = o.a.dtype == DType::F32 && o.b_type == DType::F32;
+    let factors = match cx.precision() {
+        Precision::Tf32 if f32s => Some(Elem::F32),
+        Precision::Bf16 if f32s => Some(Elem::BF16),
+        _ => None,
+    };
+    let [rows, columns, _] = if factors.is_some() { tensor::BLOCK } else { tile.block };
+    let threads = if factors.is_some() { tensor::THREADS } else { tile.block_threads() };
+    let down = m.ceil_div(&i64::from(rows).into());
+    let across = n.ceil_div(&i64::from(columns).into());
     let mut l = Launch::new("matmul").read(&o.a).read(&right);
     l = e.bufs(l, 2);
     l = l.dim(&m).dim(&n).dim(&k_dim).dim(&down).dim(&across).dims(&batch);
@@ -38,7 +53,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands, mut e: Epilo
     l = l.extent(Dim::product(&batch).mul(&down).mul(&across)).flops(flops);
     let (a_type, b_type) = (o.a.dtype, o.b_type);
     let (trans_a, trans_b) = (op.trans_a, op.trans_b);
-    cx.launch_blocks(l, tile.block_threads(), move |kx| {
+    cx.launch_blocks(l, threads, move |kx| {
         let (a, w) = (kx.buf(0), kx.buf(1));
         let epi = e.handles(kx);
         let [m, n, k, down, across] = [0, 1, 2, 3, 4].map(|i| kx.dim(i));
@@ -70,11 +85,100 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands, mut e: Epilo
             let index = b.add(index, c0);
             e.finish(b, &epi, sum, &Place { index, channel: col, last: col }, None);
         };
+        if let Some(elem) = factors {
+            let product = TensorProduct {
+                elem,
+                sizes: (m, n, k),
+                thread: t,
+                block: (bx, by),
+                left: &|b, r, c, inside| {
+                    let v = left(b, r, c, inside);
+                    tensor::factor(b, elem, v)
+                },
+                right: &|b, r, c, inside| {
+                    let v = right(b, r, c, inside);
+                    tensor::factor(b, elem, v)
+                },
+                totals: false,
+                finish: &|b, (r, col), v, _| finish(b, r, col, v),
+            };
+            product.emit(b);
+            return;
+        }
         let product = Product {
             elem: compute_elem(a_type),
             sizes: (m, n, k),
             thread: (x, y),
             block: (bx, by),
+            left: &left,
+            right: &right,
+            finish: &finish,
+        };
+        product.emit(b, tile);
+    })
+}
+
+/// Emits a product with a matrix of which some blocks are kept: a block of threads walks the list of one strip of columns.
+fn emit_blocks(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilogue) -> Result<(), Diag> {
+    let (k, n) = (x.matrix.k as i64, x.matrix.n as i64);
+    let [height, width] = x.block.map(|d| d as i64);
+    let strips = x.strips(x.block[0], x.block[1]);
+    let strips = strips.into_iter().map(|l| l.into_iter().map(|(k, v)| (k as i64, v)).collect()).collect();
+    let lists = sparse::lists(cx, strips);
+    let strips = div_up(n, width);
+    let tile = Tile { block: [64, width as u32, 16], thread: [4, width as u32 / 16] };
+    let m = Dim::product(&o.out[..o.out.len() - 1]);
+    let down = m.ceil_div(&i64::from(tile.block[0]).into());
+    let l =
+        Launch::new("matmul_sparse").read(&o.a).read(&lists.starts).read(&lists.index).read(&lists.values);
+    let l = e.bufs(l, 4).dim(&m);
+    let flops = m.mul(&(2 * lists.count * height * width).into());
+    let l = l.extent(down.mul(&strips.into())).flops(flops);
+    cx.launch_blocks(l, tile.block_threads(), move |kx| {
+        let (a, starts, index, values) = (kx.buf(0), kx.buf(1), kx.buf(2), kx.buf(3));
+        let epi = e.handles(kx);
+        let m = kx.dim(0);
+        let unit = kx.unit();
+        let b = &mut kx.b;
+        let t = b.thread_id(0);
+        let tx = i64::from(tile.threads()[0]);
+        let (tx_at, ty_at) = (b.urem(t, tx), b.div_const(t, tx));
+        let (by, strip) = b.div_rem(unit, strips);
+        let (from, to) = sparse::list(b, starts, strip);
+        let blocks = b.sub(to, from);
+        let inputs = b.mul(blocks, height);
+        let (first_input, first_column) = (b.mul(from, height), b.mul(strip, width));
+        let left = |b: &mut Builder, r: Val, q: Val, inside: Val| {
+            let (block, input) = (b.div_const(q, height), b.urem(q, height));
+            let block = b.add(from, block);
+            let none = b.int(Ty::scalar(Elem::I32), 0);
+            let at = b.load_masked(index, block, inside, none);
+            let at = b.sext(at, Elem::I64);
+            let at = b.add(at, input);
+            let some = b.cmp(CmpOp::Slt, at, k);
+            let inside = b.and(inside, some);
+            let at = b.at(at, r, k);
+            load(b, DType::F32, a, at, 1, Some(inside))
+        };
+        let right = |b: &mut Builder, q: Val, c: Val, inside: Val| {
+            let input = b.add(first_input, q);
+            let at = b.at(c, input, width);
+            load(b, DType::F32, values, at, 1, Some(inside))
+        };
+        let finish = |b: &mut Builder, r: Val, c: Val, sum: Val| {
+            let col = b.add(first_column, c);
+            let inside = b.cmp(CmpOp::Slt, col, n);
+            b.when(inside, |b| {
+                let index = b.at(col, r, n);
+                e.finish(b, &epi, sum, &Place { index, channel: col, last: col }, None);
+            });
+        };
+        let (columns, zero) = (b.i64(width), b.i64(0));
+        let product = Product {
+            elem: Elem::F32,
+            sizes: (m, columns, inputs),
+            thread: (tx_at, ty_at),
+            block: (zero, by),
             left: &left,
             right: &right,
             finish: &finish,

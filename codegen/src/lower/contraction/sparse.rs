@@ -54,9 +54,13 @@ pub(super) fn keeps_blocks(cx: &LowerCx<'_>, w: ValueId) -> bool {
 impl Blocks {
     /// The constant that a value is, if that is f32 in blocks of 16 or 32 outputs.
     pub(super) fn of(cx: &LowerCx<'_>, v: ValueId) -> Option<Blocks> {
+        Self::constant(cx, v).filter(|_| !cx.simt())
+    }
+    /// [`Blocks::of`] for GPUs too.
+    fn constant(cx: &LowerCx<'_>, v: ValueId) -> Option<Blocks> {
         let c = cx.constant(v)?;
         let Encoding::BlockSparse { block, transposed, index, values } = &c.encoding else { return None };
-        if c.dtype != DType::F32 || !matches!(block[1], 16 | 32) || block[0] == 0 || cx.dry || cx.simt() {
+        if c.dtype != DType::F32 || !matches!(block[1], 16 | 32) || block[0] == 0 || cx.dry {
             return None;
         }
         let matrix = Matrix::new(&c.shape, *transposed)?;
@@ -128,7 +132,7 @@ pub(super) fn takes(cx: &LowerCx<'_>, op: &MatMul, o: &Operands) -> Option<Block
     if !one || op.trans_a || o.a.dtype != DType::F32 {
         return None;
     }
-    Blocks::of(cx, o.b_value).filter(|x| x.matrix.transposed == op.trans_b)
+    Blocks::constant(cx, o.b_value).filter(|x| x.matrix.transposed == op.trans_b)
 }
 
 /// Emits a product with what follows it.

@@ -1,7 +1,8 @@
 //! Normalisation over the last axes.
 
+use super::simt_rows::{self, Norm};
 use super::{fold_lanes, keep};
-use crate::kernel::{BinOp, Ty};
+use crate::kernel::{BinOp, Buf, Ty};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, convert, load, store};
 use crate::lower::elementwise;
@@ -55,7 +56,15 @@ pub(in crate::lower) fn lower_layer_norm(cx: &mut LowerCx<'_>, op: &LayerNorm) -
         mean: mean.is_some(),
         inv: inv.is_some(),
     };
-    cx.launch(l, |k| kernel(k, &parts))?;
+    if simt_rows::takes(cx, x.dtype, &n) {
+        cx.launch_blocks(l, simt_rows::BLOCK, |k| {
+            let bufs = parts.bufs(k);
+            let norm = Norm { dtype: x.dtype, rms: op.rms, epsilon: op.epsilon, bufs };
+            simt_rows::normalise(k, &norm);
+        })?;
+    } else {
+        cx.launch(l, |k| kernel(k, &parts))?;
+    }
     if fused {
         return Ok(());
     }
@@ -103,22 +112,28 @@ struct Parts<'a> {
     inv: bool,
 }
 
+impl Parts<'_> {
+    /// Scale, bias, result, mean and reciprocal deviation.
+    fn bufs(&self, k: &KernelCx<'_>) -> [Option<Buf>; 5] {
+        let given = [self.fused && self.scale, self.fused && self.bias, self.fused, self.mean, self.inv];
+        let mut next = 0;
+        given.map(|given| {
+            given.then(|| {
+                next += 1;
+                k.buf(next)
+            })
+        })
+    }
+}
+
 fn kernel(k: &mut KernelCx<'_>, p: &Parts<'_>) {
     let d = p.dtype;
     let elem = compute_elem(d);
     let lanes = k.lanes(elem);
     let ty = Ty::vec(elem, lanes);
     let n = k.dim(0);
-    let mut next = 0;
-    let mut buf = |given: bool| {
-        given.then(|| {
-            next += 1;
-            k.buf(next)
-        })
-    };
     let x = k.buf(0);
-    let (scale, bias, y) = (buf(p.fused && p.scale), buf(p.fused && p.bias), buf(p.fused));
-    let (mean_out, inv_out) = (buf(p.mean), buf(p.inv));
+    let [scale, bias, y, mean_out, inv_out] = p.bufs(k);
     let (rms, epsilon) = (p.op.rms, p.op.epsilon);
     k.b.parallel_for(|b, row| {
         let base = b.mul(row, n);

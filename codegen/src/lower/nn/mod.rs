@@ -9,6 +9,7 @@ pub(super) mod pool_axis;
 mod recurrent;
 mod regions;
 mod resize;
+mod simt_rows;
 mod softmax;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Softmax along an axis.
 
-use super::{fold_lanes, keep};
+use super::{fold_lanes, keep, simt_rows};
 use crate::kernel::{Access, BinOp, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, mem_elem, store};
@@ -20,6 +20,10 @@ pub(in crate::lower) fn lower_softmax(cx: &mut LowerCx<'_>, op: &Softmax) -> Res
     let n = x.dims[op.axis].clone();
     let inner = Dim::product(&x.dims[op.axis + 1..]);
     let flops = x.elems().mul(&25.into());
+    if inner.is(1) && op.kind != SoftmaxKind::Hardmax && simt_rows::takes(cx, x.dtype, &n) {
+        let l = Launch::new("softmax").read(&x).write(&y).dim(&n).extent(outer).flops(flops);
+        return cx.launch_blocks(l, simt_rows::BLOCK, |k| simt_rows::softmax(k, op.kind, x.dtype));
+    }
     if inner.is(1) && op.kind != SoftmaxKind::Hardmax {
         let l = Launch::new("softmax")
             .read(&x)

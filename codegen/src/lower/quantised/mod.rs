@@ -4,6 +4,7 @@ mod dynamic;
 mod packing;
 mod plain;
 mod product;
+mod simt;
 mod tile;
 
 pub(super) use dynamic::lower_dynamic_quantize;

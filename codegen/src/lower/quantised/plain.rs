@@ -1,4 +1,4 @@
-//! Products whose second operand is not known at compile time, and those for GPUs: every factor is widened to 32 bits.
+//! Products whose second operand is not known at compile time: every factor is widened to 32 bits.
 
 use super::product::Sides;
 use crate::kernel::{Builder, CmpOp, Elem, Ty, Val};
@@ -14,7 +14,7 @@ const ROWS: i64 = 4;
 const COLUMNS: i64 = 256;
 
 /// How an operand that is broadcast over leading axes advances with the flat number of a matrix of the result.
-fn matrix_offset(b: &mut Builder, lead: &[Val], own: &[Val], matrix: Val, size: Val) -> Val {
+pub(super) fn matrix_offset(b: &mut Builder, lead: &[Val], own: &[Val], matrix: Val, size: Val) -> Val {
     let (mut rest, mut offset, mut stride) = (matrix, b.i64(0), size);
     for (axis, n) in lead.iter().enumerate().rev() {
         let (q, i) = b.div_rem(rest, *n);
@@ -55,17 +55,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Sides, w: &Opnd, mut e: Epilogue) -
     l = l.dim(&m).dim(&n).dim(&k).dim(&row_blocks).dim(&column_blocks).dims(&lead);
     let lead_of = |x: &Opnd| x.dims[..x.dims.len().saturating_sub(2)].to_vec();
     l = l.dims(&lead_of(a)).dims(&lead_of(w));
-    // A zero point is one for all, or varies along the rows (columns) with leading axes of its own.
-    let varies: Vec<bool> = zeros
-        .iter()
-        .enumerate()
-        .map(|(i, z)| {
-            z.as_ref().is_some_and(|z| {
-                let at = if i == 0 { z.dims.len().checked_sub(2) } else { z.dims.len().checked_sub(1) };
-                at.is_some_and(|at| !z.dims[at].is(1))
-            })
-        })
-        .collect();
+    let varies = s.zeros_vary(&zeros);
     for z in zeros.iter().flatten() {
         l = l.dims(&lead_of(z));
     }

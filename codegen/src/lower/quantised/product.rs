@@ -1,6 +1,6 @@
 //! Products of matrices of stored integers: what is asked for, and which kernel does it.
 
-use super::{packing, plain, tile};
+use super::{packing, plain, simt, tile};
 use crate::lower::contraction::Epilogue;
 use crate::lower::cx::{LowerCx, Opnd};
 use planish_ir::{DType, Diag, Dim, ValueId};
@@ -52,6 +52,15 @@ impl Sides {
     pub(super) fn zeros(&self, cx: &mut LowerCx<'_>) -> Result<[Option<Opnd>; 2], Diag> {
         let [a, b] = self.zero_values;
         Ok([a.map(|z| cx.memory_of(z)).transpose()?, b.map(|z| cx.memory_of(z)).transpose()?])
+    }
+    /// Whether each of the zero points varies along the rows (columns), with leading axes of its own, or is one for all.
+    pub(super) fn zeros_vary(&self, zeros: &[Option<Opnd>; 2]) -> [bool; 2] {
+        [0, 1].map(|i| {
+            zeros[i].as_ref().is_some_and(|z| {
+                let at = z.dims.len().checked_sub(2 - i);
+                at.is_some_and(|at| !z.dims[at].is(1))
+            })
+        })
     }
     /// The zero point of the first operand in memory.
     pub(super) fn a_zero(&self, cx: &mut LowerCx<'_>) -> Result<Option<Opnd>, Diag> {
@@ -105,6 +114,9 @@ pub(in crate::lower) fn emit(cx: &mut LowerCx<'_>, o: Operands, e: Epilogue) -> 
         Some(p) => tile::emit(cx, &s, &p, e),
         None => {
             let w = cx.memory_of(s.b)?;
+            if cx.simt() && simt::takes(&s) {
+                return simt::emit(cx, &s, &w, e);
+            }
             plain::emit(cx, &s, &w, e)
         }
     }

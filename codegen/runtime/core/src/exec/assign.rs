@@ -40,11 +40,11 @@ impl Session {
             let hit = owners.iter().enumerate().any(|(j, &(d, _))| j != k && d == owners[k].1);
             let mut copy = None;
             if hit {
-                let mut b = Buf::default();
+                let mut b = Buf::at(&p.memory);
                 b.reserve(bytes)?;
                 let (from, _) = self.place(p, src)?;
                 // SAFETY: source and buffer hold `bytes` bytes.
-                unsafe { core::ptr::copy_nonoverlapping(from, b.ptr(), bytes) };
+                unsafe { p.memory.copy(b.ptr(), from, bytes)? };
                 copy = Some(b);
             }
             staged.push(copy);
@@ -69,7 +69,7 @@ impl Session {
                 None => self.place(p, src)?.0,
             };
             // SAFETY: both hold `bytes` bytes: `ensure` and `slot_bytes` checked it; they may overlap.
-            unsafe { core::ptr::copy(from, to, bytes) };
+            unsafe { p.memory.copy(to, from, bytes)? };
         }
         Ok(())
     }

@@ -137,8 +137,12 @@ impl Session {
         if (index + 1) * size > bytes.min(have) {
             fail!(Data, "element {index} of an integer tensor of {} elements is needed", bytes / size.max(1));
         }
+        let mut raw = [0u8; 16];
+        let Some(raw) = raw.get_mut(..size) else {
+            fail!(Program, "slot {s} of {dtype} is used as an integer")
+        };
         // SAFETY: the range was just checked against the slot's memory.
-        let raw = unsafe { core::slice::from_raw_parts(ptr.add(index * size), size) };
+        unsafe { p.memory.read(raw, ptr.add(index * size))? };
         match read_int(dtype, raw) {
             Some(v) => Ok(v),
             None => fail!(Program, "slot {s} of {dtype} is used as an integer"),
@@ -177,8 +181,9 @@ impl Session {
         if bytes > have || dense_bytes(dtype, &dims) != Some(bytes as u64) {
             fail!(Program, "slot {s} of {bytes} bytes is in {have} bytes");
         }
+        let mut data = alloc::vec![0; bytes];
         // SAFETY: the slot holds `bytes` bytes; all buffers are initialised.
-        let data = unsafe { core::slice::from_raw_parts(ptr, bytes) }.to_vec();
+        unsafe { p.memory.read(&mut data, ptr)? };
         Ok((dtype, dims, data))
     }
 }

@@ -12,8 +12,10 @@ mod segment;
 mod session;
 mod steps;
 
+use crate::device::Home as Memory;
 use crate::error::{Result, fail};
 use crate::kernel::Code;
+use crate::mem::Buf;
 use crate::plan::{
     Arg, Block, BlockId, Expr, ExprId, Exprs, Place, Plan, SlotId, SlotKind, Step, SymId, Value,
 };
@@ -32,6 +34,10 @@ pub struct Program {
     plan: Plan,
     code: Code,
     weights: Weights,
+    /// Where tensors are.
+    memory: Memory,
+    /// The weights on a device.
+    _uploaded: Buf,
     _keep: Keep,
     blocks: Vec<Vec<Item>>,
     segments: Vec<Segment>,
@@ -122,6 +128,18 @@ impl Program {
         if plan.weights_len() > weights_len as u64 {
             fail!(Program, "the plan needs {} bytes of weights, there are {weights_len}", plan.weights_len());
         }
+        let memory = Memory(match &code {
+            Code::Host(table) => table.device(),
+            Code::Native(_) => None,
+        });
+        let mut uploaded = Buf::at(&memory);
+        let mut place = Weights { ptr: weights, len: weights_len };
+        if memory.0.is_some() && weights_len > 0 {
+            uploaded.reserve(weights_len)?;
+            // SAFETY: the caller vouches for the weights, and the buffer holds as many bytes.
+            unsafe { memory.write(uploaded.ptr(), core::slice::from_raw_parts(weights, weights_len))? };
+            place.ptr = uploaded.ptr();
+        }
         let exprs = Exprs::new(&plan.exprs, plan.symbols.len());
         let mut input_syms = vec![false; plan.symbols.len()];
         // Dims of other inputs are bound by steps of the plan.
@@ -166,7 +184,9 @@ impl Program {
         let mut p = Program {
             plan,
             code,
-            weights: Weights { ptr: weights, len: weights_len },
+            weights: place,
+            memory,
+            _uploaded: uploaded,
             _keep: keep,
             blocks: Vec::new(),
             segments: Vec::new(),

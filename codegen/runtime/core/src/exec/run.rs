@@ -44,6 +44,14 @@ impl Session {
                 }
                 (None, None) => fail!(Input, "the input {:?} is missing", port.name),
             };
+            let mut ptr = ptr;
+            if p.memory.0.is_some() {
+                let staged = &mut self.inputs[i].staged;
+                staged.reserve(bytes)?;
+                // SAFETY: the input holds `bytes` bytes, and so does the buffer.
+                unsafe { p.memory.write(staged.ptr(), core::slice::from_raw_parts(ptr, bytes))? };
+                ptr = staged.ptr().cast_const();
+            }
             if ptr != self.inputs[i].ptr {
                 self.inputs[i].ptr = ptr;
                 self.pointers += 1;
@@ -56,15 +64,15 @@ impl Session {
             let out = &mut self.outputs[o];
             let bytes = out_bytes(&p.plan.outputs[o], &out.dims)?;
             let (ptr, capacity) = match out.external {
-                Some((ptr, capacity)) if capacity >= bytes => (ptr, capacity),
-                Some((_, capacity)) => {
+                Some((ptr, capacity)) if capacity >= bytes && p.memory.0.is_none() => (ptr, capacity),
+                Some((_, capacity)) if capacity < bytes => {
                     fail!(
                         Buffer,
                         "the output {:?} needs {bytes} bytes, the buffer has {capacity}",
                         p.plan.outputs[o].name
                     )
                 }
-                None => {
+                _ => {
                     if p.homes[p.plan.outputs[o].slot.index()] == Home::Output(o) {
                         out.own.reserve(bytes)?;
                     }
@@ -103,6 +111,26 @@ impl Session {
                 fail!(Program, "the output {:?} of {bytes} bytes is in {have} bytes", port.name);
             }
             (out.result, out.bytes) = (ptr, bytes);
+            if p.memory.0.is_some() {
+                let to = match out.external {
+                    Some((to, capacity)) if bytes <= capacity => to,
+                    Some((_, capacity)) => {
+                        fail!(
+                            Buffer,
+                            "the output {:?} needs {bytes} bytes, the buffer has {capacity}",
+                            port.name
+                        )
+                    }
+                    None => {
+                        out.fetched.reserve(bytes)?;
+                        out.fetched.ptr()
+                    }
+                };
+                // SAFETY: the slot holds `bytes` bytes and so does the buffer, which nobody else uses during a run.
+                unsafe { p.memory.read(core::slice::from_raw_parts_mut(to, bytes), ptr)? };
+                out.result = to;
+                continue;
+            }
             if let Some((to, capacity)) = out.external
                 && to != ptr
             {

@@ -236,7 +236,7 @@ impl Session {
                 Op::Copy { words, bytes } => {
                     let w = words as usize;
                     // SAFETY: both slots hold `bytes` bytes (checked when resolved); they may overlap.
-                    unsafe { core::ptr::copy(r.words[w + 1] as *const u8, r.words[w] as *mut u8, bytes) };
+                    unsafe { p.memory.copy(r.words[w] as *mut u8, r.words[w + 1] as *const u8, bytes)? };
                     continue;
                 }
                 Op::Count { counter, value } => {
@@ -250,12 +250,21 @@ impl Session {
                     continue;
                 }
             }
-            let code = self.ctx.error.load(core::sync::atomic::Ordering::Relaxed);
-            if code != 0 {
-                return Err(kernel_error(p, code));
-            }
+            self.check(p)?;
+        }
+        if let Code::Host(host) = &p.code {
+            host.settle(&self.ctx)?;
+            self.check(p)?;
         }
         Ok(())
+    }
+
+    /// Whether a kernel has stored an error.
+    fn check(&self, p: &Program) -> Result<()> {
+        match self.ctx.error.load(core::sync::atomic::Ordering::Relaxed) {
+            0 => Ok(()),
+            code => Err(kernel_error(p, code)),
+        }
     }
 }
 

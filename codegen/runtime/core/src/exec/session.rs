@@ -5,7 +5,7 @@ use crate::arena::{Layout, Want};
 use crate::cpu::FlushGuard;
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result, fail};
-use crate::kernel::Ctx;
+use crate::kernel::{Code, Ctx};
 use crate::mem::Buf;
 use crate::object::{Object, Tensor, dense_bytes};
 use crate::plan::{Exprs, Port, SlotId, ValueType};
@@ -97,6 +97,8 @@ pub(super) struct InputState {
     pub(super) ptr: *const u8,
     pub(super) bytes: usize,
     pub(super) external: Option<(*const u8, usize)>,
+    /// The input on a device.
+    pub(super) staged: Buf,
     pub(super) object: Option<Arc<Object>>,
     pub(super) dims: Vec<i64>,
 }
@@ -106,6 +108,8 @@ pub(super) struct OutputState {
     pub(super) capacity: usize,
     pub(super) external: Option<(*mut u8, usize)>,
     pub(super) own: Buf,
+    /// The result of a device in this process.
+    pub(super) fetched: Buf,
     pub(super) dims: Vec<i64>,
     /// Where the result of the last run is.
     pub(super) result: *const u8,
@@ -168,6 +172,7 @@ impl Session {
             ptr: ptr::null(),
             bytes: 0,
             external: None,
+            staged: Buf::at(&program.memory),
             object: None,
             dims: Vec::new(),
         };
@@ -175,7 +180,8 @@ impl Session {
             ptr: ptr::null_mut(),
             capacity: 0,
             external: None,
-            own: Buf::default(),
+            own: Buf::at(&program.memory),
+            fetched: Buf::default(),
             dims: Vec::new(),
             result: ptr::null(),
             bytes: 0,
@@ -186,11 +192,11 @@ impl Session {
             inputs: plan.inputs.iter().map(input).collect(),
             outputs: plan.outputs.iter().map(output).collect(),
             given: None,
-            arena: Buf::default(),
+            arena: Buf::at(&program.memory),
             offsets: vec![0; program.arena.len()],
             arena_bytes: vec![0; program.arena.len()],
             layouts: Vec::new(),
-            heaps: (0..program.heaps).map(|_| Buf::default()).collect(),
+            heaps: (0..program.heaps).map(|_| Buf::at(&program.memory)).collect(),
             objects: vec![None; plan.slots.len()],
             segments: program.segments.iter().map(|_| Resolved::default()).collect(),
             pointers: 1,
@@ -357,6 +363,9 @@ impl Session {
         let outcome = self.prepare(&p, &given);
         self.given = Some(given);
         outcome?;
+        if let Code::Host(table) = &p.code {
+            table.begin()?;
+        }
         let flush = FlushGuard::new();
         let outcome = self.run_block(&p, p.plan.entry);
         drop(flush);

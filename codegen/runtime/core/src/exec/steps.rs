@@ -116,9 +116,8 @@ impl Session {
             if let Some(s) = l.iter {
                 self.ensure(p, s, 8, 0)?;
                 let (at, _) = self.place(p, s)?;
-                // SAFETY: the slot holds one i64; `ensure` checked the size, slots are aligned to 64 or a sum of
-                // sizes, so the write does not assume alignment.
-                unsafe { at.cast::<i64>().write_unaligned(count) };
+                // SAFETY: the slot holds one i64; `ensure` checked the size.
+                unsafe { p.memory.write(at, &count.to_ne_bytes())? };
             }
             if let Some(s) = l.iter_sym {
                 self.set_symbol(p, s, count)?;
@@ -188,8 +187,7 @@ impl Session {
         self.ensure(p, to, end, done)?;
         let (src, dst) = (self.place(p, from)?.0, self.place(p, to)?.0);
         // SAFETY: `from` holds `bytes`, and `ensure` made `to` hold `done + bytes`.
-        unsafe { core::ptr::copy(src, dst.add(done), bytes) };
-        Ok(())
+        unsafe { p.memory.copy(dst.add(done), src, bytes) }
     }
 
     /// The next number of the random stream (SplitMix64).
@@ -281,7 +279,7 @@ impl Session {
                     self.ensure(p, out, t.data.len(), 0)?;
                     let (to, _) = self.place(p, out)?;
                     // SAFETY: `ensure` made the slot hold the bytes.
-                    unsafe { core::ptr::copy_nonoverlapping(t.data.as_ptr(), to, t.data.len()) };
+                    unsafe { p.memory.write(to, &t.data)? };
                 }
                 _ => fail!(Program, "{} returned no tensor", library::name(c.func)),
             }

@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use core::sync::atomic::Ordering;
 
+mod far;
 mod loops;
 
 /// `y[i] = a[i] + b[i]` for f32.
@@ -43,6 +44,8 @@ struct Maker {
     plan: Plan,
     pool: ExprPool,
     step: u32,
+    /// Whether tensors are on a device.
+    far: bool,
 }
 
 impl Maker {
@@ -128,7 +131,8 @@ impl Maker {
     fn session_with(mut self, steps: Vec<Step>, options: SessionOptions) -> Session {
         self.plan.exprs = self.pool.finish();
         self.plan.blocks[0].steps = steps;
-        let code = Code::Native(vec![add as KernelFn, store, raise]);
+        let functions = vec![add as KernelFn, store, raise];
+        let code = if self.far { far::code(functions) } else { Code::Native(functions) };
         let plan = Plan::decode(&self.plan.encode()).expect("valid plan");
         // SAFETY: no weights; the kernels match their declarations.
         let program = unsafe { Program::new(plan, code, core::ptr::null(), 0, None) }.expect("program");

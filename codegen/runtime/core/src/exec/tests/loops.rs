@@ -1,8 +1,12 @@
 use super::*;
 
 /// A loop that doubles `x` (placed by `place`) `trip` times and collects every value.
-fn doubling(place: fn(&mut Maker, &[ExprId]) -> SlotId, max_steps: u64) -> Session {
-    let mut m = Maker::new();
+pub(super) fn doubling(
+    place: fn(&mut Maker, &[ExprId]) -> SlotId,
+    max_steps: u64,
+    far: bool,
+) -> Session {
+    let mut m = Maker { far, ..Maker::new() };
     let (_, n) = m.sym("n", 1, 5000);
     let (k, ke) = m.sym("k", 0, i64::MAX);
     let x = m.input("x", DType::F32, &[n]);
@@ -38,8 +42,8 @@ fn doubling(place: fn(&mut Maker, &[ExprId]) -> SlotId, max_steps: u64) -> Sessi
 fn loops_carry_collect_and_stop() {
     let heap: fn(&mut Maker, &[ExprId]) -> SlotId = |m, d| m.slot(DType::F32, d, Place::Heap);
     let arena: fn(&mut Maker, &[ExprId]) -> SlotId = |m, d| m.arena(d);
-    for place in [heap, arena] {
-        let mut s = doubling(place, 1000);
+    for (place, far) in [(heap, false), (arena, false), (heap, true), (arena, true)] {
+        let mut s = doubling(place, 1000, far);
         // Above 4096 bytes the two heap buffers change places.
         for n in [1usize, 3, 2000] {
             for trip in [0usize, 1, 5, 2] {
