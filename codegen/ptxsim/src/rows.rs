@@ -145,8 +145,8 @@ fn fused(a: &Row, b: &Row, c: &Row) -> Row {
 #[target_feature(enable = "fma,avx2")]
 fn fused_by_hardware(a: &Row, b: &Row, c: &Row) -> Row {
     let mut out = [0; LANES];
-    for l in 0..LANES {
-        out[l] = of_f32(f32_of(a[l]).mul_add(f32_of(b[l]), f32_of(c[l])));
+    for (l, sum) in out.iter_mut().enumerate() {
+        *sum = of_f32(f32_of(a[l]).mul_add(f32_of(b[l]), f32_of(c[l])));
     }
     out
 }
