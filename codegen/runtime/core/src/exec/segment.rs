@@ -244,9 +244,10 @@ impl Session {
                     continue;
                 }
                 Op::CountAt { counter, word } => {
+                    let mut value = [0u8; 8];
                     // SAFETY: the slot holds an i64 (checked when resolved).
-                    let value = unsafe { (r.words[word] as *const i64).read_unaligned() };
-                    self.counters[counter] = self.counters[counter].wrapping_add(value as u64);
+                    unsafe { p.memory.read(&mut value, r.words[word] as *const u8)? };
+                    self.counters[counter] = self.counters[counter].wrapping_add(u64::from_ne_bytes(value));
                     continue;
                 }
             }
