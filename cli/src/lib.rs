@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod accuracy;
+pub mod advise;
 pub mod artifact;
 pub mod artifact_run;
 pub mod bench;
@@ -25,6 +26,7 @@ pub mod inputs;
 pub mod interrupt;
 pub mod io;
 pub mod load;
+pub mod lock;
 pub mod manifest;
 pub mod outputs;
 pub mod percent;
@@ -34,6 +36,7 @@ pub mod report;
 pub mod shapes;
 pub mod specialise;
 pub mod synthetic;
+pub mod tune;
 pub mod ui;
 pub mod units;
 pub mod verbs;

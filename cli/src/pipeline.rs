@@ -3,6 +3,7 @@
 use crate::calibrate::Calibrator;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
+use crate::lock::{Lock, LockArgs};
 use crate::preprocess::Preprocess;
 use crate::ui::{Ui, diag_json, schema};
 use planish_ir::{Graph, Severity};
@@ -50,6 +51,8 @@ pub struct PassArgs {
     /// Print what passes did and declined
     #[arg(long, value_enum, value_name = "FORM")]
     pub remarks: Option<crate::ui::Format>,
+    #[command(flatten)]
+    pub lock: LockArgs,
 }
 
 /// A state of the graph between groups of passes.
@@ -85,6 +88,9 @@ pub struct Recipe {
     /// Whether approximations may stand for functions of f32.
     #[serde(default)]
     pub fast_math: bool,
+    /// A hash of the measured costs that choices were made by; empty where they were those that come with the tool.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lock: String,
     /// What products of f32 matrices on GPUs multiply: f32, tf32 or bf16.
     #[serde(default)]
     pub precision: Factors,
@@ -131,6 +137,7 @@ impl Default for Recipe {
             passes: Vec::new(),
             winograd: true,
             fast_math: false,
+            lock: String::new(),
             precision: Factors::F32,
             preprocess: None,
         }
@@ -148,6 +155,7 @@ pub struct Plan {
     print_after: Vec<String>,
     verify_each: bool,
     calibrate: Option<Rc<dyn Calibrate>>,
+    facts: TargetFacts,
 }
 
 impl Plan {
@@ -202,6 +210,7 @@ impl Plan {
             print_after: args.print_after.clone(),
             verify_each: args.verify_each,
             calibrate: None,
+            facts: TargetFacts::default(),
         })
     }
     /// The settings of an optimisation level and nothing else.
@@ -214,6 +223,7 @@ impl Plan {
             print_after: Vec::new(),
             verify_each: false,
             calibrate: None,
+            facts: TargetFacts::default(),
         }
     }
     /// Passes that ask for runs on samples get this.
@@ -223,6 +233,14 @@ impl Plan {
     /// Whether a pass that changes results was asked for.
     pub fn lossy(&self) -> bool {
         self.specs.iter().any(|s| s.meta().is_ok_and(|m| m.kind == PassKind::Lossy))
+    }
+    /// What passes are told of processors with vectors of so many lanes of f32; with `lock`, what was measured of them.
+    pub fn aim(&mut self, lanes: &[u16], lock: Option<&Lock>) {
+        self.facts.sparse.lanes = lanes.iter().map(|l| u32::from(*l)).collect();
+        if let Some(lock) = lock {
+            self.facts.sparse.measured(&lock.costs());
+            self.recipe.lock = lock.hash();
+        }
     }
     /// Whether convolutions may be computed by Winograd's transforms.
     pub fn winograd(&self) -> bool {
@@ -284,7 +302,7 @@ impl Plan {
                 print(format!("; after {spec}\n{}", planish_ir::text::print_with(graph, options)));
             }
         };
-        let done = pipeline.run(graph, &TargetFacts::default(), &mut after)?;
+        let done = pipeline.run(graph, &self.facts, &mut after)?;
         report.ran.extend(done.ran);
         report.remarks.extend(done.remarks);
         report.lossy.extend(done.lossy);

@@ -1,36 +1,202 @@
-//! What layers cost, as passes are told it: a table that comes with the tool.
+//! What layers cost, as passes are told it: a table that comes with the tool, or what was measured on a machine.
 
-/// Time of kernels with weights in blocks to that of dense ones.
+/// Time of a kernel that skips zeros, as a part of the time of the dense kernel for the same product: `fixed` + `weight` x the
+/// share of weights that are kept.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct KernelCost {
+    /// f32 lanes of the vectors.
+    pub lanes: u32,
+    /// Whether weights are signed bytes instead of f32.
+    pub bytes: bool,
+    /// Size of the blocks, inputs x outputs.
+    pub block: [u32; 2],
+    /// It holds from so many rows on (positions of a convolution).
+    pub rows: u64,
+    /// The time of a kept weight to that of a weight of the dense kernel.
+    pub weight: f64,
+    /// The part of the dense time that is spent however few are kept.
+    pub fixed: f64,
+}
+
+/// Which kernel is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Size of the blocks.
+    pub block: [u32; 2],
+    /// Whether weights are signed bytes instead of f32.
+    pub bytes: bool,
+    /// Rows of the product at least.
+    pub rows: u64,
+    /// Whether the dense kernel is a convolution that works on transformed tiles.
+    pub transformed: bool,
+}
+
+/// Times of kernels that skip zeros.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SparseCosts {
-    /// For each size of blocks (inputs, outputs) the time of a kept weight to that of a weight of the dense kernel.
-    pub blocks: Vec<([u32; 2], f64)>,
-    /// The part of the dense time that is spent however few blocks are kept.
-    pub fixed: f64,
+    /// f32 lanes of the vectors of the targets; what is chosen must pay on all of them.
+    pub lanes: Vec<u32>,
+    /// The table.
+    pub kernels: Vec<KernelCost>,
     /// How much longer a convolution whose dense kernel works on transformed tiles takes without that.
     pub transformed: f64,
-    /// Kernels with blocks are chosen if they take at most this part of the dense time.
+    /// Kernels that skip zeros are chosen if they take at most this part of the dense time.
     pub margin: f64,
 }
 
+/// Numbers of rows at which costs are measured, and from which on each holds.
+pub const REGIMES: [(u64, u64); 3] = [(1, 1), (16, 16), (128, 64)];
+
+/// The sizes of blocks that there are kernels for, f32.
+pub const BLOCKS: [[u32; 2]; 8] = [[1, 16], [4, 16], [1, 32], [4, 32], [32, 32], [1, 4], [1, 2], [1, 1]];
+
+/// The size of blocks of signed bytes that there are kernels for.
+pub const BYTE_BLOCK: [u32; 2] = [4, 16];
+
+/// Products of fewer rows have no kernel for scattered zeros: its vectors hold rows.
+pub const LEAST_ROWS: u64 = 16;
+
+/// Whether blocks of this size are for zeros that are scattered.
+pub fn scattered(block: [u32; 2]) -> bool {
+    block[1] < 16
+}
+
 impl Default for SparseCosts {
-    /// Measured with AVX-512 on a BERT of 128 rows and on ResNet-50, at 30, 50 and 90% sparsity.
     fn default() -> Self {
-        SparseCosts {
-            blocks: vec![([1, 16], 1.2), ([4, 16], 1.18), ([1, 32], 1.12), ([4, 32], 1.1), ([32, 32], 1.08)],
-            fixed: 0.02,
-            transformed: 2.8,
-            margin: 0.9,
+        SparseCosts { lanes: vec![16], kernels: shipped(), transformed: 2.8, margin: 0.9 }
+    }
+}
+
+/// `weight` and `fixed` of every size of blocks in every regime, for vectors of 8 and of 16 lanes.
+type Row = (u32, bool, [u32; 2], [(f64, f64); 3]);
+
+/// Measured on AMD EPYC (Zen 4), one thread, products of 1024 x 1024, a tenth and half of the blocks kept.
+const SHIPPED: &[Row] = &[
+    (16, false, [1, 16], [(1.2, 0.02), (1.2, 0.02), (1.2, 0.02)]),
+    (16, false, [4, 16], [(1.18, 0.02), (1.18, 0.02), (1.18, 0.02)]),
+    (16, false, [1, 32], [(1.12, 0.02), (1.12, 0.02), (1.12, 0.02)]),
+    (16, false, [4, 32], [(1.1, 0.02), (1.1, 0.02), (1.1, 0.02)]),
+    (16, false, [32, 32], [(1.08, 0.02), (1.08, 0.02), (1.08, 0.02)]),
+    (16, false, [1, 4], [(0.0, 0.0), (1.2, 0.05), (1.2, 0.05)]),
+    (16, false, [1, 2], [(0.0, 0.0), (1.4, 0.05), (1.4, 0.05)]),
+    (16, false, [1, 1], [(0.0, 0.0), (2.0, 0.05), (1.6, 0.05)]),
+    (16, true, [4, 16], [(1.18, 0.02), (1.18, 0.02), (1.18, 0.02)]),
+];
+
+fn shipped() -> Vec<KernelCost> {
+    let mut out = Vec::new();
+    for (lanes, bytes, block, costs) in SHIPPED {
+        for ((_, rows), (weight, fixed)) in REGIMES.iter().zip(costs) {
+            if !scattered(*block) || *rows >= LEAST_ROWS {
+                let cost = KernelCost {
+                    lanes: *lanes,
+                    bytes: *bytes,
+                    block: *block,
+                    rows: *rows,
+                    weight: *weight,
+                    fixed: *fixed,
+                };
+                out.push(cost);
+            }
+        }
+    }
+    out
+}
+
+impl SparseCosts {
+    /// The sizes of blocks that there are kernels for, in the order of the table.
+    pub fn blocks(&self, bytes: bool) -> Vec<[u32; 2]> {
+        let mut out = Vec::new();
+        for k in self.kernels.iter().filter(|k| k.bytes == bytes) {
+            if !out.contains(&k.block) {
+                out.push(k.block);
+            }
+        }
+        out
+    }
+    /// Time to that of the dense kernel if a share `kept` of the blocks is there, on the target where that is most; none if there is
+    /// no such kernel.
+    pub fn of(&self, asked: Asked, kept: f64) -> Option<f64> {
+        let dense = if asked.transformed { self.transformed } else { 1.0 };
+        let mut worst: Option<f64> = None;
+        for lanes in &self.lanes {
+            let cost = self.kernel(*lanes, asked)?;
+            let time = (cost.fixed + kept * cost.weight) * dense;
+            worst = Some(worst.map_or(time, |w| w.max(time)));
+        }
+        worst
+    }
+    /// The entry for vectors of so many lanes, or of the narrowest that are known.
+    fn kernel(&self, lanes: u32, asked: Asked) -> Option<&KernelCost> {
+        let fits = |k: &&KernelCost| k.block == asked.block && k.bytes == asked.bytes && k.rows <= asked.rows;
+        let of =
+            |lanes: u32| self.kernels.iter().filter(fits).filter(|k| k.lanes == lanes).max_by_key(|k| k.rows);
+        of(lanes).or_else(|| of(self.kernels.iter().filter(fits).map(|k| k.lanes).min()?))
+    }
+    /// Puts measured costs in the place of those of the table.
+    pub fn measured(&mut self, costs: &[KernelCost]) {
+        for c in costs {
+            let same = |k: &&mut KernelCost| {
+                (k.lanes, k.bytes, k.block, k.rows) == (c.lanes, c.bytes, c.block, c.rows)
+            };
+            match self.kernels.iter_mut().find(same) {
+                Some(k) => *k = *c,
+                None => self.kernels.push(*c),
+            }
         }
     }
 }
 
-impl SparseCosts {
-    /// Time to that of the dense kernel if a share `kept` of the blocks is there; none for sizes without a kernel.
-    pub fn of(&self, block: [u32; 2], kept: f64, transformed: bool) -> Option<f64> {
-        let (_, weight) = self.blocks.iter().find(|(b, _)| *b == block)?;
-        let dense = if transformed { self.transformed } else { 1.0 };
-        Some((self.fixed + kept * weight) * dense)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_chosen_pays_on_every_target() {
+        let cost = |lanes, rows, weight| KernelCost {
+            lanes,
+            bytes: false,
+            block: [1, 16],
+            rows,
+            weight,
+            fixed: 0.1,
+        };
+        let mut costs = SparseCosts {
+            lanes: vec![16, 8],
+            kernels: vec![cost(16, 1, 1.0), cost(16, 64, 2.0), cost(8, 1, 3.0)],
+            transformed: 2.0,
+            margin: 0.9,
+        };
+        let asked = Asked { block: [1, 16], bytes: false, rows: 100, transformed: false };
+        assert_eq!(costs.of(asked, 0.1), Some(0.1 + 0.1 * 3.0));
+        costs.lanes = vec![16];
+        assert_eq!(costs.of(asked, 0.1), Some(0.1 + 0.1 * 2.0));
+        assert_eq!(costs.of(Asked { rows: 63, ..asked }, 0.1), Some(0.1 + 0.1 * 1.0));
+        assert_eq!(costs.of(Asked { transformed: true, rows: 1, ..asked }, 0.1), Some(0.4));
+        // Vectors that nobody measured are taken as the narrowest.
+        costs.lanes = vec![4];
+        assert_eq!(costs.of(asked, 0.1), Some(0.1 + 0.1 * 3.0));
+        assert_eq!(costs.of(Asked { block: [1, 1], ..asked }, 0.1), None);
+        costs.measured(&[cost(16, 64, 1.5), cost(16, 16, 1.2)]);
+        costs.lanes = vec![16];
+        assert_eq!(costs.of(asked, 0.0).map(|t| t < 0.2), Some(true));
+        assert_eq!(costs.kernels.len(), 4);
+    }
+
+    #[test]
+    fn the_table_has_every_kernel() {
+        let costs = SparseCosts::default();
+        for block in BLOCKS {
+            for rows in [1, 16, 100] {
+                let asked = Asked { block, bytes: false, rows, transformed: false };
+                assert_eq!(
+                    costs.of(asked, 0.5).is_some(),
+                    !scattered(block) || rows >= LEAST_ROWS,
+                    "{asked:?}"
+                );
+            }
+        }
+        assert_eq!(costs.blocks(true), [BYTE_BLOCK]);
     }
 }
 

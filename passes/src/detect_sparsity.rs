@@ -1,15 +1,18 @@
 //! See [`DetectSparsity`].
 
+use crate::cost::{Asked, LEAST_ROWS, scattered};
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, weights};
 use planish_ir::op::conv::Conv;
-use planish_ir::{ConstId, Constant, DType, Diag, Editor, Encoding, Graph, Matrix, NodeId, Op};
+use planish_ir::{ConstId, Constant, DType, Diag, Dim, Editor, Encoding, Graph, Matrix, NodeId, Op};
 use std::collections::BTreeSet;
 
 declare_pass! {
-    /// Keeps weights as blocks where their zeros form some and the kernel for these is faster.
+    /// Keeps weights as blocks where enough of them are zero and the kernel that skips these is faster.
     ///
-    /// Looks for the size of blocks at which the least time is predicted; the prediction is that of a table for the target. Zeros may
-    /// come from anywhere: a pass of this tool, another tool, training. Layers in which less than a tenth of the weights are zero are passed over in silence.
+    /// Looks for the size of blocks at which the least time is predicted; the prediction is that of a table for the target, by the rows of the
+    /// product. Zeros may come from anywhere: a pass of this tool, another tool, training. Blocks of 16 or 32 outputs are for zeros that
+    /// were made in such blocks; those of one input and 1, 2 or 4 outputs are for scattered zeros, and serve products of at least 16 rows and
+    /// convolutions 1x1 of stride 1. Rows that no type tells (free symbols) count as one. Layers in which less than a tenth of the weights are zero are passed over in silence.
     ///
     /// # Preserves
     /// All values: only the encoding of constants changes.
@@ -19,7 +22,8 @@ declare_pass! {
     /// not, both with the two numbers.
     ///
     /// # Example
-    /// The weights of a product in which nine of ten 1x16 blocks are zero become `blocks 1x16 kn [...] ...`.
+    /// The weights of a product in which nine of ten 1x16 blocks are zero become `blocks 1x16 kn [...] ...`, those in which nine of ten
+    /// are zero anywhere `blocks 1x1 kn [...] ...`.
     pub struct DetectSparsity {} = { name: "detect-sparsity", kind: Exact, options: [] }
 }
 
@@ -27,6 +31,8 @@ declare_pass! {
 const FEW_ZEROS: f64 = 0.1;
 /// Channels from which on convolutions by transforms pay.
 const TRANSFORMED: usize = 32;
+/// Channels of a convolution that can skip scattered zeros: input channels from and to, output channels from.
+const CHANNELS: (std::ops::RangeInclusive<usize>, usize) = (8..=4096, 8);
 
 impl DetectSparsity {
     pub(crate) fn new(_: &Options) -> Result<Self, Diag> {
@@ -58,6 +64,8 @@ struct Layer {
     node: NodeId,
     matrix: Matrix,
     transformed: bool,
+    /// Rows of the product at least.
+    rows: u64,
     /// The sizes of blocks that there are kernels for.
     blocks: Blocks,
 }
@@ -67,7 +75,9 @@ struct Layer {
 enum Blocks {
     /// All.
     Any,
-    /// Those of one input: several are no neighbours in memory.
+    /// All but those for scattered zeros.
+    Wide,
+    /// Wide ones of one input: several are no neighbours in memory.
     OneInput,
     /// Of as many inputs as one instruction multiplies bytes.
     Bytes,
@@ -76,11 +86,33 @@ enum Blocks {
 impl Blocks {
     fn has(self, block: [u32; 2]) -> bool {
         match self {
-            Blocks::Any => true,
-            Blocks::OneInput => block[0] == 1,
-            Blocks::Bytes => block == [4, 16],
+            Blocks::Any | Blocks::Bytes => true,
+            Blocks::Wide => !scattered(block),
+            Blocks::OneInput => !scattered(block) && block[0] == 1,
         }
     }
+}
+
+/// The product of dims, where unknown ones count as one.
+fn at_least(dims: &[Dim]) -> u64 {
+    dims.iter().map(|d| d.as_const().map_or(1, |d| u64::try_from(d).unwrap_or(0))).product()
+}
+
+/// Rows of the product of a node at least: positions of an image for convolutions.
+fn rows(g: &Graph, n: NodeId) -> u64 {
+    let node = g.node(n);
+    let dims = node.outputs.first().and_then(|v| g.dims(*v)).unwrap_or(&[]);
+    match &node.op {
+        Op::Conv(_) => at_least(dims.get(2..).unwrap_or(&[])),
+        _ => at_least(dims.split_last().map_or(&[], |(_, rows)| rows)),
+    }
+}
+
+/// Whether a convolution reads every position once and in place.
+fn in_place(op: &Conv, shape: &[usize]) -> bool {
+    shape[2..].iter().all(|k| *k == 1)
+        && op.strides.iter().all(|s| *s == 1)
+        && op.pads.iter().all(|p| *p == 0)
 }
 
 /// The layer that has a constant as its weights, if blocks of it can be kept.
@@ -96,17 +128,24 @@ fn layer(g: &Graph, id: ConstId, c: &Constant) -> Option<Layer> {
     let lead = c.shape.len().checked_sub(2)?;
     let one = c.shape[..lead].iter().all(|d| *d == 1);
     let (transformed, blocks) = match (&g.node(node).op, c.dtype) {
-        (Op::Conv(op), DType::F32) if c.shape[2..].iter().all(|k| *k == 1) => {
-            (transformed(op, &c.shape), Blocks::Any)
+        (Op::Conv(op), DType::F32) => {
+            let every = |n: &NodeId| matches!(&g.node(*n).op, Op::Conv(op) if in_place(op, &c.shape));
+            let enough = CHANNELS.0.contains(&c.shape[1]) && c.shape[0] >= CHANNELS.1;
+            let blocks = match c.shape[2..].iter().all(|k| *k == 1) {
+                true if enough && users.iter().all(every) => Blocks::Any,
+                true => Blocks::Wide,
+                false => Blocks::OneInput,
+            };
+            (transformed(op, &c.shape), blocks)
         }
-        (Op::Conv(op), DType::F32) => (transformed(op, &c.shape), Blocks::OneInput),
         (Op::MatMul(_), DType::F32) if one && (lead == 0 || !lies) => (false, Blocks::Any),
         (Op::MatMulInteger(_), DType::I8) if lead == 0 && matrix.k.is_multiple_of(4) => {
             (false, Blocks::Bytes)
         }
         _ => return None,
     };
-    Some(Layer { node, matrix, transformed, blocks })
+    let rows = users.iter().map(|n| rows(g, *n)).min()?;
+    Some(Layer { node, matrix, transformed, rows, blocks })
 }
 
 impl Pass for DetectSparsity {
@@ -141,24 +180,37 @@ impl Pass for DetectSparsity {
             };
             let bytes = values.bytes();
             let mut best: Option<([u32; 2], f64, f64)> = None;
-            for (block, _) in &cx.facts.sparse.blocks {
-                if !layer.blocks.has(*block) {
+            for block in cx.facts.sparse.blocks(c.dtype == DType::I8) {
+                let asked = Asked {
+                    block,
+                    bytes: c.dtype == DType::I8,
+                    rows: layer.rows,
+                    transformed: layer.transformed,
+                };
+                if !layer.blocks.has(block) || cx.facts.sparse.of(asked, 0.0).is_none() {
                     continue;
                 }
-                let [down, across] = layer.matrix.grid(*block);
+                let [down, across] = layer.matrix.grid(block);
                 let mut kept = vec![false; down * across];
-                layer.matrix.each(*block, |at, i| kept[at] |= !is_zero(&bytes[i * size..(i + 1) * size]));
+                layer.matrix.each(block, |at, i| kept[at] |= !is_zero(&bytes[i * size..(i + 1) * size]));
                 let kept = kept.iter().filter(|k| **k).count() as f64 / kept.len() as f64;
-                let Some(time) = cx.facts.sparse.of(*block, kept, layer.transformed) else { continue };
+                let Some(time) = cx.facts.sparse.of(asked, kept) else { continue };
                 if best.is_none_or(|(.., t)| time < t) {
-                    best = Some((*block, kept, time));
+                    best = Some((block, kept, time));
                 }
             }
             let Some(([bk, bn], kept, time)) = best else { continue };
             let kept = 100.0 * kept;
+            let few = match layer.rows < LEAST_ROWS && layer.blocks == Blocks::Any {
+                true => format!(
+                    "; scattered zeros are skipped from {LEAST_ROWS} rows on, {} is certain here",
+                    layer.rows
+                ),
+                false => String::new(),
+            };
             let text = format!(
-                "{name}: {percent:.0}% of its weights are zero, {kept:.0}% of its blocks of {bk}x{bn} are not: {time:.2} of the time of the dense kernel predicted, at most {} wanted",
-                cx.facts.sparse.margin
+                "{name}: {percent:.0}% of its weights are zero, {kept:.0}% of its blocks of {bk}x{bn} are not: {time:.2} of the time of the dense kernel predicted at {} rows, at most {} wanted{few}",
+                layer.rows, cx.facts.sparse.margin
             );
             if time > cx.facts.sparse.margin {
                 cx.remark(g, layer.node, "sparse-declined", text);

@@ -10,6 +10,7 @@ declare_pass! {
     ///
     /// Eligible are the constant weights of convolutions, transposed convolutions, matrix products and recurrent layers with at least two axes. Biases,
     /// factors of norms and embedding tables are no such operands; the first layer of the graph is left alone unless `first=true`.
+    /// With a threshold or with `scope=global` no tensor loses more than the share `cap` of its weights: its largest ones stay.
     ///
     /// # Preserves
     /// Shapes, dtypes and node count; only payloads of constants change.
@@ -23,6 +24,7 @@ declare_pass! {
         sparsity: Option<f64>,
         threshold: Option<f64>,
         global: bool,
+        cap: f64,
         which: Selection,
     } = {
         name: "prune-magnitude",
@@ -31,6 +33,7 @@ declare_pass! {
             OptionMeta { name: "sparsity", default: "none", doc: "share of weights to zero, 0 to 1" },
             OptionMeta { name: "threshold", default: "none", doc: "zero every weight of smaller magnitude; instead of sparsity" },
             OptionMeta { name: "scope", default: "tensor", doc: "`tensor`: the share of each tensor; `global`: of all of them together" },
+            weights::CAP,
             weights::INCLUDE,
             weights::EXCLUDE,
             weights::OPS,
@@ -57,7 +60,8 @@ impl PruneMagnitude {
             "tensor" => false,
             other => return Err(bad(format!("scope cannot be `{other}`, only tensor or global"))),
         };
-        Ok(PruneMagnitude { sparsity, threshold, global, which: Selection::new(o, m)? })
+        let cap = weights::cap(o, m)?;
+        Ok(PruneMagnitude { sparsity, threshold, global, cap, which: Selection::new(o, m)? })
     }
 }
 
@@ -83,20 +87,31 @@ impl Pass for PruneMagnitude {
                 magnitude_at(values.iter().map(|v| v.abs()).collect(), self.sparsity.unwrap_or(0.0))
             });
             // Ties at the cut are kept by index, so that a share is met exactly.
+            let of = |share: f64| (share * values.len() as f64).round() as usize;
             let quota = match self.sparsity {
-                Some(s) if !self.global => (s * values.len() as f64).round() as usize,
+                Some(s) if !self.global => of(s),
                 _ => values.len(),
+            };
+            let most = of(self.cap);
+            let capped = bar.is_some() && values.iter().filter(|v| v.abs() < cut).count() > most;
+            let (cut, quota) = match capped {
+                true => (magnitude_at(values.iter().map(|v| v.abs()).collect(), self.cap), most),
+                false => (cut, quota),
             };
             let (pruned, count) = prune(&values, cut, quota);
             let before = values.iter().filter(|v| **v == 0.0).count();
             let after = pruned.iter().filter(|v| **v == 0.0).count();
             zeroed += count;
+            let held = if capped { format!(", no more than cap={}", self.cap) } else { String::new() };
             let text = format!(
-                "{}: {} of {} weights zeroed below {cut:.6}, zeros {before} -> {after}",
+                "{}: {} of {} weights zeroed below {cut:.6}, zeros {before} -> {after}{held}",
                 t.name,
                 count,
                 values.len()
             );
+            if capped {
+                cx.add("tensors-capped", 1.0);
+            }
             cx.remark_at(t.loc, "prune-done", text);
             cx.add("tensors-pruned", 1.0);
             let new = Tensor::floats(t.values.dtype(), t.values.shape(), pruned)?;

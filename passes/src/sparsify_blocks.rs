@@ -11,7 +11,8 @@ declare_pass! {
     /// Blocks are written inputs x outputs of the logical matrix, whatever its storage; the inputs of a convolution are channels, each with
     /// the places of its kernel. The score is the mean magnitude (`l1`), the root of the mean square (`l2`) or the largest magnitude (`max`)
     /// of a block. Eligible are the constant weights of matrix products and of convolutions without groups; the first layer is left alone
-    /// unless `first=true`.
+    /// unless `first=true`. With a threshold or with `scope=global` no tensor loses more than the share `cap` of its blocks: those of the
+    /// highest scores stay.
     ///
     /// # Preserves
     /// Shapes, dtypes and node count; only payloads of constants change.
@@ -27,16 +28,18 @@ declare_pass! {
         sparsity: Option<f64>,
         threshold: Option<f64>,
         global: bool,
+        cap: f64,
         which: Selection,
     } = {
         name: "sparsify-blocks",
         kind: Lossy,
         options: [
-            OptionMeta { name: "block", default: "1x16", doc: "inputs x outputs of a block; there are kernels for 1x16, 4x16, 1x32, 4x32 and 32x32" },
+            OptionMeta { name: "block", default: "1x16", doc: "inputs x outputs of a block; there are kernels for 1x16, 4x16, 1x32, 4x32 and 32x32, and from 16 rows on for 1x1, 1x2 and 1x4" },
             OptionMeta { name: "score", default: "l2", doc: "`l1`, `l2` or `max`" },
             OptionMeta { name: "sparsity", default: "none", doc: "share of blocks to zero, 0 to 1" },
             OptionMeta { name: "threshold", default: "none", doc: "zero every block of lower score; instead of sparsity" },
             OptionMeta { name: "scope", default: "tensor", doc: "`tensor`: the share of each tensor; `global`: of all of them together" },
+            weights::CAP,
             weights::INCLUDE,
             weights::EXCLUDE,
             weights::OPS,
@@ -107,7 +110,8 @@ impl SparsifyBlocks {
         let text = o.text(m, "block");
         let block = block(text)
             .ok_or_else(|| bad(format!("`{text}` is no size of a block; sizes are written like 1x16")))?;
-        Ok(SparsifyBlocks { block, score, sparsity, threshold, global, which: Selection::new(o, m)? })
+        let (cap, which) = (weights::cap(o, m)?, Selection::new(o, m)?);
+        Ok(SparsifyBlocks { block, score, sparsity, threshold, global, cap, which })
     }
     /// The scores of all blocks of a matrix, row-major in its grid.
     fn scores(&self, m: &Matrix, values: &[f64]) -> Vec<f64> {
@@ -124,13 +128,27 @@ impl SparsifyBlocks {
         if let Some(t) = self.threshold {
             return scores.iter().map(|s| *s < t).collect();
         }
-        let quota = (self.sparsity.unwrap_or(0.0) * scores.len() as f64).round() as usize;
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(a.cmp(b)));
-        let mut out = vec![false; scores.len()];
-        order.into_iter().take(quota).for_each(|i| out[i] = true);
-        out
+        lowest(scores, self.sparsity.unwrap_or(0.0))
     }
+    /// The same of one tensor, `zeroed` of which were to go, without those that the cap keeps; whether it keeps any.
+    fn capped(&self, scores: &[f64], zeroed: &[bool]) -> (Vec<bool>, bool) {
+        let most = (self.cap * scores.len() as f64).round() as usize;
+        let shared = self.global || self.threshold.is_some();
+        match shared && zeroed.iter().filter(|z| **z).count() > most {
+            true => (lowest(scores, self.cap), true),
+            false => (zeroed.to_vec(), false),
+        }
+    }
+}
+
+/// A share of all blocks, those of the lowest scores.
+fn lowest(scores: &[f64], share: f64) -> Vec<bool> {
+    let quota = (share * scores.len() as f64).round() as usize;
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(a.cmp(b)));
+    let mut out = vec![false; scores.len()];
+    order.into_iter().take(quota).for_each(|i| out[i] = true);
+    out
 }
 
 impl Pass for SparsifyBlocks {
@@ -164,6 +182,7 @@ impl Pass for SparsifyBlocks {
             let mut values = t.values.to_f64();
             let (gone, later) = rest.split_at(scores.len());
             rest = later;
+            let (gone, capped) = self.capped(&scores, gone);
             m.each(self.block, |at, i| {
                 if gone[at] {
                     values[i] = 0.0;
@@ -171,7 +190,11 @@ impl Pass for SparsifyBlocks {
             });
             let count = gone.iter().filter(|g| **g).count();
             let [bk, bn] = self.block;
-            let text = format!("{}: {count} of {} blocks of {bk}x{bn} zeroed", t.name, scores.len());
+            let held = if capped { format!(", no more than cap={}", self.cap) } else { String::new() };
+            let text = format!("{}: {count} of {} blocks of {bk}x{bn} zeroed{held}", t.name, scores.len());
+            if capped {
+                cx.add("tensors-capped", 1.0);
+            }
             cx.remark_at(t.loc, "blocks-done", text);
             cx.add("tensors-pruned", 1.0);
             cx.add("blocks-seen", scores.len() as f64);

@@ -29,6 +29,23 @@ pub(crate) const OPS: OptionMeta = OptionMeta {
 pub(crate) const FIRST: OptionMeta =
     OptionMeta { name: "first", default: "false", doc: "whether the first layer is changed too" };
 
+/// Option of every pass that zeroes weights.
+pub(crate) const CAP: OptionMeta = OptionMeta {
+    name: "cap",
+    default: "0.99",
+    doc: "the largest share of one tensor that a threshold or a share of all tensors together may zero, so that no layer vanishes",
+};
+
+/// Reads [`CAP`].
+pub(crate) fn cap(o: &Options, m: &[OptionMeta]) -> Result<f64, Diag> {
+    let cap: f64 = o.get(m, "cap")?;
+    if (0.0..=1.0).contains(&cap) {
+        Ok(cap)
+    } else {
+        Err(Diag::error("pass-option", "cap is a share from 0 to 1"))
+    }
+}
+
 /// What the options above choose.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {

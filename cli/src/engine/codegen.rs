@@ -109,7 +109,10 @@ pub fn compiled(module: Module, options: &BuildOptions) -> Result<Built> {
 
 /// The passes of the default level, as `compile` runs them.
 pub fn optimise(graph: &mut Graph) -> Result<()> {
-    let plan = crate::pipeline::Plan::level(2);
+    let mut plan = crate::pipeline::Plan::level(2);
+    if let Some(host) = TargetSpec::host() {
+        plan.aim(&[host.lanes_f32], None);
+    }
     let mut report = plan.compress(graph, &mut |_| {})?;
     plan.fuse(graph, &mut |_| {}, &mut report)
 }

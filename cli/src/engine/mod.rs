@@ -52,6 +52,21 @@ pub fn prepare(
     Ok(find(engine)?.prepare(graph, options)?)
 }
 
+/// Prepares a graph that has been through its passes, for one target of this machine.
+pub fn prepare_for(
+    target: &planish_codegen::kernel::TargetSpec,
+    graph: &planish_ir::Graph,
+    threads: usize,
+    cache: Option<&cache::Cache>,
+) -> Result<Box<dyn Program>> {
+    let build = codegen::BuildOptions {
+        targets: vec![target.clone()],
+        cache: cache.cloned(),
+        ..codegen::BuildOptions::default()
+    };
+    Ok(compiled::program(graph, graph, &build, &PrepareOptions { threads, ..PrepareOptions::default() })?)
+}
+
 /// The threads to use unless told otherwise: the physical cores that affinity and cgroup quota allow, as in programs.
 pub fn default_threads() -> usize {
     planish_rt::cpu::cores().threads()

@@ -13,6 +13,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::load::{LoadOptions, Model, SafetyArgs};
+use crate::lock;
 use crate::pipeline::{self, Factors, PassArgs, Phase, Plan};
 use crate::report::{self, Report};
 use crate::shapes::{ShapeArgs, Shapes};
@@ -341,6 +342,8 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
     if rounded && !gpu {
         return Err(Failure::usage("--precision is for GPUs; on processors factors are f32"));
     }
+    let lanes: Vec<u16> = targets.iter().map(|t| t.lanes_f32).collect();
+    lock::settle(&args.passes.lock, &mut plan, &lanes, &writer, ui)?;
     if plan.last() < Phase::Fused && files.iter().any(|(k, _)| k.needs_kernels()) {
         return Err(Failure::usage(
             "--to stops before kernels are made; only graph and onnx can be written then",

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+pub mod advise;
 pub mod bench;
 pub mod check;
 pub mod compare;
@@ -42,6 +43,7 @@ enum Verb {
     Bench(bench::Args),
     Compare(compare::Args),
     Report(report::Args),
+    Advise(advise::Args),
     Verify(verify::Args),
     Reduce(reduce::Args),
     Passes(reference::PassesArgs),
@@ -103,6 +105,7 @@ fn dispatch(verb: &Verb, ui: &Ui) -> Result<Exit> {
         Verb::Bench(args) => bench::run(args, ui),
         Verb::Compare(args) => compare::run(args, ui),
         Verb::Report(args) => report::run(args, ui),
+        Verb::Advise(args) => advise::run(args, ui),
         Verb::Verify(args) => verify::run(args, ui),
         Verb::Reduce(args) => reduce::run(args, ui),
         Verb::Generate(args) => generate::run(args),

@@ -9,6 +9,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::load::{self, LoadOptions, SafetyArgs};
+use crate::lock;
 use crate::pipeline::{self, PassArgs, Phase, Plan};
 use crate::report;
 use crate::shapes::{ShapeArgs, Shapes};
@@ -51,6 +52,9 @@ pub struct Args {
     pub format: Format,
 }
 
+/// Passes choose as for vectors of so many lanes of f32: there is no target here, and the result must not depend on the machine.
+const LANES: u16 = 16;
+
 /// How long the check may take.
 const CHECK_TIME: Duration = Duration::from_secs(5);
 
@@ -65,6 +69,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     if let Some(path) = &args.report {
         writer.check(path)?;
     }
+    lock::settle(&args.passes.lock, &mut plan, &[LANES], &writer, ui)?;
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
     let mut model = load::load(&args.model, &load)?;
     ui.diags(&model.warnings);

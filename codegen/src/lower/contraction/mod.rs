@@ -9,6 +9,7 @@
 //! | matrix product, constant right operand | rows of the left operand | packed blocks `[n / block][k][block]` |
 //! | matrix product otherwise | rows (or columns) of the left operand | rows of the right operand |
 //! | matrix product, right operand in [blocks](sparse) of which some are kept | rows of the left operand | the kept blocks |
+//! | matrix product, right operand with [scattered] zeros | the kept weights | rows of the left operand |
 //! | [gated](gated) product of few rows, constant right operand | those that are not near zero, listed | packed strips, those rows only |
 //! | convolution 1x1, stride 1 | packed weights `[m / rows][k][rows]` | planes of the input |
 //! | convolution otherwise | packed weights | a panel of the unfolded input, made per tile of positions |
@@ -28,6 +29,7 @@ mod gated;
 mod gated_tests;
 mod matmul;
 mod panel;
+mod scattered;
 mod simt;
 mod sparse;
 #[cfg(test)]

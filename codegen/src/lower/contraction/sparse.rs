@@ -10,6 +10,7 @@
 
 use super::epilogue::{Epilogue, Place};
 use super::matmul::Operands;
+use super::scattered;
 use super::tile::{in_pieces, rows_that_fit};
 use super::{div_up, f32_bytes};
 use crate::kernel::{Buf, Builder, Elem, TargetSpec, Ty, Val};
@@ -44,15 +45,21 @@ pub(super) struct Blocks {
     pub(super) values: Vec<f32>,
 }
 
-/// Whether the weights of a convolution are kept in blocks.
-pub(super) fn keeps_blocks(cx: &LowerCx<'_>, w: ValueId) -> bool {
-    cx.constant(w).is_some_and(|c| {
-        matches!(&c.encoding, Encoding::BlockSparse { block: [_, 16 | 32], transposed: true, .. })
-    })
+/// The size of the blocks that the weights of a convolution are kept in.
+pub(super) fn kept_blocks(cx: &LowerCx<'_>, w: ValueId) -> Option<[u32; 2]> {
+    match &cx.constant(w)?.encoding {
+        Encoding::BlockSparse { block, transposed: true, .. } => Some(*block),
+        _ => None,
+    }
+}
+
+/// Whether there are kernels here for blocks of this size.
+pub(super) fn has(block: [u32; 2]) -> bool {
+    block[0] > 0 && matches!(block[1], 16 | 32)
 }
 
 impl Blocks {
-    /// The constant that a value is, if that is f32 in blocks of 16 or 32 outputs.
+    /// The constant that a value is, if that is f32 in blocks that there are kernels for.
     pub(super) fn of(cx: &LowerCx<'_>, v: ValueId) -> Option<Blocks> {
         Self::constant(cx, v).filter(|_| !cx.simt())
     }
@@ -60,7 +67,8 @@ impl Blocks {
     fn constant(cx: &LowerCx<'_>, v: ValueId) -> Option<Blocks> {
         let c = cx.constant(v)?;
         let Encoding::BlockSparse { block, transposed, index, values } = &c.encoding else { return None };
-        if c.dtype != DType::F32 || !matches!(block[1], 16 | 32) || block[0] == 0 || cx.dry {
+        let known = has(*block) || (scattered::has(*block) && !cx.simt());
+        if c.dtype != DType::F32 || !known || cx.dry {
             return None;
         }
         let matrix = Matrix::new(&c.shape, *transposed)?;
@@ -69,7 +77,7 @@ impl Blocks {
         let fits = values.len() == index.len() * block[0] * block[1];
         fits.then(|| Blocks { matrix, block, index: index.clone(), values })
     }
-    /// The matrix cut into blocks of `height` inputs and 16 or 32 outputs: strip by strip the first input of every block, and its
+    /// The matrix cut into blocks of `height` inputs and `width` outputs: strip by strip the first input of every block, and its
     /// elements. Inputs beyond the last are left out, and so are rows of zeros where blocks become lower.
     pub(super) fn strips(&self, height: usize, width: usize) -> Vec<Vec<(usize, Vec<f32>)>> {
         let [bk, bn] = self.block;
@@ -137,6 +145,9 @@ pub(super) fn takes(cx: &LowerCx<'_>, op: &MatMul, o: &Operands) -> Option<Block
 
 /// Emits a product with what follows it.
 pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilogue) -> Result<(), Diag> {
+    if !has([x.block[0] as u32, x.block[1] as u32]) {
+        return scattered::emit(cx, o, x, e);
+    }
     let (k, n) = (x.matrix.k as i64, x.matrix.n as i64);
     let width = x.block[1] as i64;
     // No row may be read beyond its end.

@@ -43,7 +43,8 @@ fn has(body: &str, label: &str) -> Result<bool, Diag> {
 
 #[test]
 fn products_follow_the_interpreter() -> Result<(), Diag> {
-    for block in [[1, 16], [1, 32], [4, 16], [4, 32], [32, 32]] {
+    for block in [[1, 16], [1, 32], [4, 16], [4, 32], [32, 32], [1, 1], [1, 2], [1, 4]] {
+        let label = if block[1] < 16 { "matmul_scattered" } else { "matmul_sparse" };
         for (m, k, n) in
             [(1, 64, 96), (7, 33, 40), (17, 12, 16), (64, 32, 17), (130, 40, 32), (0, 8, 16), (3, 0, 16)]
         {
@@ -64,7 +65,7 @@ fn products_follow_the_interpreter() -> Result<(), Diag> {
                 };
                 for rows in [m.to_string(), "M".to_owned()] {
                     let body = body(&rows);
-                    assert!(has(&body, "matmul_sparse")?, "{body}");
+                    assert!(has(&body, label)?, "{body}");
                     same(&body, vec![ramp(&[m, k])?, ramp(&[n])?], 1e-5)?;
                 }
             }
@@ -99,24 +100,68 @@ fn convolutions_follow_the_interpreter() -> Result<(), Diag> {
     ];
     for block in [[1, 16], [1, 32], [4, 16], [4, 32], [32, 32]] {
         for (x, w, strides, pads, out, label) in cases {
-            let join = |d: &[usize]| d.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-            let (n, m) = (x[0], w[0]);
-            let ones = strides.replace('2', "1");
-            let dims = format!("f32[{n},{m},{out}]");
-            let body = format!(
-                "graph @\"g\"(v0: f32[{}], v2: f32[{m}], v3: {dims}) {{ v1 = const {}
-                 v4 = conv{{strides=[{strides}], dilations=[{ones}], pads=[{pads}], auto_pad=explicit, groups=1}} v0, v1, v2 : {dims}
-                 v5 = binary{{kind=add}} v4, v3 : {dims}
-                 return v5 }}",
-                join(x),
-                blocks(w, block, true)?
-            );
-            assert!(has(&body, label)?, "no {label}: {body}");
-            let extra =
-                [&[n, m], &out.split(',').map(|d| d.parse().expect("a size")).collect::<Vec<usize>>()[..]]
-                    .concat();
-            same(&body, vec![ramp(x)?, ramp(&[m])?, ramp(&extra)?], 1e-5)?;
+            convolution(x, w, (strides, pads, out), block, label)?;
         }
+    }
+    Ok(())
+}
+
+/// A convolution with a bias and a sum after it has a kernel called `label` and the interpreter's results.
+fn convolution(
+    x: &[usize],
+    w: &[usize],
+    (strides, pads, out): (&str, &str, &str),
+    block: [u32; 2],
+    label: &str,
+) -> Result<(), Diag> {
+    let join = |d: &[usize]| d.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let (n, m) = (x[0], w[0]);
+    let ones = strides.replace('2', "1");
+    let dims = format!("f32[{n},{m},{out}]");
+    let body = format!(
+        "graph @\"g\"(v0: f32[{}], v2: f32[{m}], v3: {dims}) {{ v1 = const {}
+         v4 = conv{{strides=[{strides}], dilations=[{ones}], pads=[{pads}], auto_pad=explicit, groups=1}} v0, v1, v2 : {dims}
+         v5 = binary{{kind=add}} v4, v3 : {dims}
+         return v5 }}",
+        join(x),
+        blocks(w, block, true)?
+    );
+    assert!(has(&body, label)?, "no {label}: {body}");
+    let out: Vec<usize> = out.split(',').map(|d| d.parse().expect("a size")).collect();
+    same(&body, vec![ramp(x)?, ramp(&[m])?, ramp(&[&[n, m], &out[..]].concat())?], 1e-5)
+}
+
+#[test]
+fn convolutions_with_scattered_zeros_follow_the_interpreter() -> Result<(), Diag> {
+    let cases: [(&[usize], &[usize], &str, &str, &str, &str); 7] = [
+        (&[1, 32, 1, 1], &[16, 32, 1, 1], "1, 1", "0, 0, 0, 0", "1,1", "conv1x1_scattered"),
+        (&[2, 40, 5, 7], &[33, 40, 1, 1], "1, 1", "0, 0, 0, 0", "5,7", "conv1x1_scattered"),
+        (&[1, 18, 9, 40], &[64, 18, 1, 1], "1, 1", "0, 0, 0, 0", "9,40", "conv1x1_scattered"),
+        (&[1, 24, 70], &[24, 24, 1], "1", "0, 0", "70", "conv1x1_scattered"),
+        (&[0, 16, 3, 3], &[16, 16, 1, 1], "1, 1", "0, 0, 0, 0", "3,3", "conv1x1_scattered"),
+        // These have no such kernel.
+        (&[1, 32, 7, 9], &[48, 32, 1, 1], "2, 2", "0, 0, 0, 0", "4,5", "conv"),
+        (&[2, 10, 9, 8], &[18, 10, 3, 3], "2, 2", "1, 1, 1, 1", "5,4", "conv"),
+    ];
+    for block in [[1, 1], [1, 2], [1, 4]] {
+        for (x, w, strides, pads, out, label) in cases {
+            convolution(x, w, (strides, pads, out), block, label)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_batch_of_a_convolution_may_be_unknown() -> Result<(), Diag> {
+    let w = blocks(&[20, 32, 1, 1], [1, 2], true)?;
+    let body = format!(
+        "graph @\"g\"(v0: f32[N,32,H,6]) {{ v1 = const {w}
+         v2 = conv{{strides=[1, 1], dilations=[1, 1], pads=[0, 0, 0, 0], auto_pad=explicit, groups=1}} v0, v1 : f32[N,20,H,6]
+         return v2 }}"
+    );
+    assert!(has(&body, "conv1x1_scattered")?);
+    for (n, h) in [(1, 1), (3, 12), (0, 4), (2, 0)] {
+        same(&body, vec![ramp(&[n, 32, h, 6])?], 1e-5)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ mod convert;
 mod pool;
 
 pub(super) use chain::lower_chain;
-pub(super) use convert::to_blocked;
+pub(super) use convert::{to_blocked, transposed};
 pub(super) use pool::lower_pool;
 
 use super::cx::{LowerCx, Opnd};

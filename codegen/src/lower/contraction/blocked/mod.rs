@@ -3,6 +3,7 @@
 //! | | input |
 //! |---|---|
 //! | 1x1, stride 1 | read in place, all positions in one line |
+//! | 1x1, stride 1, weights with scattered zeros | transposed next to the sums ([`scattered`]) |
 //! | up to 5x5, stride 1, large enough | transformed first ([`winograd`]) |
 //! | otherwise | a padded window of it is copied next to the sums first ([`window`]) |
 //! | one channel a group | the same, vectors of channels on both sides ([`depthwise`]) |
@@ -12,6 +13,7 @@
 mod depthwise;
 mod direct;
 mod expand;
+mod scattered;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -199,8 +201,12 @@ pub(super) fn plan(
         output: dims(&out[2..], &one),
         window: None,
         winograd: None,
-        sparse: s.groups == 1 && s.cg >= FEW && sparse::keeps_blocks(cx, w),
+        sparse: false,
     };
+    if let Some(block) = sparse::kept_blocks(cx, w).filter(|_| p.groups == 1 && p.cg >= FEW) {
+        let lists = super::scattered::has(block) && p.in_place() && scattered::width(&p).is_some();
+        p.sparse = sparse::has(block) || lists;
+    }
     // Tiles run along the second axis: a single column is a row.
     if p.input[1].is(1) && p.kernel[1] == 1 && p.pads[1].is(0) {
         p.kernel.swap(0, 1);
@@ -246,6 +252,9 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, p: Plan2, o: Operands, e: Epilogue) -> 
     if p.sparse {
         let blocks = sparse::Blocks::of(cx, o.w)
             .ok_or_else(|| Diag::error("internal-lower", "weights are not in blocks"))?;
+        if super::scattered::has([blocks.block[0] as u32, blocks.block[1] as u32]) {
+            return scattered::emit(cx, p, o, &blocks, e);
+        }
         return direct::emit(cx, p, o, &WeightsOf::Blocks(blocks), e);
     }
     let w = cx.f32_constant(o.w)?.ok_or_else(|| Diag::error("internal-lower", "weights are not constant"))?;

@@ -1,0 +1,257 @@
+//! Products with a constant matrix whose zeros are scattered: blocks of one input and 1, 2 or 4 outputs, of which some are kept.
+//!
+//! Vectors hold rows. For every 1, 2 or 4 outputs there is a [list](super::sparse::Lists) of the inputs that reach them, as the place of the input
+//! in the left operand, with one weight for each of the outputs. Lists are filled up with weights of zero to a multiple of
+//! [`TOGETHER`] entries, so that they are walked without a rest. Which weights are kept is data.
+//!
+//! A unit of work is [`ROWS`] rows and some strips of [`STRIP`] outputs. The left operand lies so that 16 rows at one input are
+//! neighbours: rows of a product are copied to that form as for [blocks](super::sparse), positions of a convolution are transposed
+//! from their blocks of channels into a panel next to the sums. The sums of a strip are transposed in registers before they are
+//! stored, because vectors of results run along the outputs.
+
+use super::epilogue::{Epilogue, Place};
+use super::sparse::{Blocks, Lists, list, lists};
+use super::tile::in_pieces;
+use super::{div_up, matmul::Operands};
+use crate::kernel::{Buf, Builder, Elem, TargetSpec, Ty, Val};
+use crate::lower::cx::LowerCx;
+use crate::lower::launch::{KernelCx, Launch};
+use crate::lower::layout::{self, BLOCK, transposed};
+use planish_ir::{Diag, Dim};
+
+/// Outputs whose sums are stored together.
+pub(super) const STRIP: i64 = BLOCK;
+/// Rows that are neighbours in the left operand.
+const GROUP: i64 = BLOCK;
+/// Groups of rows of a tile, at most.
+const GROUPS: i64 = 4;
+/// Rows of a unit of work.
+pub(super) const ROWS: i64 = GROUP * GROUPS;
+/// Entries of a list that are done in one step of its loop.
+const TOGETHER: usize = 4;
+/// Sums of a tile, at least: with fewer a multiplication would wait for the one before.
+const CHAINS: usize = 8;
+
+/// Whether there are kernels here for blocks of this size.
+pub(super) fn has(block: [u32; 2]) -> bool {
+    matches!(block, [1, 1 | 2 | 4])
+}
+
+/// The lists of a matrix, strip by strip; an input is the element at which `place` says that it lies.
+pub(super) fn packed(cx: &mut LowerCx<'_>, x: &Blocks, place: impl Fn(usize) -> i64) -> Lists {
+    let width = x.block[1];
+    let per = STRIP as usize / width;
+    let mut all: Vec<Vec<(i64, Vec<f32>)>> = x
+        .strips(1, width)
+        .into_iter()
+        .map(|list| list.into_iter().map(|(k, v)| (place(k), v)).collect())
+        .collect();
+    for list in &mut all {
+        if let Some((last, _)) = list.last() {
+            let nothing = (*last, vec![0.0; width]);
+            list.resize(list.len().next_multiple_of(TOGETHER), nothing);
+        }
+    }
+    all.resize(all.len().next_multiple_of(per), Vec::new());
+    lists(cx, all)
+}
+
+/// Buffers next to the sums.
+#[derive(Clone, Copy)]
+pub(super) struct Local {
+    /// Sums of a strip, output by output.
+    sums: Buf,
+    /// The same, row by row.
+    rows: Buf,
+}
+
+impl Local {
+    pub(super) fn new(k: &mut KernelCx<'_>) -> Local {
+        let mut local = |name: &str| k.b.local(name, Elem::F32, (ROWS * STRIP) as u32);
+        Local { sums: local("sums"), rows: local("rows") }
+    }
+}
+
+/// What all tiles of a kernel share.
+pub(super) struct Job<'j> {
+    /// The left operand.
+    pub(super) x: Buf,
+    /// Elements from one group of rows to the next.
+    pub(super) group: Val,
+    /// `starts`, `index` and `values` of the lists.
+    pub(super) lists: [Buf; 3],
+    /// Outputs of a list.
+    pub(super) width: i64,
+    pub(super) lanes: u16,
+    pub(super) target: &'j TargetSpec,
+    pub(super) local: Local,
+}
+
+impl Job<'_> {
+    /// Vectors of a group of rows.
+    fn per(&self) -> i64 {
+        GROUP / i64::from(self.lanes)
+    }
+    /// Groups of rows of a tile: the sums, the vectors of the left operand and a weight have registers.
+    fn most(&self) -> usize {
+        let registers = i64::from(self.target.registers.clamp(8, 32));
+        // With one output a multiplication reads its vector from memory.
+        let vectors = if self.width > 1 { self.width + 1 } else { 1 };
+        ((registers - 2) / (vectors * self.per())).clamp(1, GROUPS) as usize
+    }
+
+    /// Computes a strip for the rows whose first lies at element `first`, `groups` groups of them, and hands the vectors of
+    /// sums of the first `rows` to `finish` with the row and the first output in the strip.
+    pub(super) fn strip(
+        &self,
+        b: &mut Builder,
+        strip: Val,
+        (first, rows): (Val, Val),
+        (groups, known): (Val, Option<i64>),
+        finish: impl Fn(&mut Builder, Val, i64, Val),
+    ) {
+        in_pieces(b, groups, known, self.most(), |b, g, count| {
+            let from = b.at(first, g, self.group);
+            self.lists(b, strip, from, count);
+            b.loop_(0, count as i64, 1, |b, i| {
+                let to = b.add(g, i);
+                self.turn(b, i, to, count);
+            });
+        });
+        b.loop_(0, rows, 1, |b, row| {
+            for at in (0..STRIP).step_by(usize::from(self.lanes)) {
+                let from = b.mul(row, STRIP);
+                let from = b.add(from, at);
+                let sum = b.load(self.local.rows, from, self.lanes);
+                finish(b, row, at, sum);
+            }
+        });
+    }
+
+    /// The sums of all outputs of a strip for `groups` groups of rows.
+    fn lists(&self, b: &mut Builder, strip: Val, from: Val, groups: usize) {
+        let lanes = i64::from(self.lanes);
+        let (per, width) = (self.per(), self.width as usize);
+        let nv = groups * per as usize;
+        let [starts, index, values] = self.lists;
+        let zero = b.zero(Ty::vec(Elem::F32, self.lanes));
+        let chains = CHAINS.div_ceil(nv * width).next_power_of_two().min(TOGETHER);
+        let count = STRIP / self.width;
+        b.loop_(0, count, 1, |b, l| {
+            let which = b.at(l, strip, count);
+            let (begin, end) = list(b, starts, which);
+            let sums = vec![zero; nv * width * chains];
+            let sums = b.for_(begin, end, TOGETHER as i64, &sums, |b, at, sums| {
+                let mut sums = sums.to_vec();
+                for c in 0..TOGETHER {
+                    let at = b.add(at, c as i64);
+                    let input = b.load(index, at, 1);
+                    let input = b.sext(input, Elem::I64);
+                    let input = b.add(from, input);
+                    let x: Vec<Val> = (0..nv as i64)
+                        .map(|v| {
+                            let place = b.at(input, v / per, self.group);
+                            let place = b.add(place, v % per * lanes);
+                            b.load(self.x, place, self.lanes)
+                        })
+                        .collect();
+                    let first = b.mul(at, self.width);
+                    for o in 0..width {
+                        let weight = b.add(first, o as i64);
+                        let weight = b.load(values, weight, 1);
+                        let weight = b.splat(weight, self.lanes);
+                        let chain = (c % chains * width + o) * nv;
+                        for (sum, x) in sums[chain..chain + nv].iter_mut().zip(&x) {
+                            *sum = b.fma(weight, *x, *sum);
+                        }
+                    }
+                }
+                sums
+            });
+            for (i, first) in sums[..nv * width].iter().enumerate() {
+                let sum = (1..chains).fold(*first, |sum, c| b.fadd(sum, sums[c * nv * width + i]));
+                let output = b.mul(l, self.width);
+                let output = b.add(output, (i / nv) as i64);
+                let to = b.mul(output, groups as i64 * GROUP);
+                let to = b.add(to, (i % nv) as i64 * lanes);
+                b.store(self.local.sums, to, sum);
+            }
+        });
+    }
+
+    /// Turns the sums of group `from` of `groups` from outputs to rows.
+    fn turn(&self, b: &mut Builder, from: Val, to: Val, groups: usize) {
+        let lanes = i64::from(self.lanes);
+        let row_len = groups as i64 * GROUP;
+        for (part, square) in (0..self.per() * self.per()).map(|i| (i / self.per(), i % self.per())) {
+            let squares = (0..lanes)
+                .map(|o| {
+                    let at = b.mul(from, GROUP);
+                    let at = b.add(at, (part * lanes + o) * row_len + square * lanes);
+                    b.load(self.local.sums, at, self.lanes)
+                })
+                .collect();
+            for (r, v) in (0..).zip(transposed(b, squares)) {
+                let row = b.mul(to, GROUP);
+                let row = b.add(row, square * lanes + r);
+                let at = b.mul(row, STRIP);
+                let at = b.add(at, part * lanes);
+                b.store(self.local.rows, at, v);
+            }
+        }
+    }
+}
+
+/// Emits a product with what follows it.
+pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilogue) -> Result<(), Diag> {
+    let (k, n) = (x.matrix.k as i64, x.matrix.n as i64);
+    let width = x.block[1] as i64;
+    let lists = packed(cx, x, |k| k as i64 * GROUP);
+    let strips = div_up(n, STRIP);
+    let m = Dim::product(&o.out[..o.out.len() - 1]);
+    let a = layout::to_blocked(cx, &o.a.with_dims(vec![1.into(), m.clone(), k.into()]))?;
+    let chunks = m.ceil_div(&ROWS.into());
+    let mut l = Launch::new("matmul_scattered").read(&a);
+    l = l.read(&lists.starts).read(&lists.index).read(&lists.values);
+    l = e.bufs(l, 4).dim(&m);
+    let work = div_up(lists.count * width * GROUPS, strips.max(1)).max(1);
+    let flops = m.mul(&(2 * lists.count * width).into());
+    l = l.extent(chunks.mul(&strips.into())).cost(work).flops(flops);
+    let whole = m.as_const().filter(|m| m % ROWS == 0 || *m <= ROWS);
+    let known = whole.map(|m| div_up(m.min(ROWS), GROUP));
+    cx.launch(l, move |kc| {
+        let epi = e.handles(kc);
+        let lanes = kc.lanes(Elem::F32).min(BLOCK as u16);
+        let m = kc.dim(0);
+        let target = kc.target.clone();
+        let local = Local::new(kc);
+        let job = Job {
+            x: kc.buf(0),
+            group: kc.b.i64(GROUP * k),
+            lists: [kc.buf(1), kc.buf(2), kc.buf(3)],
+            width,
+            lanes,
+            target: &target,
+            local,
+        };
+        kc.b.parallel_for(|b, unit| {
+            let (chunk, strip) = b.div_rem(unit, strips);
+            let m0 = b.mul(chunk, ROWS);
+            let left = b.sub(m, m0);
+            let rows = b.smin(left, ROWS);
+            let groups = b.ceil_div(rows, GROUP);
+            let first = b.mul(m0, k);
+            let col = b.mul(strip, STRIP);
+            job.strip(b, strip, (first, rows), (groups, known), |b, row, at, sum| {
+                let last = b.add(col, at);
+                let mask = (n % STRIP != 0).then(|| {
+                    let left = b.sub(n, last);
+                    b.mask_below(lanes, left)
+                });
+                let row = b.add(m0, row);
+                let index = b.at(last, row, n);
+                e.finish(b, &epi, sum, &Place { index, channel: last, last }, mask);
+            });
+        });
+    })
+}
