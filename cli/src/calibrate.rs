@@ -180,6 +180,15 @@ impl Calibrate for Calibrator {
         }
         Ok(())
     }
+
+    fn labels(&self, samples: Samples) -> Result<Option<Vec<Vec<i64>>>, Diag> {
+        match (samples, &self.data) {
+            (Samples::Given, Some(data)) => {
+                (0..data.len()).map(|k| Ok(data.sample(k).map_err(first)?.labels)).collect()
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 /// The statistics with the length of each before it.

@@ -1,5 +1,9 @@
 //! What passes ask of runs on data.
 
+mod interpreted;
+
+pub use interpreted::Interpreted;
+
 use crate::stats::Stats;
 use planish_ir::{Diag, Graph, Tensor, ValueId};
 use std::fmt::Debug;
@@ -78,5 +82,11 @@ pub trait Calibrate: Debug {
     ) -> Result<Vec<[f64; 2]>, Diag> {
         let asked: Vec<Ask> = values.iter().map(|v| Ask::whole(*v)).collect();
         Ok(self.stats(graph, &asked, samples)?.iter().map(|s| s.histogram.range(cover)).collect())
+    }
+    /// The labels of each sample, in the order of [`Calibrate::stream`]: one for each index of the first axis of its inputs. None where the data
+    /// have no labels.
+    fn labels(&self, samples: Samples) -> Result<Option<Vec<Vec<i64>>>, Diag> {
+        let _ = samples;
+        Ok(None)
     }
 }

@@ -9,6 +9,7 @@ pub mod detect_sparsity;
 pub mod eliminate_dead;
 pub mod embed_preprocessing;
 pub mod expand_composites;
+pub mod flops;
 pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fuse_epilogues;

@@ -2,6 +2,7 @@
 
 mod attention;
 mod gated;
+mod gates;
 
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
 use planish_ir::graph::Use;
@@ -13,7 +14,9 @@ use planish_ir::{Diag, Editor, Graph, NodeId, Op, ValueId};
 
 declare_pass! {
     /// Recognises composites that exporters write out, and puts one operation in their place: gelu (with erf, and its tanh approximation),
-    /// hard-swish, mish, softsign, softmax, layer normalisation, root-mean-square normalisation, scaled dot-product attention, and products whose inputs near zero were put to zero.
+    /// hard-swish, mish, softsign, softmax, layer normalisation, root-mean-square normalisation, scaled dot-product attention, products
+    /// whose inputs near zero were put to zero, and gates in the parts that they are written as to ONNX: loops over experts, branches on rows,
+    /// branches on a confidence.
     ///
     /// # Preserves
     /// All outputs up to rounding (relative 1e-5 in f32): one rounding instead of several.
@@ -40,6 +43,10 @@ impl Pass for Recognize {
         for (_, nodes) in util::regions(ed.graph()) {
             for n in nodes.into_iter().rev() {
                 if !ed.graph().is_live(n) {
+                    continue;
+                }
+                if let Some(name) = gates::recognise(ed, n)? {
+                    cx.add(name, 1.0);
                     continue;
                 }
                 let g = ed.graph();

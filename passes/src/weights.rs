@@ -73,7 +73,7 @@ impl Selection {
             o.list(m, name).iter().map(read).collect()
         };
         Ok(Selection {
-            first: o.get(m, "first")?,
+            first: o.optional(m, "first")?.unwrap_or(false),
             include: patterns("include")?,
             exclude: patterns("exclude")?,
             ops: o.list(m, "ops"),

@@ -1,22 +1,38 @@
 //! See [`InsertGates`].
 
 mod activation;
+mod early_exit;
+mod linear;
+mod moe;
 
 use crate::calibrate::Samples;
 use crate::options::OptionMeta;
 use crate::weights::{self, Selection};
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass};
 use activation::Activation;
+use early_exit::EarlyExit;
+use moe::Moe;
 use planish_ir::{Diag, Editor};
 
 declare_pass! {
-    /// Makes layers leave out work that inputs near zero do not need. Nothing is trained; what decides is found on samples.
+    /// Makes networks leave out work that single inputs do not need. Nothing is trained; what decides is found on samples.
     ///
     /// `kind=activation` (Liu et al. 2024, "Training-free activation sparsity in large language models"): inputs of a matrix product whose
     /// magnitude is below a threshold count as zero, and the product leaves out the weights of blocks of zeros. The threshold of a layer is
     /// the `quantile` of the magnitudes that its inputs had; with `quantile=0` only zeros that are there anyway are used, such as those
     /// after a ReLU, and results stay the same. Eligible are products of at most 4 rows with constant weights, which is where reading
     /// weights is what takes time.
+    ///
+    /// `kind=moe` makes a mixture of experts of each feed-forward pair of matrix products (Zhang et al. 2022, "MoEfication"; routing as in
+    /// Shazeer et al. 2017): the hidden units are divided into `experts` groups of equal size by balanced k-means, a linear router is fitted by ridge
+    /// regression to what each group contributes for a row, and each row goes to the `active` groups of the largest prediction.
+    /// The results of these groups are summed without weights; the mean of what the groups left out would have added is added
+    /// where that makes the error smaller.
+    ///
+    /// `kind=early-exit` puts a linear classifier half way through a network that gives scores of classes (multinomial logistic regression on the
+    /// values there, fitted to the labels of the samples, or without labels to the classes that the model itself gives). Where its
+    /// largest probability is strictly above `threshold`, its scores are the result and the rest is not executed: all of it for one sample;
+    /// in a batch, the samples that stay are put together. At 1 nothing leaves.
     ///
     /// # Preserves
     /// Shapes and types of all values that stay.
@@ -33,9 +49,17 @@ declare_pass! {
         name: "insert-gates",
         kind: Lossy,
         options: [
-            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero" },
+            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run" },
             OptionMeta { name: "quantile", default: "0.5", doc: "of `activation`: the share of inputs of each layer that counts as zero, 0 to below 1" },
             OptionMeta { name: "block", default: "1", doc: "of `activation`: inputs that are left out together, 1 to 64" },
+            OptionMeta { name: "experts", default: "8", doc: "of `moe`: groups of hidden units; must divide their number" },
+            OptionMeta { name: "active", default: "2", doc: "of `moe`: groups computed for each row" },
+            OptionMeta { name: "cluster", default: "activations", doc: "of `moe`: hidden units are grouped by their `activations` on samples, or by their input `weights`" },
+            OptionMeta { name: "gain", default: "1.1", doc: "of `moe`: layers whose predicted speed-up is below this are left alone" },
+            OptionMeta { name: "threshold", default: "0.9", doc: "of `early-exit`: samples of larger probability leave, 0 to 1" },
+            OptionMeta { name: "after", default: "", doc: "of `early-exit`: the name of the node after which they leave; empty: the place nearest to the middle of the arithmetic" },
+            OptionMeta { name: "features", default: "auto", doc: "of `early-exit`: what the classifier sees, `flat`: every element, `pooled`: the mean of each channel, `auto`: flat up to 2048 elements" },
+            OptionMeta { name: "seed", default: "0", doc: "of `moe` and `early-exit`: of the choice of first centres and of kept samples" },
             OptionMeta { name: "samples", default: "data", doc: "`data`: those of --data; `synthetic`: made up, for measurements of speed" },
             weights::INCLUDE,
             weights::EXCLUDE,
@@ -49,10 +73,16 @@ declare_pass! {
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Activation(Activation),
+    EarlyExit(EarlyExit),
+    Moe(Moe),
 }
 
 /// Options of each kind beyond those that all have.
-const OWN: &[(&str, &[&str])] = &[("activation", &["quantile", "block"])];
+const OWN: &[(&str, &[&str])] = &[
+    ("activation", &["quantile", "block"]),
+    ("early-exit", &["threshold", "after", "features", "seed"]),
+    ("moe", &["experts", "active", "cluster", "gain", "seed"]),
+];
 
 impl InsertGates {
     pub(crate) fn new(o: &Options) -> Result<Self, Diag> {
@@ -65,7 +95,8 @@ impl InsertGates {
         };
         let others = OWN.iter().flat_map(|(kind, names)| names.iter().map(move |n| (kind, n)));
         for (kind, name) in others.filter(|(_, n)| !own.contains(n)) {
-            if o.iter().any(|(given, _)| given == *name) {
+            // Recipes list every option with its value.
+            if o.iter().any(|(given, value)| given == *name && value != Options::default().text(m, name)) {
                 return Err(bad(format!("`{name}` is an option of kind={kind}, not of kind={text}")));
             }
         }
@@ -75,7 +106,11 @@ impl InsertGates {
             other => return Err(bad(format!("samples cannot be `{other}`, only data or synthetic"))),
         };
         let which = Selection::new(o, m)?;
-        let kind = Kind::Activation(Activation::new(o, m, samples, which)?);
+        let kind = match text {
+            "moe" => Kind::Moe(Moe::new(o, m, samples, which)?),
+            "early-exit" => Kind::EarlyExit(EarlyExit::new(o, m, samples)?),
+            _ => Kind::Activation(Activation::new(o, m, samples, which)?),
+        };
         Ok(InsertGates { kind })
     }
 }
@@ -87,6 +122,8 @@ impl Pass for InsertGates {
     fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
         match &self.kind {
             Kind::Activation(a) => a.run(ed, cx),
+            Kind::EarlyExit(e) => e.run(ed, cx),
+            Kind::Moe(m) => m.run(ed, cx),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use bytes::Bytes;
 use cx::ExportCx;
 use planish_ir::op::attention::without_attention;
+use planish_ir::op::control::without_gates;
 use planish_ir::{Diag, Graph};
 use prost::Message;
 
@@ -79,6 +80,7 @@ pub fn export_model(
     options: &ExportOptions,
 ) -> Result<(ModelProto, Vec<(u64, Bytes)>), Vec<Diag>> {
     let graph = &*without_attention(graph, true).map_err(|diag| vec![diag])?;
+    let graph = &*without_gates(graph).map_err(|diag| vec![diag])?;
     let mut cx = ExportCx::new(graph, options);
     let body: GraphProto = cx.main();
     let done = cx.finish()?;

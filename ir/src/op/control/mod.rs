@@ -1,9 +1,11 @@
 //! Control flow: operations that hold regions.
 
 mod gate;
+mod parts;
 mod types;
 
 pub use gate::{Fallback, Gate, Granularity};
+pub use parts::{expand_gates, transplant, without_gates};
 
 use crate::diag::Diag;
 use crate::dim::{Dim, SymId};

@@ -3,42 +3,21 @@
 use crate::export::attr;
 use crate::export::cx::{ExportCx, Head};
 use planish_ir::graph::Node;
-use planish_ir::op::control::{Fallback, Gate, Granularity, Loop};
+use planish_ir::op::control::Loop;
 use planish_ir::op::require::Require;
 use planish_ir::{DType, Diag, ValueId};
 
 pub(super) fn branch(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
     let captured = given(node, 1)?;
     let condition = cx.inputs(node).into_iter().take(1).collect();
-    branches(cx, node, condition, 0, &captured)
-}
-
-/// An `If` whose two branches are the regions of `node`, which take `captured`.
-fn branches(
-    cx: &mut ExportCx<'_>,
-    node: &Node,
-    condition: Vec<String>,
-    own: usize,
-    captured: &[ValueId],
-) -> Result<(), Diag> {
     let [yes, no] = node.regions[..] else { return Err(Diag::error("arity", "two regions are needed")) };
     let attributes = vec![
-        attr::graph("then_branch", cx.subgraph(yes, own, captured, Head::None)?),
-        attr::graph("else_branch", cx.subgraph(no, own, captured, Head::None)?),
+        attr::graph("then_branch", cx.subgraph(yes, 0, &captured, Head::None)?),
+        attr::graph("else_branch", cx.subgraph(no, 0, &captured, Head::None)?),
     ];
     let outputs = cx.outputs(node);
     cx.push("If", condition, outputs, attributes);
     Ok(())
-}
-
-/// A gate of the whole region is a branch. The others have no counterpart: they run a region on what data select.
-pub(super) fn gate(cx: &mut ExportCx<'_>, node: &Node, op: &Gate) -> Result<(), Diag> {
-    if op.granularity != Granularity::Whole || op.fallback != Fallback::Region {
-        return Err(Diag::unsupported("gates of rows, blocks and experts cannot be written as ONNX"));
-    }
-    let captured = given(node, 1)?;
-    let condition = cx.inputs(node).into_iter().take(1).collect();
-    branches(cx, node, condition, 0, &captured)
 }
 
 /// The operand as the only element of a new axis: what is picked there is outside where the condition does not hold.
