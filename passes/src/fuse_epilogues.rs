@@ -7,7 +7,7 @@ use planish_ir::{DType, Diag, Editor, Graph, Loc, NodeId, Op, ValueId};
 use std::collections::{BTreeSet, HashMap};
 
 declare_pass! {
-    /// Groups element-wise operations into one node, together with the convolution or matrix product whose result they work on, so that they run on its sums before these are stored.
+    /// Groups element-wise operations and conversions from and to 8-bit integers into one node, together with the convolution or matrix product whose result they work on, so that they run on its sums before these are stored.
     ///
     /// # Preserves
     /// All outputs; types narrower than f32 are rounded once at the end of a group instead of after each operation.
@@ -59,11 +59,24 @@ impl Pass for FuseEpilogues {
     }
 }
 
-/// Whether a node is an element-wise operation on numbers with dims that are known before it runs.
+/// Whether a node is an element-wise operation on numbers with dims that are known before it runs. Conversions from and to stored
+/// integers with one scale are.
 fn fusible(g: &Graph, n: NodeId) -> bool {
     let node = g.node(n);
     let numeric = |v: &ValueId| g.dtype(*v).is_some_and(|d| d != DType::Str) && g.dims(*v).is_some();
-    node.op.is_elementwise() && node.inputs.iter().flatten().all(numeric) && node.outputs.iter().all(numeric)
+    let one = |i: usize| match util::operand(g, n, i) {
+        Some(v) => g.dims(v).is_some_and(|d| d.iter().all(|d| d.is(1))),
+        None => i == 2,
+    };
+    // One scale is broadcast like any operand; several follow an axis of their own.
+    let scaled = match node.op {
+        Op::Quantize(_) | Op::Dequantize(_) => one(1) && one(2),
+        _ => true,
+    };
+    fused::follows_contraction(&node.op)
+        && scaled
+        && node.inputs.iter().flatten().all(numeric)
+        && node.outputs.iter().all(numeric)
 }
 
 /// The element-wise nodes that end in `root` and that nothing else uses, all with its dims.
@@ -112,7 +125,11 @@ fn anchor(
             order.contains_key(d)
                 && matches!(
                     g.node(*d).op,
-                    Op::Conv(_) | Op::MatMul(_) | Op::GatedMatMul(_) | Op::MatMulInteger(_)
+                    Op::Conv(_)
+                        | Op::MatMul(_)
+                        | Op::GatedMatMul(_)
+                        | Op::MatMulInteger(_)
+                        | Op::ConvInteger(_)
                 )
         })
         .filter(|d| {
@@ -123,7 +140,7 @@ fn anchor(
         .collect();
     found.sort_by_key(|d| order[d]);
     let chosen = *found.last()?;
-    let channel_axis = matches!(g.node(chosen).op, Op::Conv(_)).then_some(1);
+    let channel_axis = matches!(g.node(chosen).op, Op::Conv(_) | Op::ConvInteger(_)).then_some(1);
     for v in operands {
         if g.def_node(v) == Some(chosen) {
             continue;

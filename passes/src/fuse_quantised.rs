@@ -1,19 +1,27 @@
 //! See [`FuseQuantised`].
 
+mod requantise;
+
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
 use planish_ir::graph::Use;
 use planish_ir::op::binary::{Binary, BinaryKind};
 use planish_ir::op::cast::Cast;
-use planish_ir::op::quant::{Dequantize, MatMulInteger};
+use planish_ir::op::quant::{ConvInteger, Dequantize, MatMulInteger};
+use planish_ir::op::views::Unsqueeze;
 use planish_ir::{Constant, DType, Diag, Editor, Graph, NodeId, Op, Tensor, ValueId};
 
 declare_pass! {
-    /// Multiplies stored integers where both operands of a matrix product are dequantised: the product of the integers, times the product of the scales.
+    /// Multiplies stored integers where both operands of a matrix product or convolution are dequantised: the product of the integers, times the product of the scales.
     ///
-    /// The left operand has one scale, the right one is a constant matrix of 8-bit integers with a scale for all or for each output.
+    /// The left operand has one scale, the right one is a constant of 8-bit integers with a scale for all or for each output.
+    ///
+    /// What is quantised again stays in bytes: quantisation moves before maximum pooling, transposition, changes of shape, nearest
+    /// neighbours and concatenation, vanishes where it undoes a dequantisation, and its scale becomes part of the constants of the product before it,
+    /// through addition, limits and ReLU.
     ///
     /// # Preserves
-    /// All outputs up to rounding (relative 1e-6 of the largest term of a sum): the sums are exact and rounded once.
+    /// Outputs up to rounding (relative 1e-6 of the largest term of a sum): the sums are exact and rounded once. A value that lies so near the
+    /// middle between two stored integers may become the other one.
     ///
     /// # Declines
     /// Other dequantised operands are left to the product of floats; remark `integers-kept` with the reason where the right operand is such a constant.
@@ -29,11 +37,11 @@ impl FuseQuantised {
     }
 }
 
-/// A product of integers.
+/// A product or convolution of integers.
 struct Found {
     x: ValueId,
     x_zero: Option<ValueId>,
-    /// Stored as inputs x outputs.
+    /// Of a product, stored as inputs x outputs.
     w: Tensor,
     w_zero: Option<Tensor>,
     /// One scale for all outputs or for each.
@@ -55,28 +63,32 @@ fn numbers(g: &Graph, n: NodeId, i: usize) -> Option<Vec<f64>> {
     (c.dtype == DType::F32).then(|| c.decode().ok()).flatten().map(|t| t.to_f64())
 }
 
-/// The right operand of a product, if it is a constant matrix of 8-bit integers that is dequantised: its node, and whether the axis
-/// of its scales is that of the outputs.
+/// The right operand of a product or convolution, if it is a constant of 8-bit integers that is dequantised: its node, and whether
+/// the axis of its scales is that of the outputs.
 fn weights(g: &Graph, n: NodeId) -> Option<(NodeId, bool)> {
-    let Op::MatMul(op) = &g.node(n).op else { return None };
     let (d, how) = dequantised(g, util::operand(g, n, 1)?)?;
     let c = util::constant(g, util::operand(g, d, 0)?)?;
-    if c.shape.len() != 2 || !matches!(c.dtype, DType::I8 | DType::U8) {
+    let rank = c.shape.len();
+    let outputs = match &g.node(n).op {
+        Op::MatMul(op) if rank == 2 => usize::from(!op.trans_b),
+        Op::Conv(_) if rank > 2 => 0,
+        _ => return None,
+    };
+    if !matches!(c.dtype, DType::I8 | DType::U8) {
         return None;
     }
-    let outputs = if op.trans_b { 0 } else { 1 };
     let single = numbers(g, d, 1)?.len() == 1;
-    Some((d, single || planish_ir::op::normalize_axis(how.axis, 2).ok()? == outputs))
+    Some((d, single || planish_ir::op::normalize_axis(how.axis, rank).ok()? == outputs))
 }
 
 /// Whether a product multiplies integers here, or why it does not.
 fn fits(g: &Graph, n: NodeId) -> Option<Result<(NodeId, NodeId), &'static str>> {
     let (w, follows) = weights(g, n)?;
-    let Op::MatMul(op) = &g.node(n).op else { return None };
+    let transposed = matches!(&g.node(n).op, Op::MatMul(op) if op.trans_a);
     let left = util::operand(g, n, 0).and_then(|x| dequantised(g, x));
     let Some((x, _)) = left else { return Some(Err("its left operand is no dequantised value")) };
     let stored = util::operand(g, x, 0).and_then(|v| g.dtype(v));
-    Some(if op.trans_a {
+    Some(if transposed {
         Err("its left operand is transposed")
     } else if !follows {
         Err("the scales of its weights follow its inputs")
@@ -89,7 +101,7 @@ fn fits(g: &Graph, n: NodeId) -> Option<Result<(NodeId, NodeId), &'static str>> 
     })
 }
 
-/// Whether a node dequantises weights of products that multiply integers, and of nothing else.
+/// Whether a node dequantises weights of products and convolutions that multiply integers, and of nothing else.
 pub(crate) fn multiplies_integers(g: &Graph, n: NodeId) -> bool {
     let [y] = g.node(n).outputs.as_slice() else { return false };
     matches!(g.node(n).op, Op::Dequantize(_))
@@ -101,10 +113,9 @@ pub(crate) fn multiplies_integers(g: &Graph, n: NodeId) -> bool {
 }
 
 fn find(g: &Graph, n: NodeId, (x, w): (NodeId, NodeId)) -> Option<Found> {
-    let Op::MatMul(op) = &g.node(n).op else { return None };
     let c = util::constant(g, util::operand(g, w, 0)?)?;
     let mut t = c.decode().ok()?;
-    if op.trans_b {
+    if matches!(&g.node(n).op, Op::MatMul(op) if op.trans_b) {
         let [rows, columns] = [c.shape[0], c.shape[1]];
         let b = t.bytes();
         let swapped: Vec<u8> =
@@ -144,14 +155,35 @@ impl Pass for FuseQuantised {
             };
             let Some(f) = find(g, n, nodes) else { continue };
             let y = g.node(n).outputs[0];
+            let op = g.node(n).op.clone();
             ed.before(n);
             let w = ed.constant(Constant::from(f.w))?;
             let w_zero = f.w_zero.map(|z| ed.constant(Constant::from(z))).transpose()?;
-            let sums = ed.node(MatMulInteger {}, &[Some(f.x), Some(w), f.x_zero, w_zero])?[0];
+            let operands = [Some(f.x), Some(w), f.x_zero, w_zero];
+            let (sums, behind) = match &op {
+                Op::Conv(c) => (ed.node(ConvInteger::from(c), &operands)?[0], c.strides.len()),
+                _ => (ed.node(MatMulInteger {}, &operands)?[0], 0),
+            };
             let sums = ed.node1(Cast { to: DType::F32, saturate: true }, &[sums])?;
-            let shape: &[usize] = if f.scales.len() == 1 { &[] } else { &[f.scales.len()] };
+            // One number for each output: along the last axis of a product, along the channels of a convolution.
+            let mut shape = vec![f.scales.len()];
+            shape.resize(1 + behind, 1);
+            let shape = if f.scales.len() == 1 { &[][..] } else { &shape[..] };
             let scales = ed.constant(Constant::from(Tensor::floats(DType::F32, shape, f.scales.clone())?))?;
-            let out = ed.node1(Binary { kind: BinaryKind::Mul }, &[sums, scales])?;
+            let mut out = ed.node1(Binary { kind: BinaryKind::Mul }, &[sums, scales])?;
+            if let Some(bias) = util::operand(ed.graph(), n, 2) {
+                let known = util::constant(ed.graph(), bias).and_then(|c| c.decode().ok());
+                let bias = match known {
+                    Some(t) => {
+                        let mut shape = t.shape().to_vec();
+                        shape.resize(1 + behind, 1);
+                        let t = Tensor::from_bytes(t.dtype(), shape, t.bytes().clone())?;
+                        ed.constant(Constant::from(t))?
+                    }
+                    None => ed.node1(Unsqueeze { axes: (1..=behind).collect() }, &[bias])?,
+                };
+                out = ed.node1(Binary { kind: BinaryKind::Add }, &[out, bias])?;
+            }
             ed.replace(y, out);
             ed.erase(n)?;
             for d in [nodes.0, nodes.1] {
@@ -160,8 +192,8 @@ impl Pass for FuseQuantised {
                     ed.erase(d)?;
                 }
             }
-            cx.add("integer-products", 1.0);
+            cx.add(if matches!(op, Op::Conv(_)) { "integer-convolutions" } else { "integer-products" }, 1.0);
         }
-        Ok(())
+        requantise::run(ed, cx)
     }
 }

@@ -7,16 +7,19 @@ use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
 use planish_ir::op::binary::{Binary, BinaryKind};
 use planish_ir::op::cast::Cast;
 use planish_ir::op::quant::{self, Dequantize, DynamicQuantize, MatMulInteger};
-use planish_ir::{Constant, DType, Diag, Editor, Matrix, NodeId, Op, Tensor, ValueId};
+use planish_ir::graph::Use;
+use planish_ir::op::pool::PoolKind;
+use planish_ir::{Constant, DType, Diag, Editor, Graph, Matrix, NodeId, Op, Tensor, ValueId};
 use std::collections::BTreeMap;
 
 declare_pass! {
-    /// Stores operands of matrix products in 8 bits.
+    /// Stores operands of matrix products and convolutions in 8 bits.
     ///
-    /// Weights get a symmetric scale for each output: the largest magnitude becomes 127. The other operand becomes unsigned bytes, with one
+    /// Weights get a symmetric scale for each output: the largest magnitude becomes 127 (63 with `bits=7`). The other operand becomes unsigned bytes, with one
     /// scale and zero point: with `mode=static` those of the range that its values had on samples (`range=minmax`: of all of them,
     /// `range=percentile`: without the outermost), with `mode=dynamic` those of the range in each run. Static quantisation is written as
-    /// pairs of `quantize` and `dequantize` around the product, as other tools write it; `fuse-quantised` makes a product of integers of that.
+    /// pairs of `quantize` and `dequantize` around the product, as other tools write it; `fuse-quantised` makes a product of integers of that. Additions, pooling and what only moves elements read the bytes of such an operand too, if nothing else reads it.
+    /// Convolutions are quantised with `mode=static` only.
     ///
     /// # Preserves
     /// Shapes and types of all values that stay.
@@ -28,6 +31,7 @@ declare_pass! {
     /// `v2 = matmul v0, c1` becomes `v2 = matmul (dequantize (quantize v0)), (dequantize c3)` with `c3` in i8.
     pub struct Quantize {
         dynamic: bool,
+        most: f64,
         cover: Cover,
         samples: Samples,
         which: Selection,
@@ -36,6 +40,7 @@ declare_pass! {
         kind: Lossy,
         options: [
             OptionMeta { name: "dtype", default: "i8", doc: "what weights are stored as: `i8`" },
+            OptionMeta { name: "bits", default: "8", doc: "bits of weights, 7 or 8; with 7 sums of two products fit 16 bits, which processors without dot products of bytes multiply in half of the instructions" },
             OptionMeta { name: "mode", default: "static", doc: "`static`: ranges from samples; `dynamic`: ranges found in each run" },
             OptionMeta { name: "range", default: "minmax", doc: "of static ranges: `minmax` or `percentile`" },
             OptionMeta { name: "percentile", default: "99.99", doc: "percent of the values that `range=percentile` covers, 50 to 100" },
@@ -50,6 +55,8 @@ declare_pass! {
 
 /// Products to fewer outputs gain less than quantising their other operand costs.
 const FEW_OUTPUTS: usize = 16;
+/// Convolutions with shorter sums gain less than quantising their input costs.
+const FEW_TERMS: usize = 16;
 
 impl Quantize {
     pub(crate) fn new(o: &Options) -> Result<Self, Diag> {
@@ -79,15 +86,27 @@ impl Quantize {
         let samples =
             if one_of("samples", ["data", "synthetic"])? { Samples::Synthetic } else { Samples::Given };
         let dynamic = one_of("mode", ["static", "dynamic"])?;
-        Ok(Quantize { dynamic, cover, samples, which: Selection::new(o, m)? })
+        let most = if one_of("bits", ["8", "7"])? { 63.0 } else { 127.0 };
+        Ok(Quantize { dynamic, most, cover, samples, which: Selection::new(o, m)? })
     }
 }
 
 /// Why weights are not quantised, if they are not.
-fn declined(ed: &Editor<'_>, t: &Target, users: &[NodeId]) -> Option<String> {
+fn declined(ed: &Editor<'_>, t: &Target, users: &[NodeId], dynamic: bool) -> Option<String> {
     let g = ed.graph();
-    if t.values.dtype() != DType::F32 || t.values.rank() != 2 {
-        return Some("its weights are no matrix of f32".into());
+    if t.values.dtype() != DType::F32 {
+        return Some("its weights are no f32".into());
+    }
+    for n in users {
+        if g.node(*n).region != g.root() {
+            return Some("it is in a region".into());
+        }
+        if util::operand(g, *n, 0).and_then(|x| g.dtype(x)) != Some(DType::F32) {
+            return Some("its other operand is not f32".into());
+        }
+    }
+    if matches!(g.node(t.node).op, Op::Conv(_)) {
+        return users.iter().find_map(|n| declined_conv(g, *n, t.values.shape(), dynamic));
     }
     let Ok(lies) = weights::lies_transposed(g, t.node) else {
         return Some("there is no kernel for 8-bit weights of it".into());
@@ -96,15 +115,35 @@ fn declined(ed: &Editor<'_>, t: &Target, users: &[NodeId]) -> Option<String> {
         if !matches!(g.node(*n).op, Op::MatMul(_)) || weights::lies_transposed(g, *n) != Ok(lies) {
             return Some("there is no kernel for 8-bit weights of it".into());
         }
-        if g.node(*n).region != g.root() {
-            return Some("it is in a region".into());
-        }
-        if util::operand(g, *n, 0).and_then(|x| g.dtype(x)) != Some(DType::F32) {
-            return Some("its other operand is not f32".into());
-        }
+    }
+    if t.values.rank() != 2 {
+        return Some("its weights are no matrix".into());
     }
     let n = Matrix::new(t.values.shape(), lies)?.n;
     (n < FEW_OUTPUTS).then(|| format!("it has {n} outputs, fewer than {FEW_OUTPUTS}"))
+}
+
+/// Why the weights of a convolution are not quantised, if they are not.
+fn declined_conv(g: &Graph, n: NodeId, shape: &[usize], dynamic: bool) -> Option<String> {
+    let Op::Conv(op) = &g.node(n).op else { return Some("its weights are not only those of convolutions".into()) };
+    if dynamic {
+        return Some("convolutions take ranges from samples, not from each run".into());
+    }
+    let [outputs, inputs, ref kernel @ ..] = *shape else { return Some("its weights have no axes".into()) };
+    if !(1..=2).contains(&kernel.len()) {
+        return Some(format!("it has {} spatial axes, not 1 or 2", kernel.len()));
+    }
+    if outputs < FEW_OUTPUTS {
+        return Some(format!("it has {outputs} outputs, fewer than {FEW_OUTPUTS}"));
+    }
+    let groups = usize::try_from(op.groups).unwrap_or(1).max(1);
+    let depthwise = groups > 1 && inputs == 1 && outputs == groups;
+    let (each, block) = (outputs / groups, FEW_OUTPUTS);
+    if groups > 1 && !depthwise && !(each.is_multiple_of(block) && inputs.is_multiple_of(block)) {
+        return Some(format!("its groups of {inputs} inputs and {each} outputs are no multiples of {block}"));
+    }
+    let terms = inputs * kernel.iter().product::<usize>();
+    (!depthwise && terms < FEW_TERMS).then(|| format!("its sums have {terms} terms, fewer than {FEW_TERMS}"))
 }
 
 /// Weights in 8 bits.
@@ -120,8 +159,8 @@ struct Stored {
     snr: f64,
 }
 
-/// Symmetric, with a scale for each output.
-fn stored(t: &Tensor, m: &Matrix) -> Result<Stored, Diag> {
+/// Symmetric, with a scale for each output; the largest magnitude becomes `limit`.
+fn stored(t: &Tensor, m: &Matrix, limit: f64) -> Result<Stored, Diag> {
     let values = t.to_f64();
     let mut most = vec![0f64; m.n];
     for k in 0..m.k {
@@ -131,7 +170,7 @@ fn stored(t: &Tensor, m: &Matrix) -> Result<Stored, Diag> {
     }
     let scales: Vec<f64> = most
         .iter()
-        .map(|x| if *x > 0.0 && x.is_finite() { f64::from((x / 127.0) as f32) } else { 1.0 })
+        .map(|x| if *x > 0.0 && x.is_finite() { f64::from((x / limit) as f32) } else { 1.0 })
         .collect();
     let mut w = vec![0u8; values.len()];
     let mut straight = vec![0u8; values.len()];
@@ -139,7 +178,7 @@ fn stored(t: &Tensor, m: &Matrix) -> Result<Stored, Diag> {
     for k in 0..m.k {
         for (n, scale) in scales.iter().enumerate() {
             let x = values[m.at(k, n)];
-            let q = if x.is_nan() { 0.0 } else { (x / scale).round_ties_even().clamp(-127.0, 127.0) };
+            let q = if x.is_nan() { 0.0 } else { (x / scale).round_ties_even().clamp(-limit, limit) };
             let byte = (q as i8).cast_unsigned();
             w[m.at(k, n)] = byte;
             straight[k * m.n + n] = byte;
@@ -174,7 +213,7 @@ impl Pass for Quantize {
         let mut work: Vec<(Target, Vec<NodeId>)> = Vec::new();
         for t in self.which.targets(ed, cx, "quantize-skipped")? {
             let users = weights::users(ed.graph(), t.id).unwrap_or_default();
-            match declined(ed, &t, &users) {
+            match declined(ed, &t, &users, self.dynamic) {
                 Some(why) => {
                     let text = format!("{}: left alone, {why}", t.name);
                     cx.remark_at(t.loc, "quantize-skipped", text);
@@ -204,10 +243,12 @@ impl Pass for Quantize {
         let mut jobs: Vec<(usize, NodeId, usize)> = Vec::new();
         let mut all: Vec<Stored> = Vec::new();
         for (t, users) in work {
-            let lies = weights::lies_transposed(ed.graph(), t.node).unwrap_or(false);
+            // Weights of convolutions lie as outputs x all that a sum runs over.
+            let conv = matches!(ed.graph().node(t.node).op, Op::Conv(_));
+            let lies = conv || weights::lies_transposed(ed.graph(), t.node).unwrap_or(false);
             let matrix = Matrix::new(t.values.shape(), lies)
                 .ok_or_else(|| Diag::error("constant-malformed", "weights are no matrix"))?;
-            let s = stored(&t.values, &matrix)?;
+            let s = stored(&t.values, &matrix, self.most)?;
             let text = format!("{}: weights in i8, signal to noise {:.1} dB", t.name, s.snr);
             cx.remark_at(t.loc, "quantize-done", text);
             cx.add("weights-quantized", 1.0);
@@ -240,7 +281,17 @@ impl Pass for Quantize {
             let input = match made.get(&x) {
                 Some(v) => v[0],
                 None => {
+                    // Others may read it before its first product.
+                    let g = ed.graph();
+                    let readers = g.uses(x).iter().filter_map(|u| match u {
+                        Use::Node(n, _) => Some((*order.get(n)?, *n)),
+                        Use::Result(..) => None,
+                    });
+                    if let Some((_, first)) = readers.min() {
+                        ed.before(first);
+                    }
                     let back = bytes(ed, x, ranges[inputs[&x]])?;
+                    ed.before(n);
                     made.insert(x, vec![back]);
                     back
                 }
@@ -248,11 +299,42 @@ impl Pass for Quantize {
             let w = ed.constant(Constant::from(s.w.clone()))?;
             let scales = ed.constant(Constant::from(s.scales.clone()))?;
             let w = ed.node1(Dequantize { axis: s.axis, block: 0, to: DType::F32 }, &[w, scales])?;
-            let op = ed.graph().node(n).op.clone();
-            ed.rewrite(n, op, &[Some(input), Some(w)])?;
+            let node = ed.graph().node(n).clone();
+            let mut operands = node.inputs;
+            operands[..2].copy_from_slice(&[Some(input), Some(w)]);
+            ed.rewrite(n, node.op, &operands)?;
+        }
+        for (x, back) in made {
+            if !self.dynamic {
+                keep_bytes(ed, x, back[0])?;
+            }
         }
         Ok(())
     }
+}
+
+/// Lets all that reads `x` read `back`, the value as its bytes stand for it, where nothing but additions, pooling and what moves
+/// elements would read it in f32: it is then kept in bytes only.
+fn keep_bytes(ed: &mut Editor<'_>, x: ValueId, back: ValueId) -> Result<(), Diag> {
+    let g = ed.graph();
+    let Some(quantized) = g.def_node(back).and_then(|d| g.def_node(util::operand(g, d, 0)?)) else {
+        return Ok(());
+    };
+    let takes = |op: &Op| match op {
+        Op::Binary(b) => b.kind == BinaryKind::Add,
+        Op::Pool(p) => p.kind == PoolKind::Max && p.indices.is_none(),
+        Op::Concat(_) | Op::Resize(_) | Op::Reduce(_) | Op::Transpose(_) => true,
+        _ => false,
+    };
+    let others: Vec<Use> =
+        g.uses(x).iter().copied().filter(|u| !matches!(u, Use::Node(n, _) if *n == quantized)).collect();
+    if !others.iter().all(|u| matches!(u, Use::Node(n, _) if takes(&g.node(*n).op) && g.node(*n).region == g.root())) {
+        return Ok(());
+    }
+    for u in others {
+        ed.set_use(u, back);
+    }
+    Ok(())
 }
 
 /// A value as unsigned bytes of a range and back.

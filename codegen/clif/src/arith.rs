@@ -209,11 +209,22 @@ impl Emitter<'_, '_> {
         let mut out = Vec::new();
         for (i, sum) in acc.into_iter().enumerate() {
             let mut sum = sum;
-            for j in 4 * i..4 * i + 4 {
-                let p = self.widened(Elem::I8, x[j], kind == Dot4::S8S8);
-                let q = self.widened(Elem::I8, y[j], true);
-                let pq = self.b.ins().imul(p, q);
-                sum = self.b.ins().iadd(sum, pq);
+            for j in [4 * i, 4 * i + 2] {
+                let mut product = |j: usize| {
+                    let p = self.widened(Elem::I8, x[j], kind == Dot4::S8S8);
+                    let q = self.widened(Elem::I8, y[j], true);
+                    self.b.ins().imul(p, q)
+                };
+                let (first, second) = (product(j), product(j + 1));
+                let mut pair = self.b.ins().iadd(first, second);
+                if kind == Dot4::U8S8Pairs {
+                    let (low, high) = (i64::from(i16::MIN), i64::from(i16::MAX));
+                    let ty = self.b.func.dfg.value_type(pair);
+                    let (low, high) = (self.b.ins().iconst(ty, low), self.b.ins().iconst(ty, high));
+                    pair = self.b.ins().smax(pair, low);
+                    pair = self.b.ins().smin(pair, high);
+                }
+                sum = self.b.ins().iadd(sum, pair);
             }
             out.push(sum);
         }

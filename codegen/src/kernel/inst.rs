@@ -15,6 +15,8 @@ pub enum Dot4 {
     U8S8,
     /// Both signed.
     S8S8,
+    /// `a` unsigned, `b` signed; the sums of the first two and of the last two products saturate to 16 bits.
+    U8S8Pairs,
 }
 
 /// Values that the launch supplies; all `I64`.
@@ -127,7 +129,8 @@ pub enum Op {
     /// `cond ? a : b`; `cond` is `I1` of the same lanes, or one `I1` for all lanes.
     Select(Val, Val, Val),
     Cast(CastOp, Val),
-    /// `acc: i32xN + sum over j<4 of a[4i+j] * b[4i+j]`, wrapping; `a`, `b`: i8x4N.
+    /// `acc: i32xN + sum over j<4 of a[4i+j] * b[4i+j]`, wrapping; `a`, `b`: i8x4N. Of [`Dot4::U8S8Pairs`]
+    /// the sums of two products saturate to 16 bits first.
     Dot4 {
         kind: Dot4,
         acc: Val,

@@ -125,6 +125,7 @@ fn head(k: &Kernel, inst: &Inst, out: &mut String) -> fmt::Result {
             let n = match kind {
                 Dot4::U8S8 => "dot4_u8s8",
                 Dot4::S8S8 => "dot4_s8s8",
+                Dot4::U8S8Pairs => "dot4_u8s8_pairs",
             };
             write!(out, "{n} {acc}, {a}, {b}")
         }

@@ -224,7 +224,7 @@ wire_listed! {
     CmpOp: CmpOp::ALL;
     CastOp: CastOp::ALL;
     Axis: Axis::ALL;
-    Dot4: [Dot4::U8S8, Dot4::S8S8];
+    Dot4: [Dot4::U8S8, Dot4::S8S8, Dot4::U8S8Pairs];
     Frag: [Frag::A, Frag::B, Frag::C];
     Access: [Access::Read, Access::Write, Access::ReadWrite];
     Space: [Space::Private, Space::Shared];

@@ -49,6 +49,7 @@ pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Dequantize(q) => quantised::lower_dequantize(cx, q),
         Op::Quantize(q) => quantised::lower_quantize(cx, q),
         Op::DynamicQuantize(_) => quantised::lower_dynamic_quantize(cx),
+        Op::ConvInteger(o) => contraction::lower_conv_integer(cx, o),
         Op::MatMulInteger(_) => quantised::lower_matmul_integer(cx),
         Op::TreeEnsemble(t) => trees::lower_tree_ensemble(cx, t),
         // Shape and data movement.

@@ -5,6 +5,7 @@ use super::elem::{compute_elem, convert, load, store};
 use super::launch::{KernelCx, Launch};
 use super::layout::lower_chain;
 use super::nest::span;
+use super::quantised;
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::math;
 use planish_ir::op::binary::BinaryKind;
@@ -263,11 +264,17 @@ fn strided(
     super::elem::widen(b, d, v)
 }
 
-/// The number that a value is, if it is a constant of one element of f32 or f64; back ends compare with known bounds in fewer
-/// operations.
+/// The number that a value is, if it is a constant of one element of f32, f64 or 8 bits; back ends compare with known bounds in
+/// fewer operations.
 pub(super) fn number(cx: &LowerCx<'_>, v: ValueId) -> Option<f64> {
-    let c = cx.constant(v).filter(|c| matches!(c.dtype, DType::F32 | DType::F64) && c.len() == 1)?;
+    let literal = |d| matches!(d, DType::F32 | DType::F64 | DType::U8 | DType::I8);
+    let c = cx.constant(v).filter(|c| literal(c.dtype) && c.len() == 1)?;
     c.small(1)?.to_f64().first().copied().filter(|x| !x.is_nan())
+}
+
+/// A [`number`] as a value of its [`compute_elem`].
+pub(super) fn literal(b: &mut Builder, ty: Ty, number: f64) -> Val {
+    if ty.elem.is_float() { b.float(ty, number) } else { b.int(ty, number as i64) }
 }
 
 /// Operands that are numbers known at compile time: kernels hold them instead of reading them.
@@ -276,7 +283,7 @@ pub(super) struct Numbers(Vec<Option<(Elem, f64)>>);
 impl Numbers {
     /// Those among operands, all but one at most.
     pub(super) fn new(cx: &LowerCx<'_>, values: &[ValueId]) -> Numbers {
-        let elem = |v| if cx.graph.dtype(v) == Some(DType::F64) { Elem::F64 } else { Elem::F32 };
+        let elem = |v| cx.graph.dtype(v).map_or(Elem::F32, compute_elem);
         let mut numbers: Vec<_> = values.iter().map(|v| number(cx, *v).map(|n| (elem(*v), n))).collect();
         if numbers.iter().all(Option::is_some)
             && let Some(first) = numbers.first_mut()
@@ -295,7 +302,7 @@ impl Numbers {
         let lanes = read.first().map_or(1, |v| b.ty(*v).lanes);
         let mut read = read.iter();
         let each = |n: &Option<(Elem, f64)>| match n {
-            Some((elem, n)) => Some(b.float(Ty::vec(*elem, lanes), *n)),
+            Some((elem, n)) => Some(literal(b, Ty::vec(*elem, lanes), *n)),
             None => read.next().copied(),
         };
         self.0.iter().filter_map(each).collect()
@@ -375,12 +382,14 @@ pub(super) fn op_cost(op: &Op) -> i64 {
             BinaryKind::Div | BinaryKind::Mod | BinaryKind::Fmod => 5,
             _ => 1,
         },
+        Op::Quantize(_) => 8,
+        Op::Dequantize(_) => 3,
         _ => 1,
     }
 }
 
 /// One element-wise operation on compute elements: `types` are the dtypes of the operands, `out` that of the result.
-/// Covers exactly the operations that [`Op::is_elementwise`] accepts.
+/// Covers exactly the operations that [`follows_contraction`](planish_ir::op::fused::follows_contraction) accepts.
 pub fn scalar_op(b: &mut Builder, op: &Op, v: &[Val], types: &[DType], out: DType) -> Val {
     match op {
         Op::Unary(u) => unary(b, u.kind, v[0], types[0]),
@@ -390,6 +399,8 @@ pub fn scalar_op(b: &mut Builder, op: &Op, v: &[Val], types: &[DType], out: DTyp
             let r = convert(b, v[0], types[0], out);
             if c.saturate { super::elem::saturate(b, out, r) } else { r }
         }
+        Op::Quantize(q) => quantised::quantized(b, q, v, types),
+        Op::Dequantize(_) => quantised::dequantized(b, v, types, out),
         _ => unreachable!("not element-wise: {}", op.name()),
     }
 }

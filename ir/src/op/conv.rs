@@ -67,7 +67,7 @@ impl Conv {
             pads: &self.pads,
         }
     }
-    fn shape(&self, x: &[Dim], w: &[Dim]) -> Result<Vec<Dim>, Diag> {
+    pub(crate) fn shape(&self, x: &[Dim], w: &[Dim]) -> Result<Vec<Dim>, Diag> {
         let rank = spatial_rank(x)?;
         self.windows().check(rank)?;
         if w.len() != x.len() {
@@ -99,7 +99,17 @@ impl OpDef for Conv {
         Ok(vec![Type::tensor(dtype, out).into()])
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
-        let (x, w, b) = (cx.tensor(0)?, cx.tensor(1)?, cx.opt_tensor(2)?);
+        let y = self.compute(cx.tensor(0)?, cx.tensor(1)?, cx.opt_tensor(2)?)?;
+        Ok(vec![y.into()])
+    }
+    fn weight_input(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+impl Conv {
+    /// The result for an input, weights and a bias.
+    pub(crate) fn compute(&self, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor, Diag> {
         let dims = |t: &Tensor| t.shape().iter().map(|d| Dim::from(*d)).collect::<Vec<_>>();
         self.shape(&dims(x), &dims(w))?;
         let (xs, ws) = (x.shape(), w.shape());
@@ -122,10 +132,7 @@ impl OpDef for Conv {
             }
             _ => return Err(Diag::error("dtype-mismatch", "operands of different kinds")),
         };
-        Ok(vec![Tensor::from_elems(x.dtype(), shape, elems)?.into()])
-    }
-    fn weight_input(&self) -> Option<usize> {
-        Some(1)
+        Tensor::from_elems(x.dtype(), shape, elems)
     }
 }
 

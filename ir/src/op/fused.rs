@@ -2,8 +2,9 @@
 
 use crate::diag::Diag;
 use crate::dim::Dim;
+use crate::dtype::DType;
 use crate::graph::Fact;
-use crate::op::{EvalCx, InferCx, MANY, OpDef};
+use crate::op::{EvalCx, InferCx, MANY, Op, OpDef};
 use crate::tensor::Value;
 
 crate::op_struct! {
@@ -33,6 +34,17 @@ impl OpDef for Fused {
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let args = (0..cx.inputs.len()).map(|i| cx.take(i)).collect::<Result<Vec<_>, _>>()?;
         cx.env.run_region(0, args)
+    }
+}
+
+/// Whether an operation may follow the contraction of a group: element-wise ones, and conversions from and to stored integers of 8 bits with
+/// one scale.
+pub fn follows_contraction(op: &Op) -> bool {
+    let byte = |d: DType| matches!(d, DType::U8 | DType::I8);
+    match op {
+        Op::Quantize(q) => q.block == 0 && byte(q.to) && q.precision == DType::F32,
+        Op::Dequantize(q) => q.block == 0 && q.to == DType::F32,
+        op => op.is_elementwise(),
     }
 }
 

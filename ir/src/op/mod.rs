@@ -226,6 +226,7 @@ op_table! {
     Quantize => quant::Quantize,
     DynamicQuantize => quant::DynamicQuantize,
     MatMulInteger => quant::MatMulInteger,
+    ConvInteger => quant::ConvInteger,
     Sequence => sequence::Sequence,
     SequenceAt => sequence::SequenceAt,
     SequenceInsert => sequence::SequenceInsert,

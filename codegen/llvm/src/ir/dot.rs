@@ -55,6 +55,10 @@ impl Emitter<'_> {
         let (at, bt) = (ty(t), ty(bytes));
         let sized = matches!(t.lanes, 4 | 8 | 16);
         let x86 = self.target.arch == Arch::X86_64;
+        if kind == Dot4::U8S8Pairs {
+            let fits = x86 && sized && (t.lanes < 16 || f.avx512);
+            return if fits { self.dot4_saturating(acc, a, b, t) } else { self.dot4_by_lanes(kind, acc, a, b, t) };
+        }
         // x * y of one signedness in terms of the other: flipping the top bit of x adds 128 (as unsigned) or takes 128 away.
         let flipped = |e: &mut Self| e.def(format!("xor {bt} {a}, {}", constant(bytes, &[0x80])));
         if x86 && f.vnni && sized {
@@ -126,20 +130,48 @@ impl Emitter<'_> {
         sum
     }
 
+    /// Pairs of products added with saturation (`pmaddubsw`), and then pairs of these.
+    fn dot4_saturating(&mut self, acc: &str, a: &str, b: &str, t: Ty) -> String {
+        let words = Ty::vec(Elem::I16, t.lanes * 2);
+        let (at, wt, bt) = (ty(t), ty(words), ty(Ty::vec(Elem::I8, t.lanes * 4)));
+        let (pairs, sums) = match t.lanes {
+            4 => ("llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd"),
+            8 => ("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"),
+            _ => ("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
+        };
+        let p = self.call(&wt, pairs, &[(bt.clone(), a.into()), (bt, b.into())]);
+        let s = self.call(&at, sums, &[(wt.clone(), p), (wt, constant(words, &[1]))]);
+        self.def(format!("add {at} {acc}, {s}"))
+    }
+
     fn dot4_by_lanes(&mut self, kind: Dot4, acc: &str, a: &str, b: &str, t: Ty) -> String {
         let at = ty(t);
         let bt = ty(Ty::vec(Elem::I8, t.lanes * 4));
         let wa = self.def(format!("bitcast {bt} {a} to {at}"));
         let wb = self.def(format!("bitcast {bt} {b} to {at}"));
         let c = |n: u64| constant(t, &[n]);
-        let shift = if kind == Dot4::U8S8 { "lshr" } else { "ashr" };
+        let shift = if kind == Dot4::S8S8 { "ashr" } else { "lshr" };
         let mut sum = acc.to_string();
+        let mut pair = None;
         for j in 0..4u64 {
             let xa = self.def(format!("shl {at} {wa}, {}", c(24 - 8 * j)));
             let xb = self.def(format!("shl {at} {wb}, {}", c(24 - 8 * j)));
             let xa = self.def(format!("{shift} {at} {xa}, {}", c(24)));
             let xb = self.def(format!("ashr {at} {xb}, {}", c(24)));
-            let p = self.def(format!("mul {at} {xa}, {xb}"));
+            let mut p = self.def(format!("mul {at} {xa}, {xb}"));
+            if kind == Dot4::U8S8Pairs {
+                let Some(first) = pair.take() else {
+                    pair = Some(p);
+                    continue;
+                };
+                p = self.def(format!("add {at} {first}, {p}"));
+                let mask = if t.lanes == 1 { "i1".to_string() } else { vec_ty("i1", t.lanes) };
+                for (order, limit) in [("sgt", i16::MIN), ("slt", i16::MAX)] {
+                    let limit = constant(t, &[i32::from(limit).cast_unsigned().into()]);
+                    let within = self.def(format!("icmp {order} {at} {p}, {limit}"));
+                    p = self.def(format!("select {mask} {within}, {at} {p}, {at} {limit}"));
+                }
+            }
             sum = self.def(format!("add {at} {sum}, {p}"));
         }
         sum

@@ -341,6 +341,12 @@ impl Builder {
         self.pure(Op::Dot4 { kind: Dot4::S8S8, acc, a, b }, ty)
     }
 
+    /// [`Builder::dot4_u8s8`] whose sums of the first two and of the last two products saturate to 16 bits.
+    pub fn dot4_u8s8_pairs(&mut self, acc: Val, a: Val, b: Val) -> Val {
+        let ty = self.ty(acc);
+        self.pure(Op::Dot4 { kind: Dot4::U8S8Pairs, acc, a, b }, ty)
+    }
+
     /// `acc[i] + a[2i] * b[2i] + a[2i+1] * b[2i+1]` on bf16 pairs.
     pub fn dot2_bf16(&mut self, acc: Val, a: Val, b: Val) -> Val {
         let ty = self.ty(acc);

@@ -238,6 +238,9 @@ fn dots(lanes: u16) -> Vec<Case> {
         let s = b.dot4_s8s8(acc, a, w);
         let at = b.add(at, section);
         b.store(r, at, s);
+        let p = b.dot4_u8s8_pairs(acc, a, w);
+        let at = b.add(at, section);
+        b.store(r, at, p);
     });
     let mut rng = Rng(77);
     let bytes = n * usize::from(lanes);
@@ -247,11 +250,11 @@ fn dots(lanes: u16) -> Vec<Case> {
             Input::Bytes(values(Elem::I8, bytes, 0, &mut rng)),
             Input::Bytes(values(Elem::I8, bytes, 1, &mut rng)),
             Input::Bytes(values(Elem::I32, bytes / 4, 0, &mut rng)),
-            Input::Bytes(vec![0; bytes * 2]),
+            Input::Bytes(vec![0; bytes * 3]),
         ],
         lo: 0,
         hi: n as i64,
-        sections: vec![("u8s8".into(), bytes / 4), ("s8s8".into(), bytes / 4)],
+        sections: ["u8s8", "s8s8", "u8s8_pairs"].map(|n| (n.into(), bytes / 4)).into(),
         tolerance: 0.0,
     });
 

@@ -59,13 +59,17 @@ impl Machine<'_> {
             }
             Op::Dot4 { kind, acc, a, b } => fill(to, |i| {
                 let mut sum = self.get(*acc, t, i) as u32;
-                for j in 4 * i..4 * i + 4 {
-                    let (x, y) = (self.get(*a, t, j), signed(Elem::I8, self.get(*b, t, j)));
-                    let x = match kind {
-                        Dot4::U8S8 => x.cast_signed(),
-                        Dot4::S8S8 => signed(Elem::I8, x),
+                for j in [4 * i, 4 * i + 2] {
+                    let product = |j: usize| {
+                        let (x, y) = (self.get(*a, t, j), signed(Elem::I8, self.get(*b, t, j)));
+                        let x = if *kind == Dot4::S8S8 { signed(Elem::I8, x) } else { x.cast_signed() };
+                        x * y
                     };
-                    sum = sum.wrapping_add((x * y) as i32 as u32);
+                    let mut pair = product(j) + product(j + 1);
+                    if *kind == Dot4::U8S8Pairs {
+                        pair = pair.clamp(i16::MIN.into(), i16::MAX.into());
+                    }
+                    sum = sum.wrapping_add(pair as i32 as u32);
                 }
                 u64::from(sum)
             }),

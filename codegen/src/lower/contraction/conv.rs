@@ -25,10 +25,27 @@ pub(super) struct Operands {
     pub(super) w: Vec<Dim>,
     pub(super) w_type: DType,
     pub(super) bias: Option<Opnd>,
-    /// Value of the weights. It gets memory only where it is not packed.
-    pub(super) w_value: ValueId,
+    pub(super) weights: Weighed,
     /// Dims of the result.
     pub(super) out: Vec<Dim>,
+}
+
+/// Where weights are.
+pub(super) enum Weighed {
+    /// A value, which gets memory only where it is not packed.
+    Value(ValueId),
+    /// Memory that the plan fills.
+    Memory(Opnd),
+}
+
+impl Weighed {
+    /// The weights in memory.
+    pub(super) fn memory(&self, cx: &mut LowerCx<'_>) -> Result<Opnd, Diag> {
+        match self {
+            Weighed::Value(v) => cx.memory_of(*v),
+            Weighed::Memory(w) => Ok(w.clone()),
+        }
+    }
 }
 
 /// What is known of a convolution at compile time.
@@ -101,13 +118,14 @@ pub(in crate::lower) fn lower_conv(cx: &mut LowerCx<'_>, op: &Conv) -> Result<()
     let (_, out) = cx.output_type(0)?;
     let bias = cx.opt_input(2)?;
     if let Some(p) = blocked::plan(cx, op, x_value, w_value, &out, cx.lies_blocked(x_value)) {
-        let o = blocked::Operands { x: x_value, w: w_value, bias, out };
+        let o = blocked::Operands { x: x_value, w: w_value, bias, zero: None, w_zero: None, out };
         return blocked::emit(cx, p, o, Epilogue::unplaced());
     }
     let x = cx.input(0)?;
     let (w_type, w) = cx.tensor_type(w_value)?;
     let y = cx.output(0)?;
-    emit(cx, op, Operands { x, w, w_type, bias, w_value, out }, Epilogue::none(y))
+    let weights = Weighed::Value(w_value);
+    emit(cx, op, Operands { x, w, w_type, bias, weights, out }, Epilogue::none(y))
 }
 
 /// Emits a convolution with what follows it.
@@ -148,8 +166,12 @@ struct Weights {
 }
 
 fn weights(cx: &mut LowerCx<'_>, s: &Shape, o: &Operands) -> Result<Weights, Diag> {
-    let Some(v) = cx.f32_constant(o.w_value)? else {
-        return Ok(Weights { data: cx.memory_of(o.w_value)?, packed: None });
+    let packs = match &o.weights {
+        Weighed::Value(v) => cx.f32_constant(*v)?,
+        Weighed::Memory(_) => None,
+    };
+    let Some(v) = packs else {
+        return Ok(Weights { data: o.weights.memory(cx)?, packed: None });
     };
     let blocks = div_up(s.mg, PACK);
     let rows = div_up(s.mg, blocks);

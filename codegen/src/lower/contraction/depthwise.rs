@@ -14,7 +14,7 @@ const TOGETHER: usize = 4;
 
 pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Shape, o: Operands, mut e: Epilogue) -> Result<(), Diag> {
     let flops = Dim::product(&o.out).mul(&(2 * s.k()).into());
-    let w = cx.memory_of(o.w_value)?;
+    let w = o.weights.memory(cx)?;
     let l = e.launch("depthwise", &o.x, &w, o.bias.as_ref());
     let has_bias = o.bias.is_some();
     let per_plane = Dim::product(&o.out[2..]).mul(&s.k().into()).floor_div(&8.into());

@@ -3,7 +3,7 @@
 use crate::kernel::{Buf, Builder, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, store};
-use crate::lower::elementwise::{number, scalar_op};
+use crate::lower::elementwise::{literal, number, scalar_op};
 use crate::lower::launch::{KernelCx, Launch};
 use planish_ir::op::fused::{Follows, follows};
 use planish_ir::{DType, Diag, NodeId, Op, RegionId, ValueId};
@@ -231,7 +231,7 @@ impl Epilogue {
             env.insert(*v, value);
         }
         for (v, x) in &self.literals {
-            let x = b.float(Ty::vec(compute_elem(self.types[v]), lanes), *x);
+            let x = literal(b, Ty::vec(compute_elem(self.types[v]), lanes), *x);
             env.insert(*v, x);
         }
         self.evaluate(b, &mut env);

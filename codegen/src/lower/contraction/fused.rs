@@ -1,11 +1,12 @@
 //! Fused groups: a contraction with its epilogue, or a chain of element-wise operations as one loop nest.
 
-use super::{blocked, conv, epilogue::Epilogue, gated, matmul};
+use super::{blocked, conv, conv_integer, epilogue::Epilogue, gated, matmul};
 use crate::kernel::{Builder, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elementwise::{self, scalar_op};
 use crate::lower::layout;
 use crate::lower::quantised;
+use planish_ir::op::fused::follows_contraction;
 use planish_ir::{DType, Diag, NodeId, Op, ValueId};
 use std::collections::HashMap;
 
@@ -18,7 +19,7 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     }
     let count = cx.node().outputs.len();
     let nodes: Vec<NodeId> = g.nodes_in(region).filter(|n| !matches!(g.node(*n).op, Op::Const(_))).collect();
-    let Some(anchor) = nodes.iter().copied().find(|n| !g.node(*n).op.is_elementwise()) else {
+    let Some(anchor) = nodes.iter().copied().find(|n| !follows_contraction(&g.node(*n).op)) else {
         return chain(cx, &nodes, &captures, &g.region(region).results.clone());
     };
     // A parameter of the region stands for a value outside, which may be a constant that is packed.
@@ -32,22 +33,31 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     let missing = || Diag::error("internal-lower", "a fused contraction lacks an operand");
     let xv = value(cx, 0)?.ok_or_else(missing)?;
     let wv = value(cx, 1)?.ok_or_else(missing)?;
+    if let Op::ConvInteger(op) = &g.node(anchor).op {
+        let (_, out) = cx.tensor_type(g.node(anchor).outputs[0])?;
+        let zeros = [value(cx, 2)?, value(cx, 3)?];
+        let group = Some((region, anchor, &captures));
+        return conv_integer::emit(cx, op, conv_integer::Work { x: xv, w: wv, zeros, out, group });
+    }
     let (w_type, w) = cx.tensor_type(wv)?;
     let (_, out) = cx.tensor_type(g.node(anchor).outputs[0])?;
     let bias = value(cx, 2)?.map(|b| cx.memory_of(b)).transpose()?;
     if let Op::Conv(op) = &g.node(anchor).op
         && let Some(p) = blocked::plan(cx, op, xv, wv, &out, cx.lies_blocked(xv))
-        && (0..count).all(|k| cx.output_type(k).is_ok_and(|t| t == (DType::F32, out.clone())))
+        && (0..count)
+            .all(|k| cx.output_type(k).is_ok_and(|t| conv_integer::goes_blocked(t.0) && t.1 == out))
     {
         let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), true, vec![])?;
-        return blocked::emit(cx, p, blocked::Operands { x: xv, w: wv, bias, out }, e);
+        let o = blocked::Operands { x: xv, w: wv, bias, zero: None, w_zero: None, out };
+        return blocked::emit(cx, p, o, e);
     }
     let x = cx.memory_of(xv)?;
     let outs: Vec<Opnd> = (0..count).map(|k| cx.output(k)).collect::<Result<_, _>>()?;
     match &g.node(anchor).op {
         Op::Conv(op) => {
             let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), false, outs)?;
-            conv::emit(cx, op, conv::Operands { x, w, w_type, bias, w_value: wv, out }, e)
+            let weights = conv::Weighed::Value(wv);
+            conv::emit(cx, op, conv::Operands { x, w, w_type, bias, weights, out }, e)
         }
         Op::MatMul(op) => {
             let e = Epilogue::of_region(cx, region, anchor, &captures, None, false, outs)?;

@@ -14,13 +14,14 @@
 //! | convolution 1x1, stride 1 | packed weights `[m / rows][k][rows]` | planes of the input |
 //! | convolution otherwise | packed weights | a panel of the unfolded input, made per tile of positions |
 //!
-//! Convolutions of f32 with constant weights work on [blocked channels](blocked) instead: vectors of output channels.
+//! Convolutions of f32 and of 8-bit integers with constant weights work on [blocked channels](blocked) instead: vectors of output channels.
 //!
 //! Packing does not depend on the target: weaker targets cut a block into smaller tiles.
 
 mod attention;
 mod blocked;
 mod conv;
+mod conv_integer;
 mod depthwise;
 mod epilogue;
 mod fused;
@@ -39,6 +40,7 @@ mod tile;
 pub(super) use attention::{lower_attention, takes_transpose};
 pub(super) use blocked::Deferred;
 pub(super) use conv::lower_conv;
+pub(super) use conv_integer::lower_conv_integer;
 pub(super) use epilogue::{Epilogue, Place};
 pub(super) use fused::lower_fused;
 pub(super) use gated::lower_gated_matmul;

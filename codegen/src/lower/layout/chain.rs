@@ -45,6 +45,11 @@ fn follows(x: &[Dim], out: &[Dim]) -> Option<Follows> {
     }
 }
 
+/// Whether tensors of this type lie in blocks of channels.
+fn in_blocks(d: DType) -> bool {
+    matches!(d, DType::F32 | DType::I32 | DType::U8 | DType::I8)
+}
+
 /// Emits element-wise results of the current node in blocks of channels, if an operand lies so and the others allow it. Says
 /// whether it did.
 pub(in crate::lower) fn lower_chain(
@@ -56,7 +61,7 @@ pub(in crate::lower) fn lower_chain(
 ) -> Result<bool, Diag> {
     let (_, out) = cx.output_type(0)?;
     let count = cx.node().outputs.len();
-    let alike = (0..count).all(|k| cx.output_type(k).is_ok_and(|t| t == (DType::F32, out.clone())));
+    let alike = (0..count).all(|k| cx.output_type(k).is_ok_and(|t| in_blocks(t.0) && t.1 == out));
     if !alike || out.len() < 3 {
         return Ok(false);
     }
@@ -65,7 +70,7 @@ pub(in crate::lower) fn lower_chain(
         let (dtype, dims) = cx.tensor_type(*v)?;
         match follows(&dims, &out) {
             Some(Follows::Nothing) => kinds.push(Follows::Nothing),
-            Some(f) if dtype == DType::F32 => kinds.push(f),
+            Some(f) if in_blocks(dtype) => kinds.push(f),
             _ => return Ok(false),
         }
     }

@@ -3,6 +3,7 @@
 use super::{BLOCK, blocked_dims, same_bytes};
 use crate::kernel::{Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
+use crate::lower::elem::mem_elem;
 use crate::lower::launch::Launch;
 use crate::lower::nest::span;
 use planish_ir::{Diag, Dim, ValueId};
@@ -11,7 +12,7 @@ use planish_rt::plan::SlotId;
 /// Positions of one unit of the parallel axis.
 const POSITIONS: i64 = 256;
 
-/// The blocked form of a plain tensor of f32.
+/// The blocked form of a plain tensor.
 pub(in crate::lower) fn to_blocked(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
     let dims = blocked_dims(&x.dims);
     if same_bytes(&x.dims) {
@@ -23,7 +24,7 @@ pub(in crate::lower) fn to_blocked(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opn
     Ok(y)
 }
 
-/// The plain form of a blocked tensor of f32, in the slot of the value.
+/// The plain form of a blocked tensor, in the slot of the value.
 pub(super) fn to_plain(cx: &mut LowerCx<'_>, v: ValueId, x: &Opnd, dims: &[Dim]) -> Result<SlotId, Diag> {
     if same_bytes(dims) {
         let slot = cx.view(x, x.dtype, dims, &Dim::Const(0));
@@ -50,6 +51,7 @@ fn launch(
     let units = plain[0].mul(&blocks).mul(&chunks);
     let cost = positions.smaller(&POSITIONS.into()).mul(&4.into());
     let whole = plain[1].as_const().is_some_and(|c| c % BLOCK == 0);
+    let elem = mem_elem(x.dtype);
     cx.launch(l.extent(units).cost(cost), |k| {
         let lanes = k.lanes(Elem::F32).min(BLOCK as u16);
         let (x, y) = (k.buf(0), k.buf(1));
@@ -72,7 +74,7 @@ fn launch(
                     let at_plain = b.mul(positions, part * i64::from(lanes));
                     let at_plain = b.add(at_plain, plain);
                     let at_blocked = b.add(blocked, part * i64::from(lanes));
-                    let zero = b.zero(Ty::vec(Elem::F32, lanes));
+                    let zero = b.zero(Ty::vec(elem, lanes));
                     b.for_lanes(lo, hi, lanes, |b, p, mask| {
                         // Row i of the square is channel i of the part in the plain form, position i in the blocked one.
                         let from_plain = |b: &mut Builder, i: u16| {

@@ -4,6 +4,7 @@ use super::BLOCK;
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::contraction::in_pieces;
 use crate::lower::cx::LowerCx;
+use crate::lower::elem::mem_elem;
 use crate::lower::nn::pool_axis::{Axis, Span, launch};
 use planish_ir::op::pool::{Pool, PoolKind};
 use planish_ir::{DType, Diag};
@@ -17,13 +18,17 @@ pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<bo
     let Some(x) = cx.blocked_form(cx.input_value(0)?) else { return Ok(false) };
     let rank = op.kernel.len();
     let taken = matches!(op.kind, PoolKind::Max | PoolKind::Average);
-    if !taken || op.indices.is_some() || !(1..=2).contains(&rank) || x.dtype != DType::F32 {
+    let byte = matches!(x.dtype, DType::U8 | DType::I8);
+    let taken = taken && (x.dtype == DType::F32 || byte && op.kind == PoolKind::Max);
+    if !taken || op.indices.is_some() || !(1..=2).contains(&rank) {
         return Ok(false);
     }
     let y = cx.blocked_output(0)?;
     let l = launch(op, &x, &y);
+    let dtype = x.dtype;
     cx.launch(l, |k| {
-        let lanes = k.lanes(Elem::F32).min(BLOCK as u16);
+        let elem = mem_elem(dtype);
+        let lanes = if byte { BLOCK as u16 } else { k.lanes(elem).min(BLOCK as u16) };
         let (from, to) = (k.buf(0), k.buf(1));
         let mut axes: Vec<Axis> = (0..rank).map(|a| Axis::read(k, op, a)).collect();
         let registers = i64::from(k.target.registers);
@@ -36,7 +41,7 @@ pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<bo
                 Axis { input: one, out: one, begin: zero, end: zero, kernel: 1, stride: 1, dilation: 1 },
             );
         }
-        let job = Job { op, from, to, lanes, across: axes[1] };
+        let job = Job { op, dtype, from, to, lanes, across: axes[1] };
         let vertical = axes[0];
         // A unit is a row of results of one block.
         b.parallel_for(|b, unit| {
@@ -55,6 +60,7 @@ pub(in crate::lower) fn lower_pool(cx: &mut LowerCx<'_>, op: &Pool) -> Result<bo
 /// What all windows share.
 struct Job<'j> {
     op: &'j Pool,
+    dtype: DType,
     from: Buf,
     to: Buf,
     lanes: u16,
@@ -101,6 +107,10 @@ impl Job<'_> {
         b.loop_(last, x.out, 1, |b, column| self.window(b, row, column, off));
     }
     fn init(&self, b: &mut Builder) -> Val {
+        let ty = Ty::vec(mem_elem(self.dtype), self.lanes);
+        if let Some((low, _)) = self.dtype.int_range() {
+            return b.int(ty, low as i64);
+        }
         let low = if self.op.kind == PoolKind::Max { f64::NEG_INFINITY } else { 0.0 };
         b.float(Ty::vec(Elem::F32, self.lanes), low)
     }
@@ -108,6 +118,11 @@ impl Job<'_> {
     fn with(&self, b: &mut Builder, acc: Val, v: Val) -> Val {
         if self.op.kind != PoolKind::Max {
             return b.fadd(acc, v);
+        }
+        match self.dtype {
+            DType::U8 => return b.umax(acc, v),
+            DType::I8 => return b.smax(acc, v),
+            _ => {}
         }
         // NaN stays and wins; of two zeros any will do.
         let greater = b.cmp(CmpOp::FGt, v, acc);

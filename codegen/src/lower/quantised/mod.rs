@@ -85,52 +85,93 @@ pub(super) fn lower_dequantize(cx: &mut LowerCx<'_>, op: &Dequantize) -> Result<
     let types: Vec<DType> = ins.iter().map(|x| x.dtype).collect();
     let y = cx.output(0)?.with_dims(dims);
     let to = y.dtype;
+    emit(cx, "dequantize", &ins, &[y], 4, &|b, v| vec![dequantized(b, v, &types, to)])
+}
+
+/// The real numbers that stored ones stand for. Operands: the stored ones, scales and zero points.
+pub(super) fn dequantized(b: &mut Builder, v: &[Val], types: &[DType], to: DType) -> Val {
     // Differences of integers are exact in i32; the product is rounded once.
     let exact = types[0] == DType::I32;
     let work = if exact { DType::F64 } else { wide(&[types[1], to]) };
-    emit(cx, "dequantize", &ins, &[y], 4, &|b, v| {
-        let mut x = convert(b, v[0], types[0], work);
-        if let Some(z) = v.get(2) {
-            let z = convert(b, *z, types[2], work);
-            x = b.fsub(x, z);
-        }
-        let s = convert(b, v[1], types[1], work);
-        let y = b.fmul(x, s);
-        vec![convert(b, y, work, to)]
-    })
+    let mut x = convert(b, v[0], types[0], work);
+    if let Some(z) = v.get(2) {
+        let z = convert(b, *z, types[2], work);
+        x = b.fsub(x, z);
+    }
+    let s = convert(b, v[1], types[1], work);
+    let y = b.fmul(x, s);
+    convert(b, y, work, to)
 }
 
 pub(super) fn lower_quantize(cx: &mut LowerCx<'_>, op: &Quantize) -> Result<(), Diag> {
     let (ins, dims) = aligned(cx, op.axis, op.block)?;
     let types: Vec<DType> = ins.iter().map(|x| x.dtype).collect();
     let y = cx.output(0)?.with_dims(dims);
-    let (to, saturate, precision) = (op.to, op.saturate, op.precision);
+    emit(cx, "quantize", &ins, &[y], 10, &|b, v| vec![quantized(b, op, v, &types)])
+}
+
+/// Real numbers as stored ones. Operands: the numbers, scales and zero points.
+pub(super) fn quantized(b: &mut Builder, op: &Quantize, v: &[Val], types: &[DType]) -> Val {
+    let (to, precision) = (op.to, op.precision);
     let work = wide(&[types[0], types[1], precision]);
-    emit(cx, "quantize", &ins, &[y], 10, &|b, v| {
-        let x = convert(b, v[0], types[0], work);
-        let x = rounded(b, x, precision);
+    let mut q = convert(b, v[0], types[0], work);
+    q = rounded(b, q, precision);
+    if b.known_float(v[1]) != Some(1.0) {
         let s = convert(b, v[1], types[1], work);
-        let q = b.fdiv(x, s);
-        let q = rounded(b, q, precision);
-        let Some((low, high)) = to.int_range() else {
-            let q = convert(b, q, work, DType::F32);
-            return vec![if saturate { elem::saturate(b, to, q) } else { q }];
-        };
+        q = b.fdiv(q, s);
+        q = rounded(b, q, precision);
+    }
+    let Some((low, high)) = to.int_range() else {
+        let q = convert(b, q, work, DType::F32);
+        return if op.saturate { elem::saturate(b, to, q) } else { q };
+    };
+    if let (DType::F32, Some(zero)) = (work, known_zero(b, v, types))
+        && mem_elem(to) == Elem::I8
+    {
+        return byte(b, q, [low, high].map(|x| x as i64), zero);
+    }
+    let nan = b.cmp(CmpOp::FNe, q, q);
+    let zero = b.zero(b.ty(q));
+    q = b.select(nan, zero, q);
+    q = b.round_even(q);
+    if let Some(z) = v.get(2) {
+        let z = convert(b, *z, types[2], work);
+        q = b.fadd(q, z);
+    }
+    let (low, high) = (b.float(b.ty(q), low as f64), b.float(b.ty(q), high as f64));
+    let above = b.cmp(CmpOp::FGt, q, low);
+    let q = b.select(above, q, low);
+    let below = b.cmp(CmpOp::FLt, q, high);
+    let q = b.select(below, q, high);
+    integer(b, q, mem_elem(to))
+}
+
+/// The zero point of a quantisation, where it is known.
+fn known_zero(b: &Builder, v: &[Val], types: &[DType]) -> Option<i64> {
+    let Some(z) = v.get(2) else { return Some(0) };
+    let bits = b.known_int(*z)?;
+    Some(if types[2] == DType::U8 { bits & 0xff } else { bits })
+}
+
+/// A float rounded, moved to a zero point and limited, in 8 bits; NaN becomes the zero point.
+fn byte(b: &mut Builder, mut q: Val, [low, high]: [i64; 2], zero: i64) -> Val {
+    let ty = b.ty(q);
+    let (least, most) = (b.float(ty, (low - zero) as f64), b.float(ty, (high - zero) as f64));
+    if low != zero {
         let nan = b.cmp(CmpOp::FNe, q, q);
-        let zero = b.zero(b.ty(q));
-        let q = b.select(nan, zero, q);
-        let mut q = b.round_even(q);
-        if let Some(z) = v.get(2) {
-            let z = convert(b, *z, types[2], work);
-            q = b.fadd(q, z);
-        }
-        let (low, high) = (b.float(b.ty(q), low as f64), b.float(b.ty(q), high as f64));
-        let above = b.cmp(CmpOp::FGt, q, low);
-        let q = b.select(above, q, low);
-        let below = b.cmp(CmpOp::FLt, q, high);
-        let q = b.select(below, q, high);
-        vec![integer(b, q, mem_elem(to))]
-    })
+        let nothing = b.zero(ty);
+        q = b.select(nan, nothing, q);
+    }
+    // Limits that are integers may come before the rounding; a NaN is not above the lower one.
+    let above = b.cmp(CmpOp::FGt, q, least);
+    let q = b.select(above, q, least);
+    let below = b.cmp(CmpOp::FLt, q, most);
+    let q = b.select(below, q, most);
+    // To add 1.5 * 2^23 rounds, and leaves the integer in the low bits.
+    let shifted = b.fadd(q, 12_582_912.0);
+    let bits = b.bitcast(shifted, ty.with_elem(Elem::I32));
+    let bits = if zero == 0 { bits } else { b.add(bits, zero) };
+    b.trunc(bits, Elem::I8)
 }
 
 /// The integer that a float of at most 16 bits before the point is, in its low bits.

@@ -81,7 +81,7 @@ impl OpDef for MatMulInteger {
 }
 
 /// The elements less their zero points.
-fn shifted(x: &Tensor, zero: Option<&Tensor>) -> Result<Vec<i64>, Diag> {
+pub(super) fn shifted(x: &Tensor, zero: Option<&Tensor>) -> Result<Vec<i64>, Diag> {
     let mut v = x.to_i64()?;
     if let Some(z) = zero {
         let at = broadcast_positions(z.shape(), x.shape())?;

@@ -1,8 +1,10 @@
-//! Quantised numbers: conversion between real numbers and stored integers, and products of stored integers.
+//! Quantised numbers: conversion between real numbers and stored integers, and products and convolutions of stored integers.
 
+mod conv;
 mod dynamic;
 mod matmul;
 
+pub use conv::ConvInteger;
 pub use dynamic::DynamicQuantize;
 pub use matmul::MatMulInteger;
 

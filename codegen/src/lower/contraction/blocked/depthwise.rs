@@ -1,6 +1,6 @@
 //! Convolution of every channel with itself: vectors of channels of the input times vectors of weights.
 
-use super::window::{self, Source};
+use super::window::{self, Source, Stored};
 use super::{BLOCK, Operands, Plan2, expand, f32_bytes};
 use crate::kernel::{Buf, Builder, Elem, Ty, Val};
 use crate::lower::contraction::epilogue::{Channels, Epilogue};
@@ -38,11 +38,17 @@ pub(super) fn emit(
     }
     let x = cx.blocked(o.x)?;
     let weights = weights(cx, &p, w);
+    let signed = x.dtype == DType::I8;
     let t = p.window.ok_or_else(|| Diag::error("internal-lower", "no window is small enough"))?;
     let blocks = div_up(p.groups, BLOCK);
     let (rows, columns) = (p.output[0].ceil_div(&t.out[0].into()), p.output[1].ceil_div(&t.out[1].into()));
     let flops = Dim::product(&o.out).mul(&(2 * p.kk()).into());
-    let l = e.launch("depthwise", &x, &weights, o.bias.as_ref());
+    let label = if p.bytes { "depthwise_integer" } else { "depthwise" };
+    let mut l = e.launch(label, &x, &weights, o.bias.as_ref());
+    if let Some(zero) = &o.zero {
+        l = l.read(zero);
+    }
+    let has_zero = o.zero.is_some();
     let has_bias = o.bias.is_some();
     let l = p.dims(l).dim(&rows).dim(&columns);
     let units = p.batch.mul(&blocks.into()).mul(&rows).mul(&columns);
@@ -54,8 +60,19 @@ pub(super) fn emit(
         let epi = e.handles(k);
         let (x, w) = (k.buf(0), k.buf(1));
         let bias = has_bias.then(|| k.buf(2));
+        let zero = has_zero.then(|| k.buf(e.end()));
         let b = &mut k.b;
         let local = b.local("window", Elem::F32, t.len() as u32);
+        let stored = if p.bytes {
+            let zero = match zero {
+                Some(z) => b.load(z, 0, 1),
+                None => b.int(Ty::vec(Elem::I8, 1), 0),
+            };
+            let zero = if signed { b.sext(zero, Elem::I32) } else { b.zext(zero, Elem::I32) };
+            Stored::Widened { zero: b.sitofp(zero, Elem::F32), signed }
+        } else {
+            Stored::F32
+        };
         let plane = b.mul(z.input[0], z.input[1]);
         let total = b.mul(z.output[0], z.output[1]);
         b.parallel_for(|b, unit| {
@@ -66,7 +83,7 @@ pub(super) fn emit(
             let at = [b.mul(tile_row, t.out[0]), b.mul(tile_column, t.out[1])];
             let base = b.mul(row, plane);
             let base = b.mul(base, BLOCK);
-            window::fill(b, &p, &t, &z, &Source { x, base, blocked: true, lanes }, local, at);
+            window::fill(b, &p, &t, &z, &Source { x, base, blocked: true, lanes, stored }, local, at);
             let height = b.sub(z.output[0], at[0]);
             let height = b.smin(height, t.out[0]);
             let width = b.sub(z.output[1], at[1]);
@@ -145,6 +162,8 @@ impl<'p> Part<'p> {
                 let at = b.add(at, i as i64);
                 let index = b.mul(at, BLOCK);
                 let index = b.add(index, self.off);
+                // Sums of integers this few are exact in f32.
+                let sum = if self.p.bytes { b.fptosi(sum, Elem::I32) } else { sum };
                 e.finish_channels(b, epi, sum, index, &self.channels);
             }
         });

@@ -1,6 +1,7 @@
 //! Convolution of all channels of a group with all: a tile of positions times a few vectors of output channels in registers.
 
-use super::window::{self, Source};
+use super::bytes::{self, Bytes};
+use super::window::{self, Source, Stored};
 use super::{BLOCK, FEW, MOST, Operands, Plan2, UNITS, WEIGHT_BYTES, WeightsOf, packed, packed_blocks};
 use crate::kernel::{Buf, Builder, Elem, TargetSpec, Ty, Val};
 use crate::lower::contraction::div_up;
@@ -31,6 +32,7 @@ pub(super) fn emit(
     let x = if few { cx.memory_of(o.x)? } else { cx.blocked(o.x)? };
     let (weights, lists) = match w {
         WeightsOf::Dense(w) => (packed(cx, &p, w), None),
+        WeightsOf::Bytes(w) => (bytes::packed(cx, &p, w), None),
         WeightsOf::Blocks(x) => {
             let (lists, height) = packed_blocks(cx, &p, x);
             (lists.values.clone(), Some((lists, height)))
@@ -53,13 +55,15 @@ pub(super) fn emit(
     // A batch that is not known may be a single image.
     let known = places.as_const().or_else(|| tiles.as_const());
     let least = known.map_or(1, |n| div_up(UNITS, (n * p.groups).max(1)));
-    let by_bytes = (WEIGHT_BYTES / (p.k() * BLOCK * 4)).max(1);
+    let by_bytes = (WEIGHT_BYTES / (p.k() * BLOCK * p.size())).max(1);
     let parts = div_up(p.blocks(), by_bytes).max(least).min(div_up(p.blocks(), p.wide()));
     let per = div_up(div_up(p.blocks(), parts), p.wide()) * p.wide();
     let parts = div_up(p.blocks(), per);
 
     let flops = Dim::product(&o.out).mul(&(2 * div_up(p.k() * kept, all.max(1))).into());
     let label = match (&lists, &window) {
+        (_, Some(_)) if p.bytes => "conv_integer",
+        (_, None) if p.bytes => "conv1x1_integer",
         (Some(_), Some(_)) => "conv_sparse",
         (Some(_), None) => "conv1x1_sparse",
         (None, Some(_)) => "conv",
@@ -69,6 +73,10 @@ pub(super) fn emit(
     if let Some((lists, _)) = &lists {
         l = l.read(&lists.starts).read(&lists.index);
     }
+    if let Some(zero) = &o.zero {
+        l = l.read(zero);
+    }
+    let (has_zero, x_type) = (o.zero.is_some(), x.dtype);
     let height = lists.as_ref().map(|x| x.1);
     let has_bias = o.bias.is_some();
     let l = p.dims(l).dim(&p.batch).dim(&rows).dim(&columns);
@@ -84,8 +92,15 @@ pub(super) fn emit(
         let bias = has_bias.then(|| k.buf(2));
         let lists = height.map(|height| Lists { starts: k.buf(e.end()), index: k.buf(e.end() + 1), height });
         let target = k.target.clone();
+        let zero = has_zero.then(|| k.buf(e.end()));
         let b = &mut k.b;
-        let local = window.map(|t| b.local("window", Elem::F32, t.len() as u32));
+        let bytes = p.bytes.then(|| Bytes::new(b, &target, (x_type, p.pairs), zero));
+        let elem = if p.bytes { Elem::I8 } else { Elem::F32 };
+        let local = window.map(|t| b.local("window", elem, t.len() as u32));
+        let stored = match &bytes {
+            Some(bytes) => Stored::Bytes { zero: bytes.zero },
+            None => Stored::F32,
+        };
         let line_len = line(&p);
         let total = b.mul(z.output[0], z.output[1]);
         b.parallel_for(|b, unit| {
@@ -102,7 +117,7 @@ pub(super) fn emit(
             let source = match (&window, local) {
                 (Some(t), Some(local)) => {
                     let at = [b.mul(tile_row, t.out[0]), b.mul(tile_column, t.out[1])];
-                    let s = Source { x, base, blocked: !few, lanes };
+                    let s = Source { x, base, blocked: !few, lanes, stored };
                     window::fill(b, &p, t, &z, &s, local, at);
                     let rows = b.sub(z.output[0], at[0]);
                     let columns = b.sub(z.output[1], at[1]);
@@ -155,7 +170,8 @@ pub(super) fn emit(
                 few,
                 plane,
                 total,
-                ahead: lists.is_none() && p.k() * p.mg * p.groups * 4 > FAR,
+                ahead: lists.is_none() && p.k() * p.mg * p.groups * p.size() > FAR,
+                bytes,
                 lists,
                 to: None,
             };
@@ -245,6 +261,8 @@ pub(super) struct Job<'j> {
     pub(super) ahead: bool,
     /// The inputs of every block of output channels, where that is not all of them.
     pub(super) lists: Option<Lists>,
+    /// How stored integers are multiplied, where the input is such.
+    pub(super) bytes: Option<Bytes>,
     /// Where sums go, in blocks of `total` positions, after what follows them; else the results of the epilogue.
     pub(super) to: Option<Buf>,
 }
@@ -288,7 +306,7 @@ impl Job<'_> {
                 Some(w) => Some((r.height * div_up(w, most as i64), div_up(w, div_up(w, most as i64)))),
                 None => None,
             };
-            let slab = nv as i64 * i64::from(self.lanes) * self.p.k() * 4;
+            let slab = nv as i64 * i64::from(self.lanes) * self.p.k() * self.p.size();
             let ahead = match pieces {
                 _ if !self.ahead => Ahead::No,
                 Some((n, _)) if slab <= SLAB => {
@@ -332,8 +350,9 @@ impl Job<'_> {
             let channel = b.mul(at, lanes);
             let (block, off) = (b.div_const(channel, BLOCK), b.and(channel, BLOCK - 1));
             let packed = b.add(group_block, block);
-            let packed = b.mul(packed, p.k() * BLOCK);
-            c.weights.push(b.add(packed, off));
+            let packed = b.mul(packed, p.padded_k() * BLOCK);
+            let lane = if p.bytes { b.mul(off, bytes::GROUP) } else { off };
+            c.weights.push(b.add(packed, lane));
             let out = b.add(out_block, block);
             let out = b.mul(out, self.total);
             let out = b.mul(out, BLOCK);
@@ -341,9 +360,10 @@ impl Job<'_> {
             let channels = b.i64(p.mg);
             let mask = channel_mask(b, self.lanes, channel, channels);
             let first = b.at(channel, group, p.mg);
-            c.bias.push(match self.bias {
-                Some(buf) => b.load_opt(buf, first, self.lanes, mask),
-                None => b.zero(Ty::vec(Elem::F32, self.lanes)),
+            c.bias.push(match (&self.bytes, self.bias) {
+                (Some(bytes), sums) => bytes.start(b, sums, (first, mask), self.lanes),
+                (None, Some(buf)) => b.load_opt(buf, first, self.lanes, mask),
+                (None, None) => b.zero(Ty::vec(Elem::F32, self.lanes)),
             });
             c.places.push(Channels { first, mask });
         }
@@ -354,7 +374,7 @@ impl Job<'_> {
             c.list = Some([from, to, lane]);
         }
         let blocks = div_up(nv as i64 * lanes, BLOCK);
-        c.next = b.add(c.weights[0], blocks * p.k() * BLOCK);
+        c.next = b.add(c.weights[0], blocks * p.padded_k() * BLOCK);
         c
     }
 
@@ -400,10 +420,11 @@ impl Job<'_> {
                     if let Ahead::Next { lines } = ahead {
                         let turn = b.at(block, piece, div_up(p.cg, BLOCK));
                         let turn = b.at(t, turn, p.kk());
-                        let line = b.mul(turn, *lines * BLOCK);
+                        let elems = 64 / p.size();
+                        let line = b.mul(turn, *lines * elems);
                         let line = b.add(line, c.next);
                         for i in 0..*lines {
-                            let line = b.add(line, i * BLOCK);
+                            let line = b.add(line, i * elems);
                             b.prefetch(self.w, line);
                         }
                     }
@@ -418,13 +439,13 @@ impl Job<'_> {
             acc = self.listed(b, r, from, (lists, list), (size, nv), &acc);
         } else if self.few {
             let block = b.i64(0);
-            acc = taps(b, block, p.cg, &acc);
+            acc = taps(b, block, p.padded(p.cg), &acc);
         } else {
             let (whole, rest) = (p.cg / BLOCK, p.cg % BLOCK);
             acc = b.for_(0, whole, 1, &acc, |b, block, acc| taps(b, block, BLOCK, acc));
             if rest > 0 {
                 let block = b.i64(whole);
-                acc = taps(b, block, rest, &acc);
+                acc = taps(b, block, p.padded(rest), &acc);
             }
         }
         for i in 0..size {
@@ -483,8 +504,13 @@ impl Job<'_> {
         (size, near): (usize, bool),
         acc: &[Val],
     ) -> Vec<Val> {
+        if let Some(bytes) = &self.bytes {
+            let near = near.then_some(AHEAD * BLOCK * bytes::GROUP);
+            let x: Vec<Val> = (0..size).map(|i| b.add(from, r.offset(i as i64))).collect();
+            return bytes.steps(b, (r.buf, &x), (self.w, weights), width, near, acc);
+        }
         // Few channels that are read in place lie a plane apart.
-        let apart = self.few && self.p.in_place();
+        let apart = self.few && self.p.window.is_none();
         let a = |b: &mut Builder, k: Val, i: usize| {
             let at = if apart { b.at(from, k, self.plane) } else { b.add(from, k) };
             let at = b.add(at, r.offset(i as i64));

@@ -9,6 +9,7 @@ use crate::kernel::{CmpOp, Elem, Val};
 use crate::lower::contraction::epilogue::Epilogue;
 use crate::lower::cx::{LowerCx, Opnd};
 use planish_ir::graph::{Def, Use};
+use planish_ir::op::fused::follows_contraction;
 use planish_ir::{DType, Diag, Dim, NodeId, Op, ValueId};
 
 /// Bytes of the wide tensor from which on it pays not to write it: it and the input no longer fit a second-level cache.
@@ -107,7 +108,7 @@ fn read_by(cx: &LowerCx<'_>, y: ValueId, p: &Plan2) -> bool {
             let outputs = g.node(*user).outputs.iter().map(|v| cx.tensor_type(*v).ok()).collect::<Vec<_>>();
             let anchor = g
                 .nodes_in(region)
-                .find(|n| !matches!(g.node(*n).op, Op::Const(_)) && !g.node(*n).op.is_elementwise());
+                .find(|n| !matches!(g.node(*n).op, Op::Const(_)) && !follows_contraction(&g.node(*n).op));
             let Some(anchor) = anchor else { return false };
             let Ok(made) = cx.tensor_type(g.node(anchor).outputs[0]) else { return false };
             if made.0 != DType::F32 || outputs.iter().any(|t| t.as_ref() != Some(&made)) {
@@ -198,6 +199,7 @@ pub(super) fn emit(
             total: b.i64(ring.rows * ring.width),
             ahead: false,
             lists: None,
+            bytes: None,
             to: Some(local),
         };
         b.parallel_for(|b, unit| {

@@ -6,10 +6,14 @@
 //! | 1x1, stride 1, weights with scattered zeros | transposed next to the sums ([`scattered`]) |
 //! | up to 5x5, stride 1, large enough | transformed first ([`winograd`]) |
 //! | otherwise | a padded window of it is copied next to the sums first ([`window`]) |
+//! | bytes | the same, four neighbouring channels at once ([`bytes`]) |
 //! | one channel a group | the same, vectors of channels on both sides ([`depthwise`]) |
 //!
 //! Weights lie as `[group][output block][k][16]`, `k` running over input blocks, then the kernel, then the channels of the block.
 
+mod bytes;
+#[cfg(test)]
+mod bytes_tests;
 mod depthwise;
 mod direct;
 mod expand;
@@ -30,6 +34,7 @@ use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::launch::{KernelCx, Launch};
 use crate::lower::layout::BLOCK;
 use planish_ir::op::conv::Conv;
+use planish_ir::op::quant::ConvInteger;
 use planish_ir::{DType, Diag, Dim, ValueId};
 
 /// Inputs of fewer channels are read plain, with all channels of a position together.
@@ -56,6 +61,9 @@ pub(super) struct Operands {
     pub(super) x: ValueId,
     pub(super) w: ValueId,
     pub(super) bias: Option<Opnd>,
+    /// Zero points of stored integers: of the input in memory, and of the weights.
+    pub(super) zero: Option<Opnd>,
+    pub(super) w_zero: Option<ValueId>,
     /// Dims of the result.
     pub(super) out: Vec<Dim>,
 }
@@ -79,9 +87,25 @@ pub(super) struct Plan2 {
     winograd: Option<winograd::Form>,
     /// Whether its weights are [blocks](super::sparse) of which some are kept.
     sparse: bool,
+    /// Whether input and weights are stored integers of 8 bits.
+    bytes: bool,
+    /// Whether sums of two products of such fit 16 bits.
+    pairs: bool,
 }
 
 impl Plan2 {
+    /// Bytes of an element of input and weights.
+    fn size(&self) -> i64 {
+        if self.bytes { 1 } else { 4 }
+    }
+    /// So many channels of the input as the weights are packed for.
+    fn padded(&self, channels: i64) -> i64 {
+        if self.bytes { div_up(channels, bytes::GROUP) * bytes::GROUP } else { channels }
+    }
+    /// [`Plan2::k`] as the weights are packed for.
+    fn padded_k(&self) -> i64 {
+        self.padded(self.cg) * self.kk()
+    }
     fn kk(&self) -> i64 {
         self.kernel[0] * self.kernel[1]
     }
@@ -135,6 +159,9 @@ impl Plan2 {
     }
     /// Positions of a register tile of `nv` vectors, at most.
     fn most(&self, target: &TargetSpec, nv: usize) -> usize {
+        if self.bytes {
+            return bytes::positions(target, nv, self.pairs);
+        }
         rows_that_fit(target, nv, if self.sparse && nv == 1 { MOST_SPARSE } else { MOST })
     }
     fn positions(&self) -> Dim {
@@ -154,6 +181,7 @@ impl Plan2 {
 /// The weights of a convolution.
 enum WeightsOf<'w> {
     Dense(&'w [f32]),
+    Bytes(&'w [i8]),
     Blocks(sparse::Blocks),
 }
 
@@ -173,12 +201,29 @@ pub(super) fn plan(
     out: &[Dim],
     blocked: bool,
 ) -> Option<Plan2> {
+    let f32s = [x, w].iter().all(|v| cx.graph.dtype(*v) == Some(DType::F32));
+    if f32s { plan_of(cx, op, [x, w], out, blocked) } else { None }
+}
+
+/// [`plan`] of stored integers; `zero` is the zero point of the weights.
+pub(super) fn plan_bytes(
+    cx: &LowerCx<'_>,
+    op: &ConvInteger,
+    x: ValueId,
+    (w, zero): (ValueId, Option<ValueId>),
+    out: &[Dim],
+) -> Option<Plan2> {
+    bytes::weights(cx, w, zero)?;
+    plan_of(cx, &op.conv(), [x, w], out, true)
+}
+
+fn plan_of(cx: &LowerCx<'_>, op: &Conv, [x, w]: [ValueId; 2], out: &[Dim], blocked: bool) -> Option<Plan2> {
     let (x_type, x_dims) = cx.tensor_type(x).ok()?;
-    let (w_type, w_dims) = cx.tensor_type(w).ok()?;
-    let f32s = x_type == DType::F32 && w_type == DType::F32;
+    let (_, w_dims) = cx.tensor_type(w).ok()?;
+    let bytes = x_type != DType::F32;
     let rank = w_dims.len().checked_sub(2)?;
     let packs = cx.constant(w).is_some() && !cx.dry;
-    if cx.simt() || !f32s || !packs || !(1..=2).contains(&rank) || op.groups < 1 {
+    if cx.simt() || !packs || !(1..=2).contains(&rank) || op.groups < 1 {
         return None;
     }
     let s = Shape::of(op, &x_dims, &w_dims).ok()?;
@@ -202,8 +247,10 @@ pub(super) fn plan(
         window: None,
         winograd: None,
         sparse: false,
+        bytes,
+        pairs: false,
     };
-    if let Some(block) = sparse::kept_blocks(cx, w).filter(|_| p.groups == 1 && p.cg >= FEW) {
+    if let Some(block) = sparse::kept_blocks(cx, w).filter(|_| !p.bytes && p.groups == 1 && p.cg >= FEW) {
         let lists = super::scattered::has(block) && p.in_place() && scattered::width(&p).is_some();
         p.sparse = sparse::has(block) || lists;
     }
@@ -219,14 +266,17 @@ pub(super) fn plan(
     if p.depthwise() {
         p.window = window::tile(&p, 1);
         // Alone it is not worth a change of form.
-        let takes = blocked && p.groups >= LEAST && p.window.is_some();
+        let exact = !bytes || p.kk() <= bytes::EXACT;
+        let takes = blocked && exact && p.groups >= LEAST && p.window.is_some();
         return takes.then_some(p);
     }
     let whole = p.groups == 1 || (p.mg % BLOCK == 0 && p.cg % BLOCK == 0);
-    if whole && cx.options.winograd && !p.sparse {
+    if whole && cx.options.winograd && !p.sparse && !bytes {
         p.winograd = winograd::Form::of(&p);
     }
-    if !p.in_place() && p.winograd.is_none() {
+    // Few channels of bytes are put together, so that four are read at once.
+    let in_place = p.in_place() && !(bytes && p.cg < FEW);
+    if !in_place && p.winograd.is_none() {
         p.window = window::tile(&p, p.cg);
         // A kernel so large that only a narrow tile fits reads the weights too often.
         let t = p.window?;
@@ -246,6 +296,9 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, p: Plan2, o: Operands, e: Epilogue) -> 
         (&(p.mg * p.groups).into(), &(p.cg * p.groups).into()),
         o.bias.as_ref(),
     );
+    if p.bytes {
+        return bytes::emit(cx, p, o, e);
+    }
     let y = cx.output_value(0)?;
     let Some((p, o, mut e)) = expand::defer(cx, y, p, o, e) else { return Ok(()) };
     e.outs = (0..cx.node().outputs.len()).map(|k| cx.blocked_output(k)).collect::<Result<_, _>>()?;

@@ -24,8 +24,10 @@ pub(super) struct Tile {
     pub(super) step: [i64; 2],
     /// Distance in the input of neighbouring positions of the window.
     pub(super) skip: [i64; 2],
-    /// Elements of a position: the channels of a block, or all where they are few.
+    /// Elements of a position: the channels of a block, or all where they are few (of stored integers, a multiple of 4).
     pub(super) width: i64,
+    /// Channels of a position where they are few.
+    pub(super) few: i64,
     /// Blocks of channels.
     pub(super) blocks: i64,
 }
@@ -41,8 +43,8 @@ impl Tile {
             window[a] = (out[a] - 1) * step[a] + (p.kernel[a] - 1) * p.dilations[a] + 1;
         }
         let few = channels < FEW && !p.depthwise();
-        let (width, blocks) = if few { (channels, 1) } else { (BLOCK, div_up(channels, BLOCK)) };
-        Tile { out, window, step, skip, width, blocks }
+        let (width, blocks) = if few { (p.padded(channels), 1) } else { (BLOCK, div_up(channels, BLOCK)) };
+        Tile { out, window, step, skip, width, few: channels, blocks }
     }
     /// Elements of the window.
     pub(super) fn len(&self) -> i64 {
@@ -52,11 +54,12 @@ impl Tile {
 
 /// A tile for a convolution whose window has `channels` channels; `None` if even the smallest is too large.
 pub(super) fn tile(p: &Plan2, channels: i64) -> Option<Tile> {
-    let deep = p.kk() > 1 && p.kk() * channels * p.mg * 4 > CACHE;
+    let size = if p.depthwise() { 4 } else { p.size() };
+    let deep = p.kk() > 1 && p.kk() * channels * p.mg * size > CACHE;
     let limit = if deep { DEEP_WINDOW_BYTES } else { WINDOW_BYTES };
     let fits = |rows: i64, columns: i64| {
         let t = Tile::new(p, channels, [rows, columns]);
-        (t.len() * 4 <= limit).then_some(t)
+        (t.len() * size <= limit).then_some(t)
     };
     let width = p.output[1].as_const();
     let mut columns = width.map_or(COLUMNS, |w| div_up(w, div_up(w, MOST_COLUMNS).max(1)).max(1));
@@ -80,6 +83,43 @@ pub(super) struct Source {
     /// Whether the channels are blocked.
     pub(super) blocked: bool,
     pub(super) lanes: u16,
+    pub(super) stored: Stored,
+}
+
+/// What elements of the input are.
+#[derive(Clone, Copy)]
+pub(super) enum Stored {
+    /// f32, padded with 0.
+    F32,
+    /// Bytes, padded with their zero point.
+    Bytes { zero: Val },
+    /// Bytes that become f32 less their zero point, which is f32.
+    Widened { zero: Val, signed: bool },
+}
+
+impl Source {
+    /// Pads elements `lo..hi` after `to`, whole positions of `width`.
+    fn pad(&self, b: &mut Builder, window: Buf, to: Val, lo: Val, hi: Val, width: i64) {
+        let Stored::Bytes { zero } = self.stored else { return zeros(b, window, to, lo, hi, self.lanes) };
+        let zero = b.splat(zero, width as u16);
+        b.loop_(lo, hi, width, |b, i| {
+            let at = b.add(to, i);
+            b.store(window, at, zero);
+        });
+    }
+    /// Vectors of a block that are copied, in lanes.
+    fn step(&self) -> u16 {
+        if matches!(self.stored, Stored::Bytes { .. }) { BLOCK as u16 } else { self.lanes }
+    }
+    /// Elements of the input as the window holds them.
+    fn load(&self, b: &mut Builder, at: Val, lanes: u16) -> Val {
+        let v = b.load(self.x, at, lanes);
+        let Stored::Widened { zero, signed } = self.stored else { return v };
+        let v = if signed { b.sext(v, Elem::I32) } else { b.zext(v, Elem::I32) };
+        let v = b.sitofp(v, Elem::F32);
+        let zero = b.splat(zero, lanes);
+        b.fsub(v, zero)
+    }
 }
 
 /// Fills the window of the tile at `row`, `column` of the result.
@@ -120,18 +160,21 @@ pub(super) fn fill(b: &mut Builder, p: &Plan2, t: &Tile, z: &Sizes, s: &Source, 
                     let start = b.mul(y, z.input[1]);
                     let start = b.add(start, from[1]);
                     let lo_at = b.mul(lo, t.width);
-                    zeros(b, window, to, 0, lo_at, s.lanes);
+                    let none = b.i64(0);
+                    s.pad(b, window, to, none, lo_at, t.width);
                     if s.blocked {
                         copy_blocked(b, t, s, window, (block, plane, start), to, (lo, hi));
                     } else {
                         copy_plain(b, t, s, window, (plane, start), to, (lo, hi));
                     }
                     let hi_at = b.mul(hi, t.width);
-                    zeros(b, window, to, hi_at, row_len, s.lanes);
+                    let end = b.i64(row_len);
+                    s.pad(b, window, to, hi_at, end, t.width);
                     vec![]
                 },
                 |b| {
-                    zeros(b, window, to, 0, row_len, s.lanes);
+                    let (none, end) = (b.i64(0), b.i64(row_len));
+                    s.pad(b, window, to, none, end, t.width);
                     vec![]
                 },
             );
@@ -165,7 +208,7 @@ fn copy_blocked(
     to: Val,
     (lo, hi): (Val, Val),
 ) {
-    let lanes = i64::from(s.lanes);
+    let lanes = i64::from(s.step());
     let row = b.at(start, block, plane);
     let row = b.mul(row, BLOCK);
     let row = b.add(row, s.base);
@@ -176,7 +219,7 @@ fn copy_blocked(
         let to = b.add(to, i);
         for part in 0..BLOCK / lanes {
             let from = b.add(from, part * lanes);
-            let v = b.load(s.x, from, s.lanes);
+            let v = s.load(b, from, s.step());
             let to = b.add(to, part * lanes);
             b.store(window, to, v);
         }
@@ -199,8 +242,12 @@ fn copy_plain(
         let from = b.add(from, s.base);
         let to = b.at(to, i, t.width);
         for c in 0..t.width {
-            let from = b.at(from, plane, c);
-            let v = b.load(s.x, from, 1);
+            let v = if c < t.few {
+                let from = b.at(from, plane, c);
+                s.load(b, from, 1)
+            } else {
+                b.zero(Ty::vec(b.elem(window), 1))
+            };
             let to = b.add(to, c);
             b.store(window, to, v);
         }

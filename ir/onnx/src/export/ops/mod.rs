@@ -87,6 +87,7 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         Op::Quantize(op) => quant::quantize(cx, node, op),
         Op::DynamicQuantize(_) => quant::dynamic_quantize(cx, node),
         Op::MatMulInteger(_) => plain(cx, node, "MatMulInteger"),
+        Op::ConvInteger(op) => nn::conv_integer(cx, node, op),
         Op::Sequence(op) => sequence::sequence(cx, node, op),
         Op::SequenceAt(_) => plain(cx, node, "SequenceAt"),
         Op::SequenceInsert(_) => plain(cx, node, "SequenceInsert"),

@@ -9,6 +9,7 @@ use planish_ir::op::conv::Conv;
 use planish_ir::op::conv_transpose::ConvTranspose;
 use planish_ir::op::layer_norm::LayerNorm;
 use planish_ir::op::pool::{IndexOrder, Pool, PoolKind};
+use planish_ir::op::quant::ConvInteger;
 use planish_ir::op::recurrent::{Activation, Cell, Direction, Recurrent};
 use planish_ir::op::resize::{Resize, ResizeMode, ResizeNearest, ResizePolicy, ResizeTransform};
 use planish_ir::op::softmax::{Softmax, SoftmaxKind};
@@ -23,14 +24,21 @@ fn padding(auto_pad: AutoPad, pads: &[i64]) -> AttributeProto {
     }
 }
 
-pub(super) fn conv(cx: &mut ExportCx<'_>, node: &Node, op: &Conv) -> Result<(), Diag> {
-    let attributes = vec![
+fn conv_attributes(op: &Conv) -> Vec<AttributeProto> {
+    vec![
         attr::ints("strides", op.strides.iter().copied()),
         attr::ints("dilations", op.dilations.iter().copied()),
         padding(op.auto_pad, &op.pads),
         attr::int("group", op.groups),
-    ];
-    through_f64(cx, node, "Conv", attributes)
+    ]
+}
+
+pub(super) fn conv(cx: &mut ExportCx<'_>, node: &Node, op: &Conv) -> Result<(), Diag> {
+    through_f64(cx, node, "Conv", conv_attributes(op))
+}
+
+pub(super) fn conv_integer(cx: &mut ExportCx<'_>, node: &Node, op: &ConvInteger) -> Result<(), Diag> {
+    with(cx, node, "ConvInteger", conv_attributes(&op.conv()))
 }
 
 pub(super) fn conv_transpose(cx: &mut ExportCx<'_>, node: &Node, op: &ConvTranspose) -> Result<(), Diag> {

@@ -1,11 +1,10 @@
 //! Quantised operators.
 
 use super::Made;
-use super::parts::{div, mul, sub, unsqueeze};
+use super::parts::{add, div, mul, unsqueeze};
 use crate::import::table::{Entry, onnx};
 use crate::import::{ImportCx, OnnxNode};
-use planish_ir::op::conv::Conv;
-use planish_ir::op::quant::{Dequantize, DynamicQuantize, MatMulInteger, Quantize};
+use planish_ir::op::quant::{ConvInteger, Dequantize, DynamicQuantize, MatMulInteger, Quantize};
 use planish_ir::op::window::AutoPad;
 use planish_ir::{DType, Diag, ValueId};
 
@@ -175,33 +174,12 @@ fn qlinear_matmul(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
     Ok(vec![requantize(cx, node, sums, scales, zy)?])
 }
 
-/// A tensor of 8-bit integers less its zero point in i32; `channels`: one zero point for each index of axis 0.
-fn shifted(
-    cx: &mut ImportCx<'_, '_>,
-    x: ValueId,
-    zero: Option<ValueId>,
-    channels: bool,
-) -> Result<ValueId, Diag> {
-    let wide = cx.cast(x, DType::I32)?;
-    let Some(zero) = nonzero(cx, zero) else { return Ok(wide) };
-    let zero = cx.cast(zero, DType::I32)?;
-    let zero = match cx.dims(zero)?.as_slice() {
-        [n] if channels && !n.is(1) => {
-            let axes: Vec<usize> = (1..cx.rank(x)?).collect();
-            unsqueeze(cx, zero, &axes)?
-        }
-        _ => cx.reshape(zero, &[])?,
-    };
-    sub(cx, wide, zero)
-}
-
-/// The convolution that the attributes of the node describe.
+/// The convolution in i32 that the attributes of the node describe.
 fn convolution(
     cx: &mut ImportCx<'_, '_>,
     node: &OnnxNode<'_>,
-    x: ValueId,
-    w: ValueId,
-    bias: Option<ValueId>,
+    (x, x_zero): (ValueId, Option<ValueId>),
+    (w, w_zero): (ValueId, Option<ValueId>),
 ) -> Result<ValueId, Diag> {
     node.ignore(&["kernel_shape"]);
     let axes = cx.rank(w)?.saturating_sub(2);
@@ -217,27 +195,35 @@ fn convolution(
     };
     let auto = node.choice("auto_pad", 0, &["NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"])?;
     let pads = list("pads", 2 * axes, 0)?;
-    let op = Conv {
+    let op = ConvInteger {
         strides: list("strides", axes, 1)?,
         dilations: list("dilations", axes, 1)?,
         pads: if auto == 0 { pads } else { vec![0; 2 * axes] },
         auto_pad: [AutoPad::Explicit, AutoPad::Explicit, AutoPad::SameUpper, AutoPad::SameLower][auto],
         groups: node.int_in("group", 1, 1..=i64::from(i32::MAX))?,
     };
-    let out = cx.op_many(op, &[Some(x), Some(w), bias])?;
+    let x_zero = match nonzero(cx, x_zero) {
+        Some(z) => Some(cx.reshape(z, &[])?),
+        None => None,
+    };
+    let w_zero = nonzero(cx, w_zero);
+    let out = cx.op_many(op, &[Some(x), Some(w), x_zero, w_zero])?;
     out.first().copied().ok_or_else(|| node.error("internal-import", "no result"))
 }
 
 fn conv_integer(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
-    let x = shifted(cx, node.input(0)?, node.opt(2), false)?;
-    let w = shifted(cx, node.input(1)?, node.opt(3), true)?;
-    Ok(vec![convolution(cx, node, x, w, None)?])
+    let (x, w) = (node.input(0)?, node.input(1)?);
+    Ok(vec![convolution(cx, node, (x, node.opt(2)), (w, node.opt(3)))?])
 }
 
 fn qlinear_conv(cx: &mut ImportCx<'_, '_>, node: &OnnxNode<'_>) -> Made {
-    let x = shifted(cx, node.input(0)?, node.opt(2), false)?;
-    let w = shifted(cx, node.input(3)?, node.opt(5), true)?;
-    let sums = convolution(cx, node, x, w, node.opt(8))?;
+    let (x, w) = (node.input(0)?, node.input(3)?);
+    let mut sums = convolution(cx, node, (x, node.opt(2)), (w, node.opt(5)))?;
+    if let Some(bias) = node.opt(8) {
+        let axes: Vec<usize> = (1..cx.rank(w)? - 1).collect();
+        let bias = unsqueeze(cx, bias, &axes)?;
+        sums = add(cx, sums, bias)?;
+    }
     let mut weight_scale = node.input(4)?;
     weight_scale = match cx.dims(weight_scale)?.as_slice() {
         [n] if !n.is(1) => {

@@ -1,6 +1,6 @@
 //! The transform of the input.
 
-use super::super::window::{self, Source};
+use super::super::window::{self, Source, Stored};
 use super::super::{BLOCK, Plan2, Sizes};
 use super::axis::{Axis, both_ways};
 use super::{Form, Transformed};
@@ -43,7 +43,8 @@ impl<'f> Forth<'f> {
         let base = b.mul(from, plane);
         let base = b.mul(base, BLOCK);
         let at = [b.mul(corner[0], m0), b.mul(corner[1], m1)];
-        let source = Source { x: self.x, base, blocked: true, lanes: self.lanes };
+        let stored = Stored::F32;
+        let source = Source { x: self.x, base, blocked: true, lanes: self.lanes, stored };
         window::fill(b, self.p, t, z, &source, self.local, at);
         b.loop_(0, rows, 1, |b, row| {
             let start = b.mul(row, m0 * t.window[1] * BLOCK);
