@@ -4,11 +4,11 @@ use crate::calibrate::{Cover, Samples};
 use crate::options::OptionMeta;
 use crate::weights::{self, Selection, Target};
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
+use planish_ir::graph::Use;
 use planish_ir::op::binary::{Binary, BinaryKind};
 use planish_ir::op::cast::Cast;
-use planish_ir::op::quant::{self, Dequantize, DynamicQuantize, MatMulInteger};
-use planish_ir::graph::Use;
 use planish_ir::op::pool::PoolKind;
+use planish_ir::op::quant::{self, Dequantize, DynamicQuantize, MatMulInteger};
 use planish_ir::{Constant, DType, Diag, Editor, Graph, Matrix, NodeId, Op, Tensor, ValueId};
 use std::collections::BTreeMap;
 
@@ -125,7 +125,9 @@ fn declined(ed: &Editor<'_>, t: &Target, users: &[NodeId], dynamic: bool) -> Opt
 
 /// Why the weights of a convolution are not quantised, if they are not.
 fn declined_conv(g: &Graph, n: NodeId, shape: &[usize], dynamic: bool) -> Option<String> {
-    let Op::Conv(op) = &g.node(n).op else { return Some("its weights are not only those of convolutions".into()) };
+    let Op::Conv(op) = &g.node(n).op else {
+        return Some("its weights are not only those of convolutions".into());
+    };
     if dynamic {
         return Some("convolutions take ranges from samples, not from each run".into());
     }
@@ -328,7 +330,10 @@ fn keep_bytes(ed: &mut Editor<'_>, x: ValueId, back: ValueId) -> Result<(), Diag
     };
     let others: Vec<Use> =
         g.uses(x).iter().copied().filter(|u| !matches!(u, Use::Node(n, _) if *n == quantized)).collect();
-    if !others.iter().all(|u| matches!(u, Use::Node(n, _) if takes(&g.node(*n).op) && g.node(*n).region == g.root())) {
+    if !others
+        .iter()
+        .all(|u| matches!(u, Use::Node(n, _) if takes(&g.node(*n).op) && g.node(*n).region == g.root()))
+    {
         return Ok(());
     }
     for u in others {

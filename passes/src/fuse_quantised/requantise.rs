@@ -185,7 +185,8 @@ fn sums(g: &Graph, v: ValueId, depth: usize) -> bool {
 
 /// Whether a constant holds floats that are few.
 fn few(g: &Graph, v: ValueId) -> bool {
-    util::constant(g, v).is_some_and(|c| c.dtype == DType::F32 && c.shape.iter().filter(|d| **d != 1).count() <= 1)
+    util::constant(g, v)
+        .is_some_and(|c| c.dtype == DType::F32 && c.shape.iter().filter(|d| **d != 1).count() <= 1)
 }
 
 /// Whether a value, which only `user` sees, is multiplied with a positive number by changing constants.

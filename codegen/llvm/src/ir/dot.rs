@@ -57,7 +57,11 @@ impl Emitter<'_> {
         let x86 = self.target.arch == Arch::X86_64;
         if kind == Dot4::U8S8Pairs {
             let fits = x86 && sized && (t.lanes < 16 || f.avx512);
-            return if fits { self.dot4_saturating(acc, a, b, t) } else { self.dot4_by_lanes(kind, acc, a, b, t) };
+            return if fits {
+                self.dot4_saturating(acc, a, b, t)
+            } else {
+                self.dot4_by_lanes(kind, acc, a, b, t)
+            };
         }
         // x * y of one signedness in terms of the other: flipping the top bit of x adds 128 (as unsigned) or takes 128 away.
         let flipped = |e: &mut Self| e.def(format!("xor {bt} {a}, {}", constant(bytes, &[0x80])));

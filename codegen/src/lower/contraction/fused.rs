@@ -44,8 +44,7 @@ pub(in crate::lower) fn lower_fused(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     let bias = value(cx, 2)?.map(|b| cx.memory_of(b)).transpose()?;
     if let Op::Conv(op) = &g.node(anchor).op
         && let Some(p) = blocked::plan(cx, op, xv, wv, &out, cx.lies_blocked(xv))
-        && (0..count)
-            .all(|k| cx.output_type(k).is_ok_and(|t| conv_integer::goes_blocked(t.0) && t.1 == out))
+        && (0..count).all(|k| cx.output_type(k).is_ok_and(|t| conv_integer::goes_blocked(t.0) && t.1 == out))
     {
         let e = Epilogue::of_region(cx, region, anchor, &captures, Some(1), true, vec![])?;
         let o = blocked::Operands { x: xv, w: wv, bias, zero: None, w_zero: None, out };

@@ -96,7 +96,8 @@ pub(super) fn concat_parts(cx: &mut LowerCx<'_>, axis: usize) -> Result<Option<V
     let count = cx.node().inputs.len();
     let values: Vec<ValueId> = (0..count).map(|i| cx.input_value(i)).collect::<Result<_, _>>()?;
     let whole = |cx: &LowerCx<'_>, v: &ValueId| {
-        cx.tensor_type(*v).is_ok_and(|(d, dims)| matches!(d, DType::F32 | DType::U8 | DType::I8) && whole_blocks(&dims))
+        cx.tensor_type(*v)
+            .is_ok_and(|(d, dims)| matches!(d, DType::F32 | DType::U8 | DType::I8) && whole_blocks(&dims))
     };
     let lies = values.iter().any(|v| cx.blocked_form(*v).is_some());
     if axis != 1 || !lies || !values.iter().all(|v| whole(cx, v)) {

@@ -64,7 +64,10 @@ impl ConvInteger {
         if one || (of == 1 && dims.len() == 1 && !clash(&dims[0])) {
             return Ok(());
         }
-        Err(Diag::error("shape-mismatch", format!("zero points of operand {of}: one, or one for each output")))
+        Err(Diag::error(
+            "shape-mismatch",
+            format!("zero points of operand {of}: one, or one for each output"),
+        ))
     }
 }
 

@@ -45,9 +45,9 @@ fn pairs_fit(p: &Plan2, w: &[i8]) -> bool {
     };
     // Neighbours are channels at one place of the kernel.
     w.chunks_exact(k.max(1)).all(|row| {
-        (0..p.cg as usize).step_by(2).all(|c| {
-            (0..kk).all(|t| fits(row[c * kk + t], row.get((c + 1) * kk + t).copied().unwrap_or(0)))
-        })
+        (0..p.cg as usize)
+            .step_by(2)
+            .all(|c| (0..kk).all(|t| fits(row[c * kk + t], row.get((c + 1) * kk + t).copied().unwrap_or(0))))
     })
 }
 

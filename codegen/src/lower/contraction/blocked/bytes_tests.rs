@@ -74,23 +74,135 @@ struct Case {
 
 const CASES: &[Case] = &[
     // In place: lines of positions, with tails of channels, positions and blocks.
-    Case { x: [1, 8, 1, 1], w: [8, 8, 1, 1], strides: "1, 1", pads: "0, 0, 0, 0", groups: 1, out: [1, 1], label: "conv1x1_integer" },
-    Case { x: [2, 17, 5, 7], w: [40, 17, 1, 1], strides: "1, 1", pads: "0, 0, 0, 0", groups: 1, out: [5, 7], label: "conv1x1_integer" },
-    Case { x: [1, 32, 3, 6], w: [80, 32, 1, 1], strides: "1, 1", pads: "0, 0, 0, 0", groups: 1, out: [3, 6], label: "conv1x1_integer" },
-    Case { x: [0, 16, 3, 3], w: [16, 16, 1, 1], strides: "1, 1", pads: "0, 0, 0, 0", groups: 1, out: [3, 3], label: "conv1x1_integer" },
+    Case {
+        x: [1, 8, 1, 1],
+        w: [8, 8, 1, 1],
+        strides: "1, 1",
+        pads: "0, 0, 0, 0",
+        groups: 1,
+        out: [1, 1],
+        label: "conv1x1_integer",
+    },
+    Case {
+        x: [2, 17, 5, 7],
+        w: [40, 17, 1, 1],
+        strides: "1, 1",
+        pads: "0, 0, 0, 0",
+        groups: 1,
+        out: [5, 7],
+        label: "conv1x1_integer",
+    },
+    Case {
+        x: [1, 32, 3, 6],
+        w: [80, 32, 1, 1],
+        strides: "1, 1",
+        pads: "0, 0, 0, 0",
+        groups: 1,
+        out: [3, 6],
+        label: "conv1x1_integer",
+    },
+    Case {
+        x: [0, 16, 3, 3],
+        w: [16, 16, 1, 1],
+        strides: "1, 1",
+        pads: "0, 0, 0, 0",
+        groups: 1,
+        out: [3, 3],
+        label: "conv1x1_integer",
+    },
     // Few channels, which are put together.
-    Case { x: [1, 3, 13, 11], w: [24, 3, 7, 7], strides: "2, 2", pads: "3, 3, 3, 3", groups: 1, out: [7, 6], label: "conv_integer" },
-    Case { x: [2, 1, 5, 34], w: [8, 1, 3, 5], strides: "1, 1", pads: "1, 0, 1, 3", groups: 1, out: [5, 33], label: "conv_integer" },
-    Case { x: [1, 5, 4, 6], w: [16, 5, 2, 2], strides: "1, 1", pads: "0, 0, 0, 0", groups: 1, out: [3, 5], label: "conv_integer" },
+    Case {
+        x: [1, 3, 13, 11],
+        w: [24, 3, 7, 7],
+        strides: "2, 2",
+        pads: "3, 3, 3, 3",
+        groups: 1,
+        out: [7, 6],
+        label: "conv_integer",
+    },
+    Case {
+        x: [2, 1, 5, 34],
+        w: [8, 1, 3, 5],
+        strides: "1, 1",
+        pads: "1, 0, 1, 3",
+        groups: 1,
+        out: [5, 33],
+        label: "conv_integer",
+    },
+    Case {
+        x: [1, 5, 4, 6],
+        w: [16, 5, 2, 2],
+        strides: "1, 1",
+        pads: "0, 0, 0, 0",
+        groups: 1,
+        out: [3, 5],
+        label: "conv_integer",
+    },
     // Windows: strides, edges, groups.
-    Case { x: [1, 20, 7, 9], w: [16, 20, 1, 1], strides: "2, 2", pads: "0, 0, 0, 0", groups: 1, out: [4, 5], label: "conv_integer" },
-    Case { x: [1, 10, 9, 8], w: [18, 10, 3, 3], strides: "2, 2", pads: "1, 1, 1, 1", groups: 1, out: [5, 4], label: "conv_integer" },
-    Case { x: [1, 16, 6, 15], w: [32, 16, 3, 3], strides: "1, 1", pads: "1, 1, 1, 1", groups: 1, out: [6, 15], label: "conv_integer" },
-    Case { x: [1, 32, 5, 6], w: [32, 16, 3, 2], strides: "1, 1", pads: "1, 0, 1, 1", groups: 2, out: [5, 6], label: "conv_integer" },
-    Case { x: [1, 16, 20, 1], w: [20, 16, 5, 1], strides: "2, 1", pads: "1, 0, 1, 0", groups: 1, out: [9, 1], label: "conv_integer" },
+    Case {
+        x: [1, 20, 7, 9],
+        w: [16, 20, 1, 1],
+        strides: "2, 2",
+        pads: "0, 0, 0, 0",
+        groups: 1,
+        out: [4, 5],
+        label: "conv_integer",
+    },
+    Case {
+        x: [1, 10, 9, 8],
+        w: [18, 10, 3, 3],
+        strides: "2, 2",
+        pads: "1, 1, 1, 1",
+        groups: 1,
+        out: [5, 4],
+        label: "conv_integer",
+    },
+    Case {
+        x: [1, 16, 6, 15],
+        w: [32, 16, 3, 3],
+        strides: "1, 1",
+        pads: "1, 1, 1, 1",
+        groups: 1,
+        out: [6, 15],
+        label: "conv_integer",
+    },
+    Case {
+        x: [1, 32, 5, 6],
+        w: [32, 16, 3, 2],
+        strides: "1, 1",
+        pads: "1, 0, 1, 1",
+        groups: 2,
+        out: [5, 6],
+        label: "conv_integer",
+    },
+    Case {
+        x: [1, 16, 20, 1],
+        w: [20, 16, 5, 1],
+        strides: "2, 1",
+        pads: "1, 0, 1, 0",
+        groups: 1,
+        out: [9, 1],
+        label: "conv_integer",
+    },
     // One channel a group.
-    Case { x: [1, 20, 6, 9], w: [20, 1, 3, 3], strides: "1, 1", pads: "1, 1, 1, 1", groups: 20, out: [6, 9], label: "depthwise_integer" },
-    Case { x: [2, 16, 7, 8], w: [16, 1, 5, 3], strides: "2, 1", pads: "2, 1, 2, 1", groups: 16, out: [4, 8], label: "depthwise_integer" },
+    Case {
+        x: [1, 20, 6, 9],
+        w: [20, 1, 3, 3],
+        strides: "1, 1",
+        pads: "1, 1, 1, 1",
+        groups: 20,
+        out: [6, 9],
+        label: "depthwise_integer",
+    },
+    Case {
+        x: [2, 16, 7, 8],
+        w: [16, 1, 5, 3],
+        strides: "2, 1",
+        pads: "2, 1, 2, 1",
+        groups: 16,
+        out: [4, 8],
+        label: "depthwise_integer",
+    },
 ];
 
 fn dims(d: &[usize]) -> String {
@@ -114,8 +226,11 @@ fn sums_are_those_of_the_interpreter() -> Result<(), Diag> {
     for (i, c) in CASES.iter().enumerate() {
         let (d, name) = if i % 2 == 0 { (DType::U8, "u8") } else { (DType::I8, "i8") };
         let inputs = [given(d, &c.x, 5)?, given(d, &[], 3 + i as u64)?];
-        let body =
-            format!("graph @\"g\"(v0: {name}[{}], v2: {name}[]) {{ {} return v3 }}", dims(&c.x), node(c, "v2"));
+        let body = format!(
+            "graph @\"g\"(v0: {name}[{}], v2: {name}[]) {{ {} return v3 }}",
+            dims(&c.x),
+            node(c, "v2")
+        );
         equal(&body, &inputs, c.label)?;
         let body = format!("graph @\"g\"(v0: {name}[{}]) {{ {} return v3 }}", dims(&c.x), node(c, "_"));
         equal(&body, &inputs[..1], c.label)?;
