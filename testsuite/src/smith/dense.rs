@@ -141,6 +141,34 @@ pub(crate) fn conv(s: &mut Smith) -> Option<Item> {
     s.emit("conv", &fields, &[Some(&x), Some(&k), bias.as_ref()], quality)?.into_iter().next()
 }
 
+pub(crate) fn conv_integer(s: &mut Smith) -> Option<Item> {
+    let rank = s.rng.choose(&[1, 2, 2]);
+    let w = window(s, rank);
+    let groups = s.rng.choose(&[1, 1, 1, 2, 17]);
+    let (per, out) = if groups == 17 { (1, 1) } else { (1 + s.rng.below(20), 1 + s.rng.below(24)) };
+    let mut dims = vec![s.rng.below(3), groups * per];
+    dims.extend((0..rank).map(|_| 5 + s.rng.below(6)));
+    let types = [DType::U8, DType::I8];
+    let (tx, tw) = (s.rng.choose(&types), s.rng.choose(&types));
+    let x = s.get(tx, &dims, Domain::Any);
+    let mut weights = vec![groups * out, per];
+    weights.extend(&w.kernel);
+    let k = s.get(tw, &weights, Domain::Any);
+    let zero = |s: &mut Smith, dtype| s.rng.one_in(2).then(|| s.fresh(dtype, &[], Domain::Between(0, 3)));
+    let (zx, zw) = (zero(s, tx), zero(s, tw));
+    let terms = weights[1..].iter().product::<usize>() + 1;
+    let fields = [
+        ("strides", list(&w.strides)),
+        ("dilations", list(&w.dilations)),
+        ("pads", list(&w.pads)),
+        ("auto_pad", w.auto_pad.to_owned()),
+        ("groups", groups.to_string()),
+    ];
+    let size = (x.size + 3.0) * (k.size + 3.0) * terms as f64;
+    let operands = [Some(&x), Some(&k), zx.as_ref(), zw.as_ref()];
+    s.emit("conv-integer", &fields, &operands, Quality { exact: true, size })?.into_iter().next()
+}
+
 pub(crate) fn conv_transpose(s: &mut Smith) -> Option<Item> {
     let rank = s.rng.choose(&[1, 2, 2]);
     let w = window(s, rank);

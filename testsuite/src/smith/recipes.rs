@@ -71,6 +71,7 @@ recipes! {
     "einsum": dense::einsum,
     "conv": dense::conv,
     "conv": dense::conv,
+    "conv-integer": dense::conv_integer,
     "conv-transpose": dense::conv_transpose,
     "pool": dense::pool,
     "softmax": dense::softmax,
