@@ -156,7 +156,7 @@ fn run_stage(context: &mut Context, stage: &str) -> Result<Counts> {
         }
         "methods" => {
             let planish = context.planish()?;
-            python::methods(&context.tools, &planish)
+            python::methods(&context.tools, &planish, context.long)
         }
         "artifacts" => {
             let planish = context.planish()?;
