@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.parse
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def write_samples(folder, samples):
         one = folder / f"test_data_set_{i}"
         one.mkdir(parents=True)
         for name, value in sample.items():
-            np.save(one / f"{name}.npy", value)
+            np.save(one / f"{urllib.parse.quote(name, safe='')}.npy", value)
 
 
 class Side:

@@ -97,7 +97,7 @@ def top(kept):
                      f"{times(best['over_ort'])} | {eight} |")
     first = records[0]
     lines += ["", f"Each loses at most {first['allowed']:g} point; below 1 is slower. Of ONNX Runtime's own 8-bit models the fastest that loses as little, or else the fastest; its accuracy is behind the figure. "
-              f"{first['machine']}, 1 thread, rounds in turn, 95% intervals, {first['date']}, ONNX Runtime {first['onnxruntime']}; `{COMMAND}`."]
+              f"{first['machine']}, 1 thread, rounds in turn{'' if first['clock'] == 'wall' else ', processor time'}, 95% intervals, {first['date']}, ONNX Runtime {first['onnxruntime']}; `{COMMAND}`."]
     return lines
 
 
