@@ -97,7 +97,7 @@ mod tests {
 
     fn model(shape: &str) -> Graph {
         let text = format!(
-            "planish-ir 1\ngraph @\"m\"(v0 \"x\": {shape}) {{\n  v1 = unary{{kind=tanh}} v0 : {shape}\n  return v1 \"y\", v0 \"same\"\n}}\n"
+            "planish-ir 1\ngraph @\"m\"(v0 \"x\": {shape}) {{\n  v1 = unary{{kind=neg}} v0 : {shape}\n  return v1 \"y\", v0 \"same\"\n}}\n"
         );
         text::parse(&text).unwrap_or_else(|d| panic!("{d}"))
     }
