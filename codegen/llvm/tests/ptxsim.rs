@@ -393,12 +393,16 @@ fn five_planted_faults_are_found() {
     let fault = unsafe { both.entries[0].launch(&args, [2, 1, 1], Limits::default()) }.unwrap_err();
     assert_eq!(fault.kind, FaultKind::Race, "{fault}");
     // The wrong layout of a fragment: two registers of the left factor change places.
-    let mma = line("mma.sync");
-    let (head, rest) = mma.split_once("}, {").expect("operands");
-    let (left, rest) = rest.split_once('}').expect("four registers");
+    let at = text.find("mma.sync").expect("a product");
+    let end = at + text[at..].find(';').expect("an end");
+    let mma = &text[at..end];
+    let mut operands: Vec<String> = mma.lines().map(str::to_owned).collect();
+    let left = operands[2].trim().trim_start_matches('{').trim_end_matches("},").to_owned();
     let mut registers: Vec<&str> = left.split(", ").collect();
+    assert_eq!(registers.len(), 4, "{mma}");
     registers.swap(1, 2);
-    let wrong = format!("{head}}}, {{{}}}{rest}", registers.join(", "));
+    operands[2] = format!("{{{}}},", registers.join(", "));
+    let wrong = operands.join("\n");
     assert_eq!(kind(&[(mma, &wrong)]), Verdict::Wrong);
 }
 
