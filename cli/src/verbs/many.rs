@@ -73,7 +73,7 @@ pub fn compile(args: &compile::Args, ui: &Ui) -> Result<Exit> {
     if !own.pass.is_empty() || own.passes.is_some() || own.recipe.is_some() || own.level.is_some() {
         return Err(Failure::usage("passes and recipes of a manifest's models stand in the manifest"));
     }
-    if !args.shapes.set.is_empty() || !args.shapes.shape.is_empty() || args.data.data.is_some() {
+    if !args.shapes.set.is_empty() || !args.shapes.shape.is_empty() || !args.data.data.is_empty() {
         return Err(Failure::usage("shapes and data of a manifest's models stand in the manifest"));
     }
     let writer = Writer::new(args.force);
