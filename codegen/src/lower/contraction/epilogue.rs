@@ -5,6 +5,7 @@ use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, store};
 use crate::lower::elementwise::{literal, number, scalar_op};
 use crate::lower::launch::{KernelCx, Launch};
+use crate::lower::layout;
 use planish_ir::op::fused::{Follows, follows};
 use planish_ir::{DType, Diag, NodeId, Op, RegionId, ValueId};
 use std::collections::HashMap;
@@ -116,7 +117,18 @@ impl Epilogue {
                     Diag::error("internal-lower", "a fused operand follows no axis of the contraction")
                 })?;
                 let in_blocks = blocked && follows == Follows::All;
-                let x = if in_blocks { cx.blocked(outer)? } else { cx.memory_of(outer)? };
+                // Operands without the leading axes of size 1 have their channels elsewhere.
+                let short = in_blocks && x_dims.len() < dims.len();
+                let single = dims.iter().skip(2).all(|d| d.is(1));
+                let (x, follows) = match (in_blocks, short) {
+                    (false, _) => (cx.memory_of(outer)?, follows),
+                    (true, false) => (cx.blocked(outer)?, follows),
+                    (true, true) if single => (cx.memory_of(outer)?, Follows::Channel),
+                    (true, true) => {
+                        let x = cx.memory_of(outer)?.with_dims(dims.clone());
+                        (layout::to_blocked(cx, &x)?, follows)
+                    }
+                };
                 e.types.insert(*v, x.dtype);
                 e.extras.push((*v, x, follows));
             }

@@ -234,6 +234,27 @@ fn epilogues_run_on_vectors_of_channels() -> Result<(), Diag> {
     Ok(())
 }
 
+/// Operands without the leading axis, where every channel has one position and where it has several.
+#[test]
+fn operands_may_lack_the_batch() -> Result<(), Diag> {
+    for (h, w) in [(1usize, 1usize), (3, 5)] {
+        let y = format!("f32[1,24,{h},{w}]");
+        let body = format!(
+            "graph @\"g\"(v0: f32[1,16,{h},{w}], v1: f32[24,{h},{w}]) {{
+             v2 = const {}
+             v3 = fused v0, v2, v1 (v5: f32[1,16,{h},{w}], v6: f32[24,16,1,1], v7: f32[24,{h},{w}]) {{
+               v9 = conv{{strides=[1, 1], dilations=[1, 1], pads=[0, 0, 0, 0], auto_pad=explicit, groups=1}} v5, v6 : {y}
+               v10 = binary{{kind=add}} v9, v7 : {y}
+               yield v10
+             }} : {y}
+             return v3 }}",
+            weights(&[24, 16, 1, 1])
+        );
+        close(&body, &[ramp(&[1, 16, h, w])?, ramp(&[24, h, w])?], 16, &["conv1x1"])?;
+    }
+    Ok(())
+}
+
 /// Bounds that are constants: NaN passes them.
 #[test]
 fn bounds_clip_sums() -> Result<(), Diag> {
