@@ -76,11 +76,19 @@ fn stream(
     pairs: &[FeedForward],
     visit: &mut dyn FnMut(u64, usize, &[f32], &[f32]),
 ) -> Result<(), Diag> {
-    let values: Vec<ValueId> = pairs.iter().flat_map(|p| [p.x, p.hidden]).collect();
+    // Pairs may share their operand.
+    let mut values: Vec<ValueId> = pairs.iter().flat_map(|p| [p.x, p.hidden]).collect();
+    values.sort_unstable();
+    values.dedup();
+    let at = |v: ValueId| values.binary_search(&v).ok();
     let mut sample = 0;
     runs.stream(g, &values, moe.samples, &mut |seen: &[&Tensor]| {
-        for (p, v) in seen.chunks_exact(2).enumerate() {
-            visit(sample, p, &floats(v[0]), &floats(v[1]));
+        for (i, p) in pairs.iter().enumerate() {
+            let of = |v: ValueId| at(v).and_then(|i| seen.get(i)).map(|t| floats(t));
+            let (Some(x), Some(hidden)) = (of(p.x), of(p.hidden)) else {
+                return Err(Diag::error("internal-data", "a value was not seen"));
+            };
+            visit(sample, i, &x, &hidden);
         }
         sample += 1;
         Ok(())

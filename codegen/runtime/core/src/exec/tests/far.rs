@@ -139,7 +139,13 @@ fn weights_go_up_once_and_memory_is_taken_once() {
 fn errors_are_found_where_a_straight_line_ends() {
     let mut m = Maker { far: true, ..Maker::new() };
     let one = m.c(1);
-    let steps = vec![Step::Launch { kernel: RAISE, args: vec![Arg::Scalar(one)], extent: one, grain: one, round: None }];
+    let steps = vec![Step::Launch {
+        kernel: RAISE,
+        args: vec![Arg::Scalar(one)],
+        extent: one,
+        grain: one,
+        round: None,
+    }];
     let mut s = m.session(steps);
     for _ in 0..2 {
         let e = s.run_values(&[]).expect_err("an error");

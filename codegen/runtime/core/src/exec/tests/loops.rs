@@ -1,11 +1,7 @@
 use super::*;
 
 /// A loop that doubles `x` (placed by `place`) `trip` times and collects every value.
-pub(super) fn doubling(
-    place: fn(&mut Maker, &[ExprId]) -> SlotId,
-    max_steps: u64,
-    far: bool,
-) -> Session {
+pub(super) fn doubling(place: fn(&mut Maker, &[ExprId]) -> SlotId, max_steps: u64, far: bool) -> Session {
     let mut m = Maker { far, ..Maker::new() };
     let (_, n) = m.sym("n", 1, 5000);
     let (k, ke) = m.sym("k", 0, i64::MAX);
