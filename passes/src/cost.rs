@@ -70,17 +70,21 @@ impl Default for SparseCosts {
 /// `weight` and `fixed` of every size of blocks in every regime, for vectors of 8 and of 16 lanes.
 type Row = (u32, bool, [u32; 2], [(f64, f64); 3]);
 
-/// Measured on AMD EPYC (Zen 4), one thread, products of 1024 x 1024, a tenth and half of the blocks kept.
+/// Blocks of 16 and 32 outputs: AVX-512 on a BERT of 128 rows and on ResNet-50, at 30, 50 and 90% sparsity. Scattered zeros: loops of the
+/// same form in C on products of 1024 x 1024 at 50 and 90%, AVX-512 on Zen 4 and AVX2.
 const SHIPPED: &[Row] = &[
     (16, false, [1, 16], [(1.2, 0.02), (1.2, 0.02), (1.2, 0.02)]),
     (16, false, [4, 16], [(1.18, 0.02), (1.18, 0.02), (1.18, 0.02)]),
     (16, false, [1, 32], [(1.12, 0.02), (1.12, 0.02), (1.12, 0.02)]),
     (16, false, [4, 32], [(1.1, 0.02), (1.1, 0.02), (1.1, 0.02)]),
     (16, false, [32, 32], [(1.08, 0.02), (1.08, 0.02), (1.08, 0.02)]),
-    (16, false, [1, 4], [(0.0, 0.0), (1.2, 0.05), (1.2, 0.05)]),
-    (16, false, [1, 2], [(0.0, 0.0), (1.4, 0.05), (1.4, 0.05)]),
-    (16, false, [1, 1], [(0.0, 0.0), (2.0, 0.05), (1.6, 0.05)]),
+    (16, false, [1, 4], [(0.0, 0.0), (1.2, 0.02), (1.2, 0.02)]),
+    (16, false, [1, 2], [(0.0, 0.0), (1.4, 0.02), (1.3, 0.02)]),
+    (16, false, [1, 1], [(0.0, 0.0), (2.4, 0.02), (1.9, 0.02)]),
     (16, true, [4, 16], [(1.18, 0.02), (1.18, 0.02), (1.18, 0.02)]),
+    (8, false, [1, 4], [(0.0, 0.0), (1.35, 0.02), (1.5, 0.02)]),
+    (8, false, [1, 2], [(0.0, 0.0), (2.0, 0.02), (2.0, 0.02)]),
+    (8, false, [1, 1], [(0.0, 0.0), (3.9, 0.0), (3.3, 0.0)]),
 ];
 
 fn shipped() -> Vec<KernelCost> {

@@ -201,7 +201,8 @@ impl Pass for DetectSparsity {
             }
             let Some(([bk, bn], kept, time)) = best else { continue };
             let kept = 100.0 * kept;
-            let few = match layer.rows < LEAST_ROWS && layer.blocks == Blocks::Any {
+            let gains = time <= cx.facts.sparse.margin;
+            let few = match !gains && layer.rows < LEAST_ROWS && layer.blocks == Blocks::Any {
                 true => format!(
                     "; scattered zeros are skipped from {LEAST_ROWS} rows on, {} is certain here",
                     layer.rows
@@ -212,7 +213,7 @@ impl Pass for DetectSparsity {
                 "{name}: {percent:.0}% of its weights are zero, {kept:.0}% of its blocks of {bk}x{bn} are not: {time:.2} of the time of the dense kernel predicted at {} rows, at most {} wanted{few}",
                 layer.rows, cx.facts.sparse.margin
             );
-            if time > cx.facts.sparse.margin {
+            if !gains {
                 cx.remark(g, layer.node, "sparse-declined", text);
                 continue;
             }

@@ -45,12 +45,20 @@ pub struct PassMeta {
 }
 
 /// Facts about the target that passes may ask for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TargetFacts {
+    /// f32 lanes of a vector.
+    pub lanes: u32,
     /// Times of kernels that skip zeros.
     pub sparse: SparseCosts,
     /// Products that leave out inputs.
     pub gated: GatedCosts,
+}
+
+impl Default for TargetFacts {
+    fn default() -> Self {
+        TargetFacts { lanes: 8, sparse: SparseCosts::default(), gated: GatedCosts::default() }
+    }
 }
 
 /// What a pass gets beside the graph, and where it leaves what it found.

@@ -71,6 +71,12 @@ pub const METHODS: &[Method] = &[
         calibrated: false,
         left: 0.1,
     },
+    Method {
+        name: "inputs near zero, half",
+        passes: &["insert-gates:kind=activation,quantile=0.5,first=true"],
+        calibrated: true,
+        left: 0.5,
+    },
 ];
 
 impl Method {
@@ -124,7 +130,7 @@ fn candidate(model: &Model, passes: Vec<String>, data: Option<&Data>, threads: u
     let mut report = plan.compress(&mut graph, &mut |_| {})?;
     plan.fuse(&mut graph, &mut |_| {}, &mut report)?;
     let metric = |name: &str| report.ran.iter().filter_map(|r| r.metrics.get(name)).sum::<f64>() as usize;
-    let changed = metric("tensors-in-blocks") + metric("weights-quantized");
+    let changed = metric("tensors-in-blocks") + metric("weights-quantized") + metric("layers-gated");
     let session =
         engine::prepare_for(&target, &graph, threads, Cache::from_option(None).as_ref())?.session()?;
     Ok(Candidate { session, graph, changed })
