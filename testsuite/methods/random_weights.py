@@ -60,8 +60,7 @@ def network(o, name, work):
             if isinstance(sides[way], Ours):
                 row["layers"] = len(sides[way].layers())
                 if more["arguments"] and not row["layers"]:
-                    del sides[way]
-                    row["why"] = "no layer is changed"
+                    row["why"] = f"no layer is changed: {sides.pop(way).declined()}"
         except Failed as error:
             row["why"] = str(error)
         print(f"{name}: {way}: {row.get('why', 'ready')}", file=sys.stderr, flush=True)

@@ -111,6 +111,11 @@ class Ours(Side):
             self.session = self.module.Model(threads=1)
         return self.session.run(None, feed)
 
+    def declined(self):
+        """What is said of the first layer that was left alone."""
+        told = next((r["message"] for r in self.remarks if "skipped" in r["id"] or "declined" in r["id"]), "the pass says nothing")
+        return told[:160]
+
     def layers(self):
         """The nodes that passes which change results worked on."""
         return [r["node"] for r in self.remarks if r["id"] in DONE and r.get("node")]

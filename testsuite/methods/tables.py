@@ -92,7 +92,7 @@ def top(kept):
         if best is None:
             lines.append(f"| {record['name']}: {record['data']} | none | | | | | |")
             continue
-        eight = "it cannot" if theirs is None else f"{times(best['over_ort8'])}, at {theirs['score']:.1f}"
+        eight = record.get("ort8_why", "it cannot") if theirs is None else f"{times(best['over_ort8'])}, at {theirs['score']:.1f}"
         lines.append(f"| {record['name']}: {record['data']}, {record['measure']} | {best['name']} | {rows['onnxruntime f32']['score']:.1f} | {best['score']:.1f} | {ms(best)} | "
                      f"{times(best['over_ort'])} | {eight} |")
     first = records[0]
