@@ -92,15 +92,10 @@ pub(crate) fn artifacts(tools: &Tools, planish: &Path, long: bool) -> Result<Cou
     counted(&mut command)
 }
 
-/// Accuracy of lossy methods on real models and data, three of them or all; fetches these.
-pub(crate) fn methods(tools: &Tools, planish: &Path, long: bool) -> Result<Counts> {
+/// Accuracy of lossy methods on real models and data; fetches these.
+pub(crate) fn methods(tools: &Tools, planish: &Path) -> Result<Counts> {
     let mut command = script(tools, "methods/methods.py");
-    command.arg("--planish").arg(planish).arg("--judge");
-    if long {
-        command.args(["--only", "minilm-l3", "ppocr4-det", "silero-vad", "pplcnet-orientation"]);
-        command.args(["mnist-cnn", "foreign-zeros"]);
-    }
-    counted(&mut command)
+    counted(command.arg("--planish").arg(planish).arg("--judge"))
 }
 
 /// `cargo xtask bench methods`: all of them, and what they buy.

@@ -156,7 +156,7 @@ fn run_stage(context: &mut Context, stage: &str) -> Result<Counts> {
         }
         "methods" => {
             let planish = context.planish()?;
-            python::methods(&context.tools, &planish, context.long)
+            python::methods(&context.tools, &planish)
         }
         "artifacts" => {
             let planish = context.planish()?;
