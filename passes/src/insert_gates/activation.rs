@@ -114,10 +114,12 @@ impl Activation {
             }
             Ok(())
         })?;
+        let bytes = layers.iter().map(|l| 4 * l.k as u64 * l.n as u64).sum();
         for l in layers {
             let at = inputs[&l.x];
             let (empty, all) = blocks[at];
-            self.gate(ed, cx, &l, bounds[at], if all == 0 { 0.0 } else { empty as f64 / all as f64 })?;
+            let skipped = if all == 0 { 0.0 } else { empty as f64 / all as f64 };
+            self.gate(ed, cx, &l, (bounds[at], skipped), bytes)?;
         }
         Ok(())
     }
@@ -165,12 +167,12 @@ impl Activation {
         ed: &mut Editor<'_>,
         cx: &mut PassCx,
         l: &Layer,
-        bound: f32,
-        skipped: f64,
+        (bound, skipped): (f32, f64),
+        bytes: u64,
     ) -> Result<(), Diag> {
         let name = ed.graph().describe(l.node);
         let costs = &cx.facts.gated;
-        let (time, most) = (costs.of(l.k, l.n, 1.0 - skipped), costs.margin);
+        let (time, most) = (costs.of(l.k, l.n, 1.0 - skipped, bytes), costs.margin);
         let share =
             format!("{:.1}% of its blocks of {} are left out on the samples", skipped * 100.0, self.block);
         if time > most {
