@@ -1,7 +1,7 @@
 //! Arithmetic and memory that a graph needs, counted from its types.
 
 use planish_ir::tensor::MAX_ELEMS;
-use planish_ir::{Diag, Graph, NodeId, TensorType, Type, ValueId};
+use planish_ir::{Diag, Graph, TensorType, Type, ValueId};
 
 pub use planish_passes::flops::flops;
 

@@ -1,7 +1,7 @@
 //! What is known of the results of a method: accuracy on labels, nearness to the dense program, or nothing.
 
 use super::{Candidate, Found};
-use crate::bench::thing::Runner;
+use crate::bench::thing;
 use crate::engine::cache::Cache;
 use crate::engine::codegen::{self, BuildOptions};
 use crate::failure::{Failure, Result};
@@ -214,9 +214,9 @@ pub(super) fn profile(
         let path = folder.join(format!("input_{i}.npy"));
         std::fs::write(&path, npy::write(v.tensor()?)).map_err(|e| Failure::file(&path, e))?;
     }
-    let mut args = vec!["--threads".to_owned(), threads.to_string(), "--profile".into()];
+    let mut args = vec!["--threads".to_owned(), threads.to_string()];
     args.extend(["--inputs".into(), folder.display().to_string()]);
-    Ok(Runner::Program { path: program, args }.turn(Duration::from_millis(300))?.profile)
+    Ok(Some(thing::profile(&program, &args, Duration::from_millis(300))?))
 }
 
 #[cfg(test)]

@@ -251,11 +251,16 @@ pub fn advise(
     }
     for (f, times) in found.iter_mut().zip(&times) {
         if f.candidate.is_some() {
-            f.speed = Some((stats::median(times) * 1e3, stats::ratio(&base, times)));
+            f.speed = Some((stats::median(times) * 1e3, stats::paired(&logs(&base, times))));
         }
     }
     step();
     Ok(Advice { dense_ms: stats::median(&base) * 1e3, share, found })
+}
+
+/// Logarithms of the ratios of paired times.
+fn logs(base: &[f64], other: &[f64]) -> Vec<f64> {
+    base.iter().zip(other).map(|(b, o)| (b / o).ln()).collect()
 }
 
 /// How often [`advise`] calls `step`.
@@ -362,7 +367,7 @@ mod tests {
             method: METHODS[0],
             candidate: None,
             why: None,
-            speed: Some((1.0, Ratio { ratio, low: ratio * 0.95, high: ratio * 1.05 })),
+            speed: Some((1.0, Ratio { ratio, low: ratio * 0.95, high: ratio * 1.05, detectable: 0.05 })),
             evidence: evidence::Evidence::none(),
         }
     }
