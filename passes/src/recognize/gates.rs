@@ -60,7 +60,7 @@ fn places(g: &Graph, at: ValueId) -> Option<(ValueId, Vec<NodeId>)> {
     (single && matches!(g.node(z).op, Op::NonZero(_)) && g.dims(v)?.len() == 1).then(|| (v, vec![s, z]))
 }
 
-/// The places that a column of them lists.
+/// The places that a column of them lists: the vector of them, and the node that makes the column.
 fn column(g: &Graph, v: ValueId) -> Option<(ValueId, NodeId)> {
     let n = g.def_node(v)?;
     let wide = match &g.node(n).op {
@@ -68,8 +68,20 @@ fn column(g: &Graph, v: ValueId) -> Option<(ValueId, NodeId)> {
         Op::Reshape(_) => g.dims(v)?.len() == 2 && g.dims(v)?[1].is(1),
         _ => false,
     };
-    let at = util::operand(g, n, 0)?;
-    (wide && g.dims(at)?.len() == 1).then_some((at, n))
+    let from = util::operand(g, n, 0)?;
+    let vector = |v: ValueId| g.dims(v).is_some_and(|d| d.len() == 1);
+    if !wide || vector(from) {
+        return wide.then_some((from, n));
+    }
+    // The row that `non-zero` gives may have become a column without being a vector in between.
+    if !matches!(g.node(g.def_node(from)?).op, Op::NonZero(_)) {
+        return None;
+    }
+    let mut made = g.uses(from).iter().filter_map(|u| match u {
+        Use::Node(m, 0) => g.node(*m).outputs.first().copied(),
+        _ => None,
+    });
+    made.find(|at| vector(*at)).map(|at| (at, n))
 }
 
 /// `gather{axis=0} x, at`, which takes rows of parameter `x`.
