@@ -111,7 +111,8 @@ fn where_nothing_helps_it_says_why() -> Outcome {
     fs::write(dir.path().join("r.pir"), relu)?;
     let text = ends(2, dir.path(), &["advise", "r.pir"])?;
     assert!(text.contains("--set 'N=1'"), "{text}");
-    let text = ends(1, dir.path(), &["advise", "r.pir", "--set", "N=2", "--budget", "1s"])?;
+    fs::write(dir.path().join("fixed.pir"), relu.replace("[N,3]", "[2,3]"))?;
+    let text = ends(1, dir.path(), &["advise", "fixed.pir", "--budget", "1s"])?;
     assert!(text.contains("nothing of this will help: no layer"), "{text}");
     ends(2, dir.path(), &["advise", "r.pir", "--budget", "2"])?;
     ends(2, dir.path(), &["advise", "missing.onnx"])?;

@@ -164,8 +164,10 @@ fn close(a: &RunResult, b: &RunResult) -> Result<(), Diag> {
 }
 
 /// What gates counted.
+/// What gates did; plans also list what never happened.
 fn counted(r: &RunResult) -> Vec<(&str, u64)> {
-    r.counters.iter().filter(|(k, _)| k.starts_with("gate")).map(|(k, v)| (k.as_str(), *v)).collect()
+    let of_gates = r.counters.iter().filter(|(k, v)| k.starts_with("gate") && **v > 0);
+    of_gates.map(|(k, v)| (k.as_str(), *v)).collect()
 }
 
 fn cases() -> Result<Vec<(Net, &'static str)>, Diag> {

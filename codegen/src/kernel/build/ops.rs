@@ -89,6 +89,15 @@ impl Builder {
         (quotient, self.sub(a, whole))
     }
 
+    /// Quotient and remainder of two i64 from 0 to 2^32 - 1, by a division of 32 bits: on a GPU one of 64 bits is a call.
+    pub fn div_rem_small(&mut self, a: Val, b: Val) -> (Val, Val) {
+        let (short, by) = (self.trunc(a, Elem::I32), self.trunc(b, Elem::I32));
+        let quotient = self.udiv(short, by);
+        let quotient = self.zext(quotient, Elem::I64);
+        let whole = self.mul(quotient, b);
+        (quotient, self.sub(a, whole))
+    }
+
     /// Unsigned quotient; 0 for a zero divisor.
     pub fn udiv(&mut self, a: impl Into<Opd>, b: impl Into<Opd>) -> Val {
         self.binary(BinOp::UDiv, a, b)

@@ -63,9 +63,10 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands, mut e: Epilo
         let tx = i64::from(tile.threads()[0]);
         let t = b.thread_id(0);
         let (x, y) = (b.urem(t, tx), b.div_const(t, tx));
-        let (rest, bx) = b.div_rem(unit, across);
-        let (which, by) = b.div_rem(rest, down);
-        let coords = crate::lower::nest::decode(b, which, &batch);
+        // There are fewer than 2^31 blocks.
+        let (rest, bx) = b.div_rem_small(unit, across);
+        let (which, by) = b.div_rem_small(rest, down);
+        let coords = coordinates(b, which, &batch);
         let (a_size, b_size, c_size) = (b.mul(m, k), b.mul(k, n), b.mul(m, n));
         let a0 = batch_offset(b, &coords, &ad, a_size);
         let b0 = batch_offset(b, &coords, &bd, b_size);
@@ -143,7 +144,8 @@ fn emit_blocks(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilogue) 
         let t = b.thread_id(0);
         let tx = i64::from(tile.threads()[0]);
         let (tx_at, ty_at) = (b.urem(t, tx), b.div_const(t, tx));
-        let (by, strip) = b.div_rem(unit, strips);
+        let strips = b.i64(strips);
+        let (by, strip) = b.div_rem_small(unit, strips);
         let (from, to) = sparse::list(b, starts, strip);
         let blocks = b.sub(to, from);
         let inputs = b.mul(blocks, height);
@@ -185,4 +187,17 @@ fn emit_blocks(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilogue) 
         };
         product.emit(b, tile);
     })
+}
+
+/// The indices of a batch among fewer than 2^32.
+fn coordinates(b: &mut Builder, which: Val, dims: &[Val]) -> Vec<Val> {
+    let mut rest = which;
+    let mut out = vec![which; dims.len()];
+    for a in (1..dims.len()).rev() {
+        (rest, out[a]) = b.div_rem_small(rest, dims[a]);
+    }
+    if let Some(first) = out.first_mut() {
+        *first = rest;
+    }
+    out
 }
