@@ -375,7 +375,7 @@ fn five_planted_faults_are_found() {
     let same_row = changed(&reduce::reduce_rows("rows", BinOp::FAdd, 0.0), &[]);
     let mut rising: Vec<f32> = (0..600).map(|i| i as f32).collect();
     let args = [Arg::slice(&mut rising), Arg::out(&mut y), Arg::Scalar(300)];
-    let text = emit_ptx(
+    let sums = emit_ptx(
         &KernelModule { kernels: vec![reduce::reduce_rows("rows", BinOp::FAdd, 0.0)] },
         &TargetSpec::nvptx(80),
     )
@@ -383,11 +383,11 @@ fn five_planted_faults_are_found() {
     // SAFETY: the arrays live.
     let good = unsafe { same_row.entries[0].launch(&args, [2, 1, 1], Limits::default()) };
     assert!(good.is_ok(), "{good:?}");
-    let stored = text.lines().rfind(|l| l.contains("st.global")).expect("a store").trim();
+    let stored = sums.lines().rfind(|l| l.contains("st.global")).expect("a store").trim();
     let base = stored.split(['[', ']']).nth(1).expect("an address");
-    let parameter = text.lines().find(|l| l.contains("ld.param") && l.contains("param_1")).expect("out");
+    let parameter = sums.lines().find(|l| l.contains("ld.param") && l.contains("param_1")).expect("out");
     let out = parameter.split_whitespace().nth(1).expect("a register").trim_end_matches(',');
-    let both = text.replacen(stored, &stored.replace(base, out), 1);
+    let both = sums.replacen(stored, &stored.replace(base, out), 1);
     let both = Module::parse(&both).unwrap_or_else(|e| panic!("{e}"));
     // SAFETY: the arrays live.
     let fault = unsafe { both.entries[0].launch(&args, [2, 1, 1], Limits::default()) }.unwrap_err();

@@ -46,6 +46,9 @@ struct Region {
     /// For each byte of watched memory who wrote it last; empty until something is written.
     watched: bool,
     writers: Vec<u64>,
+    /// For each byte of watched memory the last launch that read it through the read-only path; empty until one does. Watched memory
+    /// may hold several tensors, so that the rule is for bytes there, and for the whole buffer elsewhere.
+    frozen: Vec<u32>,
     /// The memory itself where it is not the launcher's.
     _own: Option<Vec<u64>>,
 }
@@ -157,6 +160,7 @@ impl Memory {
             known: None,
             watched: false,
             writers: Vec::new(),
+            frozen: Vec::new(),
             _own: own,
         };
         self.regions.resize_with(self.regions.len().max(place + 1), || None);
@@ -191,6 +195,7 @@ impl Memory {
             for r in self.regions.iter_mut().flatten() {
                 (r.written, r.read_only) = (0, 0);
                 r.writers.clear();
+                r.frozen.clear();
             }
         }
     }
@@ -242,9 +247,9 @@ impl Memory {
         let launch = self.launch;
         let (r, at) = self.find(addr, out.len())?;
         if read_only {
-            r.read_only = launch;
+            r.freeze(at, out.len(), launch)?;
         }
-        if r.read_only == launch && r.written == launch {
+        if !r.watched && r.read_only == launch && r.written == launch {
             return Err(read_only_fault(r));
         }
         if let Some(known) = &r.known {
@@ -267,7 +272,7 @@ impl Memory {
         let launch = self.launch;
         let (r, at) = self.find(addr, from.len())?;
         r.written = launch;
-        if r.read_only == launch {
+        if r.frozen(at, from.len(), launch) {
             return Err(read_only_fault(r));
         }
         if r.watched {
@@ -293,6 +298,30 @@ fn mark(launch: u32, by: Toucher) -> u64 {
 }
 
 impl Region {
+    /// Notes a read through the read-only path, of bytes that this launch must not have written.
+    fn freeze(&mut self, at: usize, bytes: usize, launch: u32) -> Result<(), Bad> {
+        self.read_only = launch;
+        if !self.watched {
+            return Ok(());
+        }
+        let written = |w: &u64| (*w >> (64 - LAUNCH_BITS)) as u32 == launch;
+        if !self.writers.is_empty() && self.writers[at..at + bytes].iter().any(written) {
+            return Err(read_only_fault(self));
+        }
+        if self.frozen.is_empty() {
+            self.frozen = vec![0; self.bytes];
+        }
+        self.frozen[at..at + bytes].fill(launch);
+        Ok(())
+    }
+    /// Whether this launch has read what is to be written through the read-only path.
+    fn frozen(&self, at: usize, bytes: usize, launch: u32) -> bool {
+        match (self.watched, self.frozen.is_empty()) {
+            (false, _) => self.read_only == launch,
+            (true, true) => false,
+            (true, false) => self.frozen[at..at + bytes].contains(&launch),
+        }
+    }
     /// Another thread wrote here in this launch, with no barrier of its block since. Writing the same again is none.
     fn race(&self, at: usize, bytes: usize, launch: u32, by: Toucher, new: Option<&[u8]>) -> Result<(), Bad> {
         let me = mark(launch, by);
