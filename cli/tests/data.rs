@@ -12,7 +12,7 @@ type Outcome = Result<(), Box<dyn Error>>;
 
 /// The output is the pixels of a 4 x 4 picture in a row and a little of the others: the class is the place of the brightest.
 fn model(shape: &str) -> String {
-    let weight = |i: usize| if i % 17 == 0 { 1.0 } else { (i * 7 % 5) as f64 * 0.01 };
+    let weight = |i: usize| if i.is_multiple_of(17) { 1.0 } else { (i * 7 % 5) as f64 * 0.01 };
     let eye: Vec<String> = (0..256).map(|i| weight(i).to_string()).collect();
     format!(
         "planish-ir 1\ngraph @\"m\"(v0 \"x\": {shape}) {{\n  v1 = const i64[2] [-1, 16]\n  v2 = reshape{{allow_zero=false}} v0, v1 : f32[1,16]\n  v3 = const f32[16,16] [{}]\n  v4 = matmul{{trans_a=false, trans_b=false}} v2, v3 : f32[1,16]\n  return v4 \"y\"\n}}\n",

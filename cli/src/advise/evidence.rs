@@ -228,13 +228,13 @@ mod tests {
         let t = |v: &[f32]| Tensor::f32s(&[2, 2], v).map(Value::from);
         let (dense, other) = (t(&[1.0, 0.0, 0.0, 2.0])?, t(&[1.0, 0.0, 0.5, 0.0])?);
         let mut s = Sums::default();
-        s.add(&[dense.clone()], &[other], None)?;
+        s.add(std::slice::from_ref(&dense), &[other], None)?;
         let e = s.evidence(false);
         assert_eq!((e.class, e.agreement, e.accuracy), (Class::Proxy, Some(0.5), None));
         assert!(e.snr_db.is_some_and(|d| (d - 10.0 * (5.0f64 / 4.25).log10()).abs() < 1e-9), "{e:?}");
         let mut s = Sums::default();
         let labels = Tensor::ints(planish_ir::DType::I64, &[2], vec![0, 0])?;
-        s.add(&[dense.clone()], &[dense], Some(&labels))?;
+        s.add(std::slice::from_ref(&dense), std::slice::from_ref(&dense), Some(&labels))?;
         let e = s.evidence(false);
         assert_eq!((e.class, e.accuracy), (Class::Measured, Some((0.5, 0.5))));
         assert!(e.text().contains("accuracy 50.00% (dense 50.00%), equal outputs"), "{}", e.text());

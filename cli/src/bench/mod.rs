@@ -146,7 +146,7 @@ pub fn alternate(runners: &mut [Runner], budget: &Budget, stepped: &mut dyn FnMu
 
 /// The order of a round.
 fn order(round: usize, n: usize) -> Vec<usize> {
-    if round % 2 == 0 { (0..n).collect() } else { (0..n).rev().collect() }
+    if round.is_multiple_of(2) { (0..n).collect() } else { (0..n).rev().collect() }
 }
 
 /// Chooses slices by what a run takes: at least one run, many short ones rather than few long ones, and no more of a turn for

@@ -79,12 +79,11 @@ impl Memory {
         let mut own = vec![0u64; bytes.div_ceil(8)];
         let ptr = own.as_mut_ptr().cast();
         let place = self.regions.iter().position(Option::is_none).unwrap_or(self.regions.len());
-        self.add(place, ptr, bytes, 0, format!("allocation {place}"), Some(own)).map(|base| {
+        self.add(place, ptr, bytes, 0, format!("allocation {place}"), Some(own)).inspect(|_| {
             if let Some(Some(r)) = self.regions.get_mut(place) {
                 r.known = Some(vec![false; bytes]);
                 r.watched = true;
             }
-            base
         })
     }
 

@@ -81,7 +81,7 @@ fn shifted(cx: &mut LowerCx<'_>, v: ValueId, zero: Option<ValueId>, outputs: boo
         ins.push(z.with_dims(dims));
     }
     let types: Vec<DType> = ins.iter().map(|x| x.dtype).collect();
-    elementwise::emit(cx, "shift", &ins, &[y.clone()], 2, &|b: &mut Builder, v| {
+    elementwise::emit(cx, "shift", &ins, std::slice::from_ref(&y), 2, &|b: &mut Builder, v| {
         let wide: Vec<_> = v.iter().zip(&types).map(|(v, d)| convert(b, *v, *d, DType::I32)).collect();
         vec![match wide[..] {
             [x, z] => b.sub(x, z),

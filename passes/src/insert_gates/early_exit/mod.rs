@@ -69,10 +69,7 @@ impl EarlyExit {
         let mut sample = 0;
         runs.stream(g, &[cut.feature, y], self.samples, &mut |seen: &[&Tensor]| {
             let [value, output] = seen else { return Err(Diag::error("arity", "two values are needed")) };
-            let of = match &labels {
-                None => None,
-                Some(all) => Some(all.get(sample).map_or(&[][..], Vec::as_slice)),
-            };
+            let of = labels.as_ref().map(|all| all.get(sample).map_or(&[][..], Vec::as_slice));
             sample += 1;
             rows.add(value, output, of)
         })?;

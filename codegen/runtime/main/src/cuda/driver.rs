@@ -91,9 +91,12 @@ impl Driver {
         let mut text = std::ptr::null();
         // SAFETY: the driver writes the address of a text of its own.
         let known = unsafe { (self.error_string)(status, &raw mut text) } == 0 && !text.is_null();
-        // SAFETY: as above.
-        let said =
-            if known { unsafe { CStr::from_ptr(text) }.to_string_lossy() } else { "no reason given".into() };
+        let said = if known {
+            // SAFETY: the driver gave the address of a text that ends with a zero.
+            unsafe { CStr::from_ptr(text) }.to_string_lossy()
+        } else {
+            "no reason given".into()
+        };
         Err(Error::new(kind, format!("the GPU driver failed {doing}: {said} ({status})")))
     }
 }
