@@ -8,7 +8,7 @@ use crate::synthetic;
 use crate::ui::Ui;
 use planish_ir::text::{PrintOptions, print_with};
 use planish_ir::{Diag, Encoding, Graph, PrepareOptions, Session, Tensor, Value, ValueId};
-use planish_passes::{Ask, Calibrate, Samples, Stats};
+use planish_passes::{Ask, Calibrate, Samples, Stats, calibrate};
 use sha2::{Digest, Sha256};
 
 /// Samples made up where the user asks for that.
@@ -105,14 +105,7 @@ impl Calibrate for Calibrator {
             }
             return Ok(all);
         }
-        let values: Vec<ValueId> = asked.iter().map(|a| a.value).collect();
-        let mut found = vec![Stats::default(); asked.len()];
-        self.stream(graph, &values, samples, &mut |seen| {
-            for ((s, a), t) in found.iter_mut().zip(asked).zip(seen) {
-                s.add(t, a.channels)?;
-            }
-            Ok(())
-        })?;
+        let found = calibrate::streamed(self, graph, asked, samples)?;
         if let (Some(cache), Some(key)) = (&self.cache, &key) {
             cache.put(key, &encode(&found));
             cache.trim();

@@ -3,7 +3,9 @@
 use crate::artifact::exe;
 use crate::artifact::object::{self, LibraryError};
 use crate::artifact::symbols::{self, KernelSymbol};
-use crate::engine::codegen::{self, Built};
+use crate::engine;
+use crate::engine::cache::Cache;
+use crate::engine::codegen::{self, BuildOptions, Built};
 #[cfg(feature = "llvm")]
 use crate::equivalence;
 use crate::equivalence::{Case, Verdict};
@@ -15,6 +17,7 @@ use planish_codegen::Module;
 use planish_codegen::kernel::Arch;
 use planish_codegen::kernel::Class;
 use planish_codegen::weights::Weights;
+use planish_ir::Graph;
 #[cfg(feature = "llvm")]
 use planish_ir::{PrepareOptions, Program};
 use planish_rt::gpu::{Form, GpuCode, GpuImage};
@@ -79,6 +82,17 @@ pub fn executable(
     let kernels = kernels(built, &parts, perf_map);
     let weights = &built.module.weights;
     compose(exe::launcher(arch(built)), &parts, &kernels, weights, path, writer, examine)
+}
+
+/// Compiles a graph that has been through its passes for this machine and writes the executable, whatever is at `path`.
+pub fn host_executable(fused: &Graph, path: &Path) -> Result<()> {
+    let options = BuildOptions {
+        targets: vec![engine::host()?],
+        cache: Cache::from_option(None),
+        ..BuildOptions::default()
+    };
+    executable(&codegen::build(fused, &options)?, false, path, &Writer::new(true), |_| Ok(()))?;
+    Ok(())
 }
 
 /// Writes an executable whose kernels run on a GPU, and gives its size. It holds the PTX text and, where there is one, the machine

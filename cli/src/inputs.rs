@@ -296,5 +296,15 @@ pub fn missing(sample: &Sample, signature: &Signature, states: &[usize]) -> Opti
         .then(|| Failure::new("input-missing", format!("{at}no value for the input {}", absent.join(", "))))
 }
 
+/// Writes tensors as `input_<i>.npy` into a folder, which is made if needed.
+pub fn store<'v>(values: impl Iterator<Item = &'v Value>, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
+    for (i, v) in values.enumerate() {
+        let path = folder.join(format!("input_{i}.npy"));
+        std::fs::write(&path, npy::write(v.tensor()?)).map_err(|e| Failure::file(&path, e))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests;

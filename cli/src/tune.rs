@@ -44,8 +44,7 @@ fn tasks(targets: &[TargetSpec]) -> Vec<Task> {
 
 /// One target of this machine for every width of vectors, the strongest first.
 fn targets() -> Result<Vec<TargetSpec>> {
-    let none = "this processor has none of the instruction sets that are compiled for";
-    let host = TargetSpec::host().ok_or_else(|| Failure::new("machine-cpu", none))?;
+    let host = engine::host()?;
     let narrow = TargetSpec::x86_64_v3();
     let other = narrow.runs_here() && narrow.lanes_f32 != host.lanes_f32;
     Ok(if other { vec![host, narrow] } else { vec![host] })

@@ -26,6 +26,12 @@ pub enum Samples {
     Synthetic,
 }
 
+impl Samples {
+    /// The words for them in options.
+    pub(crate) const WORDS: &[(&str, Samples)] =
+        &[("data", Samples::Given), ("synthetic", Samples::Synthetic)];
+}
+
 /// A value that statistics are asked of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ask {
@@ -46,6 +52,24 @@ impl Ask {
     }
 }
 
+/// [`Calibrate::stats`] from [`Calibrate::stream`].
+pub fn streamed(
+    runs: &(impl Calibrate + ?Sized),
+    graph: &Graph,
+    asked: &[Ask],
+    samples: Samples,
+) -> Result<Vec<Stats>, Diag> {
+    let values: Vec<ValueId> = asked.iter().map(|a| a.value).collect();
+    let mut found = vec![Stats::default(); asked.len()];
+    runs.stream(graph, &values, samples, &mut |seen| {
+        for ((s, a), t) in found.iter_mut().zip(asked).zip(seen) {
+            s.add(t, a.channels)?;
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// Runs a graph on samples. Passes get one through [`PassCx`](crate::PassCx); what runs the graph is not their business.
 pub trait Calibrate: Debug {
     /// Calls `visit` once for each sample, in order, with what the values were in its run, in the order of `values`. They are tensors of the
@@ -60,15 +84,7 @@ pub trait Calibrate: Debug {
 
     /// For each value its statistics over all samples, in memory that does not depend on their number.
     fn stats(&self, graph: &Graph, asked: &[Ask], samples: Samples) -> Result<Vec<Stats>, Diag> {
-        let values: Vec<ValueId> = asked.iter().map(|a| a.value).collect();
-        let mut found = vec![Stats::default(); asked.len()];
-        self.stream(graph, &values, samples, &mut |seen| {
-            for ((s, a), t) in found.iter_mut().zip(asked).zip(seen) {
-                s.add(t, a.channels)?;
-            }
-            Ok(())
-        })?;
-        Ok(found)
+        streamed(self, graph, asked, samples)
     }
 
     /// For each of the values, floats of the root region, the least and the largest element over all samples, as `cover` says. A

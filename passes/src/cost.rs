@@ -151,6 +151,41 @@ impl SparseCosts {
     }
 }
 
+/// Time of products of few rows that leave out inputs to that of dense ones.
+#[derive(Clone, PartialEq, Debug)]
+pub struct GatedCosts {
+    /// The time of a weight that is read to that of a weight of the dense kernel.
+    pub weight: f64,
+    /// The same where the weights of all such layers take more than `near` bytes and come from memory, which is not read at full speed in
+    /// pieces.
+    pub far: f64,
+    /// Bytes of weights that caches hold.
+    pub near: u64,
+    /// What it takes to look at an input, in weights of the dense kernel.
+    pub input: f64,
+    /// What one more launch takes, in weights of the dense kernel.
+    pub launch: f64,
+    /// Gates are put in if they take at most this part of the dense time.
+    pub margin: f64,
+}
+
+impl Default for GatedCosts {
+    /// Measured with AVX2 on products of one row and 256 to 4096 inputs and outputs.
+    fn default() -> Self {
+        GatedCosts { weight: 1.1, far: 1.9, near: 16 << 20, input: 12.0, launch: 1500.0, margin: 0.9 }
+    }
+}
+
+impl GatedCosts {
+    /// Time to that of the dense kernel for `k` inputs and `n` outputs of which a share `kept` of the inputs is not left out, in a model with
+    /// `bytes` of weights of such layers.
+    pub fn of(&self, k: usize, n: usize, kept: f64, bytes: u64) -> f64 {
+        let dense = (k as f64 * n as f64).max(1.0);
+        let weight = if bytes > self.near { self.far } else { self.weight };
+        kept * weight + (k as f64 * self.input + self.launch) / dense
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,40 +236,5 @@ mod tests {
             }
         }
         assert_eq!(costs.blocks(true), [BYTE_BLOCK]);
-    }
-}
-
-/// Time of products of few rows that leave out inputs to that of dense ones.
-#[derive(Clone, PartialEq, Debug)]
-pub struct GatedCosts {
-    /// The time of a weight that is read to that of a weight of the dense kernel.
-    pub weight: f64,
-    /// The same where the weights of all such layers take more than `near` bytes and come from memory, which is not read at full speed in
-    /// pieces.
-    pub far: f64,
-    /// Bytes of weights that caches hold.
-    pub near: u64,
-    /// What it takes to look at an input, in weights of the dense kernel.
-    pub input: f64,
-    /// What one more launch takes, in weights of the dense kernel.
-    pub launch: f64,
-    /// Gates are put in if they take at most this part of the dense time.
-    pub margin: f64,
-}
-
-impl Default for GatedCosts {
-    /// Measured with AVX-512 on products of one row and 256 to 4096 inputs and outputs.
-    fn default() -> Self {
-        GatedCosts { weight: 1.1, far: 1.9, near: 16 << 20, input: 12.0, launch: 1500.0, margin: 0.9 }
-    }
-}
-
-impl GatedCosts {
-    /// Time to that of the dense kernel for `k` inputs and `n` outputs of which a share `kept` of the inputs is not left out, in a model with
-    /// `bytes` of weights of such layers.
-    pub fn of(&self, k: usize, n: usize, kept: f64, bytes: u64) -> f64 {
-        let dense = (k as f64 * n as f64).max(1.0);
-        let weight = if bytes > self.near { self.far } else { self.weight };
-        kept * weight + (k as f64 * self.input + self.launch) / dense
     }
 }

@@ -39,6 +39,19 @@ impl Options {
         let text = self.text(metas, name);
         text.parse().map_err(|_| Diag::error("pass-option", format!("option `{name}` cannot be `{text}`")))
     }
+    /// An option that is one of some words: what stands for the word.
+    pub fn one_of<T: Copy>(&self, metas: &[OptionMeta], name: &str, words: &[(&str, T)]) -> Result<T, Diag> {
+        let text = self.text(metas, name);
+        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
+            return Ok(*meaning);
+        }
+        let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let known = match words.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+            _ => words.concat(),
+        };
+        Err(Diag::error("pass-option", format!("{name} cannot be `{text}`, only {known}")))
+    }
     /// An option that may be absent: an empty text or `none`.
     pub fn optional<T: std::str::FromStr>(
         &self,

@@ -55,11 +55,7 @@ impl PruneMagnitude {
         {
             return Err(bad("sparsity is a share from 0 to 1, a threshold is not negative".into()));
         }
-        let global = match o.text(m, "scope") {
-            "global" => true,
-            "tensor" => false,
-            other => return Err(bad(format!("scope cannot be `{other}`, only tensor or global"))),
-        };
+        let global = o.one_of(m, "scope", &[("tensor", false), ("global", true)])?;
         let cap = weights::cap(o, m)?;
         Ok(PruneMagnitude { sparsity, threshold, global, cap, which: Selection::new(o, m)? })
     }

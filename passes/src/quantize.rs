@@ -61,32 +61,16 @@ const FEW_TERMS: usize = 16;
 impl Quantize {
     pub(crate) fn new(o: &Options) -> Result<Self, Diag> {
         let m = Self::META.options;
-        let one_of = |name: &str, known: [&str; 2]| -> Result<bool, Diag> {
-            match o.text(m, name) {
-                t if t == known[0] => Ok(false),
-                t if t == known[1] => Ok(true),
-                t => Err(Diag::error(
-                    "pass-option",
-                    format!("{name} cannot be `{t}`, only {} or {}", known[0], known[1]),
-                )),
-            }
-        };
-        if o.text(m, "dtype") != "i8" {
-            return Err(Diag::error(
-                "pass-option",
-                format!("dtype cannot be `{}`, only i8", o.text(m, "dtype")),
-            ));
-        }
+        o.one_of(m, "dtype", &[("i8", ())])?;
         let percent: f64 = o.get(m, "percentile")?;
         if !(50.0..=100.0).contains(&percent) {
             return Err(Diag::error("pass-option", "percentile is from 50 to 100"));
         }
         let cover =
-            if one_of("range", ["minmax", "percentile"])? { Cover::Percent(percent) } else { Cover::All };
-        let samples =
-            if one_of("samples", ["data", "synthetic"])? { Samples::Synthetic } else { Samples::Given };
-        let dynamic = one_of("mode", ["static", "dynamic"])?;
-        let most = if one_of("bits", ["8", "7"])? { 63.0 } else { 127.0 };
+            o.one_of(m, "range", &[("minmax", Cover::All), ("percentile", Cover::Percent(percent))])?;
+        let samples = o.one_of(m, "samples", Samples::WORDS)?;
+        let dynamic = o.one_of(m, "mode", &[("static", false), ("dynamic", true)])?;
+        let most = o.one_of(m, "bits", &[("8", 127.0), ("7", 63.0)])?;
         Ok(Quantize { dynamic, most, cover, samples, which: Selection::new(o, m)? })
     }
 }

@@ -96,17 +96,8 @@ impl SparsifyBlocks {
         {
             return Err(bad("sparsity is a share from 0 to 1, a threshold is not negative".into()));
         }
-        let score = match o.text(m, "score") {
-            "l1" => Score::L1,
-            "l2" => Score::L2,
-            "max" => Score::Max,
-            other => return Err(bad(format!("score cannot be `{other}`, only l1, l2 or max"))),
-        };
-        let global = match o.text(m, "scope") {
-            "global" => true,
-            "tensor" => false,
-            other => return Err(bad(format!("scope cannot be `{other}`, only tensor or global"))),
-        };
+        let score = o.one_of(m, "score", &[("l1", Score::L1), ("l2", Score::L2), ("max", Score::Max)])?;
+        let global = o.one_of(m, "scope", &[("tensor", false), ("global", true)])?;
         let text = o.text(m, "block");
         let block = block(text)
             .ok_or_else(|| bad(format!("`{text}` is no size of a block; sizes are written like 1x16")))?;

@@ -2,7 +2,7 @@
 """What each method makes of real models on real data, and of networks of random weights: accuracy, and speed beside ONNX Runtime in f32 and in 8 bits.
 
     methods.py --planish PATH [--only NAME..] [--rounds N] [--seconds S] [--clock wall|cpu] [--report FILE] [--update]
-    methods.py --planish PATH --judge [--only NAME..]     accuracy alone, of what the tests hold, and of three models unless named
+    methods.py --planish PATH --judge [--only NAME..]     accuracy alone, of what the tests hold, and of some models unless named
 
 Real models, with data that ranges did not come from:
 
@@ -12,6 +12,7 @@ Real models, with data that ranges did not come from:
   pplcnet-orientation  pages turned by 0, 90, 180 and 270 degrees
   mnist-cnn            the test set of MNIST
   foreign-zeros        minilm-l3 with blocks of its weights zeroed by numpy: compiled without an option its kernels skip them
+  exported             gates written to plain ONNX: as ONNX Runtime runs them, and found again (only judged)
 
 Random weights, so that only speed means something: bert12 (one sequence of 128 tokens) and resnet50.
 
@@ -29,13 +30,15 @@ import sys
 import tempfile
 
 import tables
+from exported import exported
 from random_weights import NETWORKS
 from real import MODELS
 from sides import HERE
 
 ROOT = HERE.parent.parent
+JUDGED = {"exported": exported}  # nothing of these is timed
 LIMIT = 1200  # seconds that one model may take
-QUICK = ("minilm-l3", "mnist-cnn", "foreign-zeros")
+QUICK = ("minilm-l3", "mnist-cnn", "foreign-zeros", "exported")
 
 
 def machine():
@@ -56,7 +59,7 @@ def one(o, name):
     """Measures in this process: (record, judgements)."""
     with tempfile.TemporaryDirectory(prefix="planish-methods-") as work:
         work = pathlib.Path(work)
-        make = MODELS.get(name) or NETWORKS[name]
+        make = (MODELS | NETWORKS | JUDGED)[name]
         record, judged = make(o, name, work)
     record |= {"name": name, "date": datetime.date.today().isoformat(), "machine": machine(), "clock": o.clock, "rounds": o.rounds, **versions(o.planish)}
     return record, judged
@@ -77,7 +80,7 @@ def apart(o, name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*MODELS, *NETWORKS]
+    names = [*MODELS, *NETWORKS, *JUDGED]
     parser.add_argument("--planish", required=True, type=pathlib.Path)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.15)
@@ -92,12 +95,12 @@ def main():
     if o.one:
         print(json.dumps(one(o, o.one)))
         return 0
-    o.only = o.only or (list(QUICK) if o.judge else names)
+    o.only = o.only or (list(QUICK) if o.judge else [*MODELS, *NETWORKS])
     kept = json.loads(o.report.read_text())["models"] if o.report.exists() and not o.judge else {}
     passed = failed = 0
     for name in o.only:
         record, judged = apart(o, name)
-        if record is not None and not o.judge:
+        if record is not None and not o.judge and name not in JUDGED:
             kept[name] = record
             print("\n".join(tables.full(record)), flush=True)
             o.report.parent.mkdir(parents=True, exist_ok=True)

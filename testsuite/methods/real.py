@@ -23,6 +23,7 @@ WAYS = {
     "i8 dynamic": ("--pass", "quantize:mode=dynamic,first=true"),
     "i8 static": (*DATA, "--pass", STATIC),
     "i8 static, 99.99%": (*DATA, "--pass", f"{STATIC},range=percentile"),
+    "i8 static, weights of 7 bits": (*DATA, "--pass", f"{STATIC},bits=7"),
     "i8 static, first layer in f32": (*DATA, "--pass", "quantize"),
     "1x16 blocks, half": ("--pass", "sparsify-blocks:block=1x16,sparsity=0.5,first=true"),
     "1x16 blocks, a tenth": ("--pass", "sparsify-blocks:block=1x16,sparsity=0.1,first=true"),

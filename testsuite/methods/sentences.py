@@ -78,6 +78,7 @@ class Sentences:
     model, title, data = "minilm-l3", "sentences", "200 pairs of sentences of film reviews"
     measure, measured = "rank correlation with f32, x 100", False
     shapes = {}
+    ways = {f"mixture of experts, {k} of 8": ("--data", "samples", "--pass", f"insert-gates:kind=moe,experts=8,active={k}") for k in (4, 6)}
 
     def __init__(self, quick=False):
         samples = feeds(280)

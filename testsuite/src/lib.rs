@@ -2,7 +2,6 @@
 
 pub mod differential;
 pub mod fuzz;
-pub mod interpreted;
 pub mod native;
 pub mod plant;
 pub mod rng;

@@ -2,12 +2,8 @@
 
 use super::{Candidate, Found};
 use crate::bench::thing;
-use crate::engine::cache::Cache;
-use crate::engine::codegen::{self, BuildOptions};
-use crate::failure::{Failure, Result};
-use crate::files::Writer;
-use crate::{emit, io::npy};
-use planish_codegen::kernel::TargetSpec;
+use crate::failure::Result;
+use crate::{emit, inputs};
 use planish_ir::{Elems, Graph, Tensor, Value};
 use serde_json::{Map, Value as Json, json};
 use std::path::Path;
@@ -193,27 +189,16 @@ pub(super) fn judge(
 /// The profile of the dense program: `kernels` and the time outside of them; none where it prints none, or where an input is no tensor.
 pub(super) fn profile(
     fused: &Graph,
-    inputs: &[&Value],
+    values: &[&Value],
     threads: usize,
     work: &Path,
 ) -> Result<Option<Map<String, Json>>> {
-    if inputs.iter().any(|v| v.tensor().is_err()) {
+    if values.iter().any(|v| v.tensor().is_err()) {
         return Ok(None);
     }
-    let target = TargetSpec::host();
-    let options = BuildOptions {
-        targets: target.into_iter().collect(),
-        cache: Cache::from_option(None),
-        ..BuildOptions::default()
-    };
-    let program = work.join("dense");
-    emit::executable(&codegen::build(fused, &options)?, false, &program, &Writer::new(true), |_| Ok(()))?;
-    let folder = work.join("inputs");
-    std::fs::create_dir_all(&folder).map_err(|e| Failure::file(&folder, e))?;
-    for (i, v) in inputs.iter().enumerate() {
-        let path = folder.join(format!("input_{i}.npy"));
-        std::fs::write(&path, npy::write(v.tensor()?)).map_err(|e| Failure::file(&path, e))?;
-    }
+    let (program, folder) = (work.join("dense"), work.join("inputs"));
+    emit::host_executable(fused, &program)?;
+    inputs::store(values.iter().copied(), &folder)?;
     let mut args = vec!["--threads".to_owned(), threads.to_string()];
     args.extend(["--inputs".into(), folder.display().to_string()]);
     Ok(Some(thing::profile(&program, &args, Duration::from_millis(300))?))

@@ -9,7 +9,6 @@ use crate::engine::{self, cache::Cache};
 use crate::failure::{Failure, Result};
 use crate::load::Model;
 use crate::pipeline::{PassArgs, Phase, Plan};
-use planish_codegen::kernel::TargetSpec;
 use planish_ir::{Graph, Op, Session, Tensor, Value};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -119,9 +118,7 @@ pub struct Candidate {
 
 /// Builds the model with these passes for this machine.
 fn candidate(model: &Model, passes: Vec<String>, data: Option<&Data>, threads: usize) -> Result<Candidate> {
-    let target = TargetSpec::host().ok_or_else(|| {
-        Failure::new("machine-cpu", "this processor has none of the instruction sets that are compiled for")
-    })?;
+    let target = engine::host()?;
     let args = PassArgs { pass: passes, ..PassArgs::default() };
     let mut plan = Plan::new(&args, Phase::Fused)?;
     plan.calibrate_on(Calibrator::new(data.cloned()));

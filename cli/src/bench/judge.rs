@@ -97,6 +97,17 @@ pub enum Outcome {
     Undecided,
 }
 
+impl Outcome {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Outcome::Kept => "kept",
+            Outcome::Violated => "violated",
+            Outcome::Undecided => "not decided",
+        }
+    }
+}
+
 /// Judges a limit by one measurement.
 pub fn first(limit: Limit, pair: &Pair) -> Outcome {
     match pair.ratio.below(limit.bound()) {

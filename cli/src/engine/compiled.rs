@@ -25,10 +25,7 @@ impl Engine for Compiled {
             Generator::Llvm => TargetSpec::host(),
             Generator::Cranelift => narrow.into_iter().find(TargetSpec::runs_here),
         };
-        let target = target.ok_or_else(|| {
-            let text = "this processor has none of the instruction sets that are compiled for";
-            vec![Diag::error("machine-cpu", text)]
-        })?;
+        let target = target.ok_or_else(|| super::no_target().diags)?;
         let build = BuildOptions { generator: self.0, targets: vec![target], ..BuildOptions::default() };
         let graph = tapped(graph, &options.taps).map_err(|d| vec![d])?;
         let mut fused = graph.clone().into_owned();

@@ -8,6 +8,7 @@ pub mod ptx;
 
 use crate::failure::{Failure, Result};
 use planish_codegen::KernelInterpreter;
+use planish_codegen::kernel::TargetSpec;
 use planish_ir::{Engine, Interpreter, PrepareOptions, Program};
 
 /// The engines of this build, the default first: name and what it is.
@@ -52,9 +53,19 @@ pub fn prepare(
     Ok(find(engine)?.prepare(graph, options)?)
 }
 
+/// This machine as a target.
+pub fn host() -> Result<TargetSpec> {
+    TargetSpec::host().ok_or_else(no_target)
+}
+
+/// What is said where nothing can be compiled for this machine.
+pub(crate) fn no_target() -> Failure {
+    Failure::new("machine-cpu", "this processor has none of the instruction sets that are compiled for")
+}
+
 /// Prepares a graph that has been through its passes, for one target of this machine.
 pub fn prepare_for(
-    target: &planish_codegen::kernel::TargetSpec,
+    target: &TargetSpec,
     graph: &planish_ir::Graph,
     threads: usize,
     cache: Option<&cache::Cache>,

@@ -154,9 +154,8 @@ fn bytes(v: Option<u64>) -> String {
 
 fn budget(b: &Budget) -> String {
     let outcome = match b.outcome {
-        Outcome::Kept => "kept",
         Outcome::Violated => "**violated**",
-        Outcome::Undecided => "not decided",
+        other => other.words(),
     };
     let found = if b.found.is_empty() { "-" } else { &b.found };
     format!("| {} | {} | {} | {found} | {outcome} |", b.budget, code(&b.subject), b.limit)

@@ -4,19 +4,16 @@ use crate::bench::judge::{Clock, Limit, Outcome};
 use crate::bench::profile;
 use crate::bench::run::{self, Found, Options, Ready};
 use crate::bench::thing::{Kind, Thing};
-use crate::engine::cache::Cache;
-use crate::engine::codegen::{self, BuildOptions};
+use crate::engine::codegen;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::inputs::{self, InputArgs, Signature};
-use crate::io::npy;
 use crate::load::{self, LoadOptions, SafetyArgs};
 use crate::report::{self, Inputs, Report};
 use crate::shapes::{ShapeArgs, Shapes};
 use crate::ui::{Format, Ui};
 use crate::{emit, engine, manifest, synthetic};
-use planish_codegen::kernel::TargetSpec;
 use planish_ir::{Diag, Graph, Value as Val};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -192,14 +189,8 @@ fn prepare(things: &[Thing], args: &Args, shapes: Shapes, work: &Path, ui: &Ui) 
 
 /// The program of a model for this machine.
 fn program(mut graph: Graph, path: &Path) -> Result<PathBuf> {
-    let target = TargetSpec::host().ok_or_else(|| {
-        Failure::new("machine-cpu", "this processor has none of the instruction sets that are compiled for")
-    })?;
     codegen::optimise(&mut graph)?;
-    let options =
-        BuildOptions { targets: vec![target], cache: Cache::from_option(None), ..BuildOptions::default() };
-    let built = codegen::build(&graph, &options)?;
-    emit::executable(&built, false, path, &Writer::new(true), |_| Ok(()))?;
+    emit::host_executable(&graph, path)?;
     Ok(path.to_owned())
 }
 
@@ -227,11 +218,7 @@ pub fn feed(
         }
         synthetic::inputs(graph, &symbols, 0x5eed)?
     };
-    std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
-    for (i, v) in values.iter().enumerate() {
-        let path = folder.join(format!("input_{i}.npy"));
-        std::fs::write(&path, npy::write(v.tensor()?)).map_err(|e| Failure::file(&path, e))?;
-    }
+    inputs::store(values.iter(), folder)?;
     Ok(folder.to_owned())
 }
 

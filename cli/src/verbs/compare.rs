@@ -107,12 +107,7 @@ fn text(c: &Changes) -> Vec<String> {
     out.extend(c.gone.iter().map(|n| format!("{n:<28} only in the old report")));
     out.extend(c.added.iter().map(|n| format!("{n:<28} only in the new report")));
     for b in &c.budgets {
-        let outcome = match b.outcome {
-            Outcome::Kept => "kept",
-            Outcome::Violated => "violated",
-            Outcome::Undecided => "not decided",
-        };
-        out.push(format!("{} {} {}: {} {outcome}", b.budget, b.limit, b.subject, b.found));
+        out.push(format!("{} {} {}: {} {}", b.budget, b.limit, b.subject, b.found, b.outcome.words()));
     }
     if out.is_empty() {
         out.push("nothing in the two reports has the same name".into());

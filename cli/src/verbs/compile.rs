@@ -6,6 +6,7 @@ use crate::bodies::Bodies;
 use crate::calibrate::Calibrator;
 use crate::data::DataArgs;
 use crate::emit::{self, Ptxas};
+use crate::engine;
 use crate::engine::cache::Cache;
 use crate::engine::codegen::{self, BuildOptions, Built};
 use crate::equivalence::{self, Case, Verdict};
@@ -217,12 +218,7 @@ pub fn targets(triple: &str, cpu: &[String]) -> Result<Vec<TargetSpec>> {
     for name in cpu {
         let chosen = match name.as_str() {
             "portable" => portable.clone(),
-            "host" => vec![TargetSpec::host().ok_or_else(|| {
-                Failure::new(
-                    "machine-cpu",
-                    "this processor has none of the instruction sets that are compiled for",
-                )
-            })?],
+            "host" => vec![engine::host()?],
             name => vec![TargetSpec::by_name(name).ok_or_else(|| {
                 Failure::usage(format!("no code variant is called {name:?}; see `planish targets`"))
             })?],

@@ -315,14 +315,7 @@ fn table(report: &Report, states: &[(String, Exit)]) -> Vec<String> {
             .budgets
             .iter()
             .filter(about)
-            .map(|b| {
-                let outcome = match b.outcome {
-                    crate::bench::judge::Outcome::Kept => "kept",
-                    crate::bench::judge::Outcome::Violated => "violated",
-                    crate::bench::judge::Outcome::Undecided => "not decided",
-                };
-                format!("{} {outcome}", b.budget)
-            })
+            .map(|b| format!("{} {}", b.budget, b.outcome.words()))
             .collect();
         let last = if *state == Exit::Ok { budgets.join(", ") } else { format!("failed ({})", state.code()) };
         out.push(format!(

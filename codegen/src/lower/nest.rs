@@ -17,10 +17,20 @@ pub(super) fn bits_elem(d: DType) -> Elem {
 
 /// The indices of a row-major position.
 pub(super) fn decode(b: &mut Builder, flat: Val, dims: &[Val]) -> Vec<Val> {
+    decode_by(b, flat, dims, |b, rest, d| b.div_rem(rest, d))
+}
+
+/// [`decode`] with a division of the caller's.
+pub(super) fn decode_by(
+    b: &mut Builder,
+    flat: Val,
+    dims: &[Val],
+    divide: impl Fn(&mut Builder, Val, Val) -> (Val, Val),
+) -> Vec<Val> {
     let mut rest = flat;
     let mut out = vec![flat; dims.len()];
     for a in (1..dims.len()).rev() {
-        (rest, out[a]) = b.div_rem(rest, dims[a]);
+        (rest, out[a]) = divide(b, rest, dims[a]);
     }
     if let Some(first) = out.first_mut() {
         *first = rest;

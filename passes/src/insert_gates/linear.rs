@@ -1,16 +1,21 @@
 //! Least squares, descent, clusters of equal size, and numbers that only look random.
 
-/// SplitMix64.
+use planish_ir::op::random;
+
+/// The numbers of a stream, one after the other.
 #[derive(Clone, Debug)]
-pub(super) struct Mix(pub(super) u64);
+pub(super) struct Mix {
+    seed: u64,
+    drawn: u64,
+}
 
 impl Mix {
+    pub(super) fn new(seed: u64) -> Mix {
+        Mix { seed, drawn: 0 }
+    }
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.drawn += 1;
+        random::stream(self.seed, self.drawn - 1)
     }
     /// Below `n`, which is not 0.
     pub(super) fn below(&mut self, n: u64) -> u64 {
@@ -29,7 +34,7 @@ pub(super) struct Reservoir<T> {
 
 impl<T> Reservoir<T> {
     pub(super) fn new(capacity: usize, seed: u64) -> Reservoir<T> {
-        Reservoir { rows: Vec::new(), capacity, seen: 0, mix: Mix(seed) }
+        Reservoir { rows: Vec::new(), capacity, seen: 0, mix: Mix::new(seed) }
     }
     /// Offers a row, which is made only if it is kept.
     pub(super) fn offer(&mut self, row: impl FnOnce() -> T) {
@@ -42,6 +47,23 @@ impl<T> Reservoir<T> {
                 *kept = row();
             }
         }
+    }
+}
+
+/// Of so many samples (or rows, where there are fewer samples) one is for measuring only.
+pub(super) const HELD_OUT: u64 = 4;
+
+/// Which rows are for what, of so many samples.
+#[derive(Clone, Copy)]
+pub(super) struct Split {
+    pub(super) samples: u64,
+}
+
+impl Split {
+    /// Whether row `row` of sample `sample` is for measuring only.
+    pub(super) fn held_out(self, sample: u64, row: u64) -> bool {
+        let of = if self.samples >= HELD_OUT { sample } else { row };
+        of % HELD_OUT == HELD_OUT - 1
     }
 }
 
@@ -227,7 +249,7 @@ pub(super) fn balanced(points: &[f32], dims: usize, count: usize, seed: u64) -> 
 /// Points far from those chosen before, as k-means++ does.
 fn first_centres(points: &[f32], dims: usize, count: usize, seed: u64) -> Vec<Vec<f32>> {
     let n = points.len().checked_div(dims).unwrap_or(0);
-    let mut mix = Mix(seed);
+    let mut mix = Mix::new(seed);
     let mut centres: Vec<Vec<f32>> = Vec::new();
     let mut nearest = vec![f64::INFINITY; n];
     let mut at = mix.below(n as u64) as usize;
@@ -288,7 +310,7 @@ mod tests {
 
     #[test]
     fn ridge_finds_a_linear_rule() {
-        let mut mix = Mix(7);
+        let mut mix = Mix::new(7);
         let mut r = Ridge::new(3, 2);
         for _ in 0..200 {
             let x: Vec<f32> = (0..3).map(|_| mix.below(1000) as f32 / 500.0 - 1.0).collect();

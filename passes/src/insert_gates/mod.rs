@@ -100,11 +100,7 @@ impl InsertGates {
                 return Err(bad(format!("`{name}` is an option of kind={kind}, not of kind={text}")));
             }
         }
-        let samples = match o.text(m, "samples") {
-            "data" => Samples::Given,
-            "synthetic" => Samples::Synthetic,
-            other => return Err(bad(format!("samples cannot be `{other}`, only data or synthetic"))),
-        };
+        let samples = o.one_of(m, "samples", Samples::WORDS)?;
         let which = Selection::new(o, m)?;
         let kind = match text {
             "moe" => Kind::Moe(Moe::new(o, m, samples, which)?),

@@ -14,10 +14,13 @@ use planish_ir::{Diag, Editor, Graph, NodeId, Op, RegionId, Tensor, Type, ValueI
 /// Puts a gate in the place of its parts if `n` is the node that holds their regions; says which.
 pub(super) fn recognise(ed: &mut Editor<'_>, n: NodeId) -> Result<Option<&'static str>, Diag> {
     let (made, name) = match ed.graph().node(n).op {
-        Op::Loop(_) => (routed(ed, n)?, "routed-gate"),
-        Op::If(_) => match rows(ed, n)? {
-            Some(y) => (Some(y), "rows-gate"),
+        Op::Loop(_) => {
+            let parts = routed_parts(ed.graph(), n);
+            (compacted(ed, n, parts)?, "routed-gate")
+        }
+        Op::If(_) => match rows_parts(ed.graph(), n) {
             None => (whole(ed, n)?, "whole-gate"),
+            parts => (compacted(ed, n, parts)?, "rows-gate"),
         },
         _ => return Ok(None),
     };
@@ -159,26 +162,30 @@ fn move_body(
     Ok(region)
 }
 
-/// Each expert of a loop on the rows whose weight for it is not 0.
-fn routed(ed: &mut Editor<'_>, n: NodeId) -> Result<Option<ValueId>, Diag> {
-    let Some((body, gate, weights, x, captures)) = routed_parts(ed.graph(), n) else { return Ok(None) };
+/// What gates of rows and routed ones are made of: the body, the gate, its first two operands, and which parameters are captures.
+type Compacted = (Body, Gate, ValueId, ValueId, Vec<usize>);
+
+/// A gate that takes some rows, before the node that holds its parts.
+fn compacted(ed: &mut Editor<'_>, n: NodeId, parts: Option<Compacted>) -> Result<Option<ValueId>, Diag> {
+    let Some((body, gate, control, x, captures)) = parts else { return Ok(None) };
     let g = ed.graph();
     let params = g.region(body.from).params.clone();
     let inner: Vec<ValueId> = captures.iter().map(|i| params[*i]).collect();
-    let operands: Vec<_> = [Some(weights), Some(x)]
+    let operands: Vec<_> = [Some(control), Some(x)]
         .into_iter()
         .chain(captures.iter().map(|i| g.node(n).inputs[*i + 1]))
         .collect();
+    // The number of the expert comes before its rows.
+    let number = (gate.granularity == Granularity::Routed).then(|| params[0]);
     ed.before(n);
-    let region = move_body(ed, &body, Some(params[0]), &inner)?;
+    let region = move_body(ed, &body, number, &inner)?;
     ed.before(n);
     let empty = ed.new_region();
     Ok(ed.node_with_regions(gate, &operands, vec![region, empty])?.first().copied())
 }
 
-type Routed = (Body, Gate, ValueId, ValueId, Vec<usize>);
-
-fn routed_parts(g: &Graph, n: NodeId) -> Option<Routed> {
+/// A loop that runs each expert on the rows whose weight for it is not 0.
+fn routed_parts(g: &Graph, n: NodeId) -> Option<Compacted> {
     let Op::Loop(Loop { carried: 1, scans: 0, conditional: false }) = g.node(n).op else { return None };
     let from = *g.node(n).regions.first()?;
     let (trips, sum) = (util::operand(g, n, 0)?, util::operand(g, n, 2)?);
@@ -268,21 +275,7 @@ fn follows_rows(g: &Graph, result: ValueId, picked: ValueId) -> bool {
 }
 
 /// A branch on the rows of a mask.
-fn rows(ed: &mut Editor<'_>, n: NodeId) -> Result<Option<ValueId>, Diag> {
-    let Some((body, gate, mask, x, captures)) = rows_parts(ed.graph(), n) else { return Ok(None) };
-    let g = ed.graph();
-    let params = g.region(body.from).params.clone();
-    let inner: Vec<ValueId> = captures.iter().map(|i| params[*i]).collect();
-    let operands: Vec<_> =
-        [Some(mask), Some(x)].into_iter().chain(captures.iter().map(|i| g.node(n).inputs[*i + 1])).collect();
-    ed.before(n);
-    let region = move_body(ed, &body, None, &inner)?;
-    ed.before(n);
-    let empty = ed.new_region();
-    Ok(ed.node_with_regions(gate, &operands, vec![region, empty])?.first().copied())
-}
-
-fn rows_parts(g: &Graph, n: NodeId) -> Option<Routed> {
+fn rows_parts(g: &Graph, n: NodeId) -> Option<Compacted> {
     let [yes, no] = g.node(n).regions[..] else { return None };
     let ([result], [other]) = (&g.region(yes).results[..], &g.region(no).results[..]) else { return None };
     let write = g.def_node(*result)?;

@@ -127,18 +127,22 @@ pub(crate) fn conv(s: &mut Smith) -> Option<Item> {
     let k = s.get(dtype, &weights, Domain::Any);
     let bias = s.rng.one_in(2).then(|| s.get(dtype, &[groups * out], Domain::Any));
     let terms = weights[1..].iter().product::<usize>() + 1;
-    let fields = [
-        ("strides", list(&w.strides)),
-        ("dilations", list(&w.dilations)),
-        ("pads", list(&w.pads)),
-        ("auto_pad", w.auto_pad.to_owned()),
-        ("groups", groups.to_string()),
-    ];
+    let fields = conv_fields(&w, groups);
     let mut quality = products(&x, &k, terms);
     if let Some(b) = &bias {
         quality = Quality { exact: quality.exact && b.exact, size: quality.size + b.size };
     }
     s.emit("conv", &fields, &[Some(&x), Some(&k), bias.as_ref()], quality)?.into_iter().next()
+}
+
+fn conv_fields(w: &Window, groups: usize) -> [(&'static str, String); 5] {
+    [
+        ("strides", list(&w.strides)),
+        ("dilations", list(&w.dilations)),
+        ("pads", list(&w.pads)),
+        ("auto_pad", w.auto_pad.to_owned()),
+        ("groups", groups.to_string()),
+    ]
 }
 
 pub(crate) fn conv_integer(s: &mut Smith) -> Option<Item> {
@@ -157,13 +161,7 @@ pub(crate) fn conv_integer(s: &mut Smith) -> Option<Item> {
     let zero = |s: &mut Smith, dtype| s.rng.one_in(2).then(|| s.fresh(dtype, &[], Domain::Between(0, 3)));
     let (zx, zw) = (zero(s, tx), zero(s, tw));
     let terms = weights[1..].iter().product::<usize>() + 1;
-    let fields = [
-        ("strides", list(&w.strides)),
-        ("dilations", list(&w.dilations)),
-        ("pads", list(&w.pads)),
-        ("auto_pad", w.auto_pad.to_owned()),
-        ("groups", groups.to_string()),
-    ];
+    let fields = conv_fields(&w, groups);
     let size = (x.size + 3.0) * (k.size + 3.0) * terms as f64;
     let operands = [Some(&x), Some(&k), zx.as_ref(), zw.as_ref()];
     s.emit("conv-integer", &fields, &operands, Quality { exact: true, size })?.into_iter().next()

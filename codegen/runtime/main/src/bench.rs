@@ -30,6 +30,11 @@ pub fn measure(session: &mut Session, duration: Duration, warmup: Duration) -> R
         session.run()?;
     }
     session.reset_profile();
+    Ok(Measured { first, ..record(session, duration)? })
+}
+
+/// Runs for `duration`, at least once. The first run is that of the caller.
+fn record(session: &mut Session, duration: Duration) -> Result<Measured> {
     let mut latencies = Vec::with_capacity(4096);
     let cpu = sys::process_cpu_ns();
     let begin = sys::now_ns();
@@ -42,7 +47,7 @@ pub fn measure(session: &mut Session, duration: Duration, warmup: Duration) -> R
     }
     let cpu = (sys::process_cpu_ns() - cpu) as f64 / latencies.len() as f64;
     latencies.sort_unstable();
-    Ok(Measured { latencies, cpu, first })
+    Ok(Measured { latencies, cpu, first: 0 })
 }
 
 /// Runs `skip` times without a record, then for `duration`, at least once. The first run is that of the caller.
@@ -50,19 +55,7 @@ fn slice(session: &mut Session, skip: u64, duration: Duration) -> Result<Measure
     for _ in 0..skip {
         session.run()?;
     }
-    let mut latencies = Vec::with_capacity(64);
-    let cpu = sys::process_cpu_ns();
-    let begin = sys::now_ns();
-    let mut at = begin;
-    while latencies.is_empty() || (at - begin < duration.as_nanos() as u64 && latencies.len() < MAX_RUNS) {
-        session.run()?;
-        let now = sys::now_ns();
-        latencies.push(now - at);
-        at = now;
-    }
-    let cpu = (sys::process_cpu_ns() - cpu) as f64 / latencies.len() as f64;
-    latencies.sort_unstable();
-    Ok(Measured { latencies, cpu, first: 0 })
+    record(session, duration)
 }
 
 /// The unrecorded runs and the milliseconds that a request `SKIP MS` asks for.

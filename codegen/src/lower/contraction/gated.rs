@@ -27,12 +27,8 @@ const LINE: i64 = 16;
 const CHAINS: usize = 8;
 
 pub(in crate::lower) fn lower_gated_matmul(cx: &mut LowerCx<'_>, op: &GatedMatMul) -> Result<(), Diag> {
-    let a = cx.input(0)?;
-    let b_value = cx.input_value(1)?;
-    let (b_type, b) = cx.tensor_type(b_value)?;
-    let y = cx.output(0)?;
-    let out = y.dims.clone();
-    emit(cx, op, Operands { a, b, b_type, b_value, out }, Epilogue::none(y))
+    let (operands, e) = Operands::of(cx)?;
+    emit(cx, op, operands, e)
 }
 
 /// Emits a product with what follows it.

@@ -36,13 +36,21 @@ pub(in crate::lower) struct Operands {
     pub(in crate::lower) out: Vec<Dim>,
 }
 
+impl Operands {
+    /// Those of the product that is lowered, and its result with nothing behind it.
+    pub(super) fn of(cx: &mut LowerCx<'_>) -> Result<(Operands, Epilogue), Diag> {
+        let a = cx.input(0)?;
+        let b_value = cx.input_value(1)?;
+        let (b_type, b) = cx.tensor_type(b_value)?;
+        let y = cx.output(0)?;
+        let out = y.dims.clone();
+        Ok((Operands { a, b, b_type, b_value, out }, Epilogue::none(y)))
+    }
+}
+
 pub(in crate::lower) fn lower_matmul(cx: &mut LowerCx<'_>, op: &MatMul) -> Result<(), Diag> {
-    let a = cx.input(0)?;
-    let b_value = cx.input_value(1)?;
-    let (b_type, b) = cx.tensor_type(b_value)?;
-    let y = cx.output(0)?;
-    let out = y.dims.clone();
-    emit(cx, op, Operands { a, b, b_type, b_value, out }, Epilogue::none(y))
+    let (operands, e) = Operands::of(cx)?;
+    emit(cx, op, operands, e)
 }
 
 /// Columns of a packed block: the widest of the sizes that pad least.

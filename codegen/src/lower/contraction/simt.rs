@@ -9,6 +9,7 @@ use crate::lower::Precision;
 use crate::lower::cx::LowerCx;
 use crate::lower::elem::{compute_elem, load};
 use crate::lower::launch::Launch;
+use crate::lower::nest::decode_by;
 use crate::simt::matmul::{Product, Tile};
 use crate::simt::tensor::{self, TensorProduct};
 use planish_ir::op::matmul::MatMul;
@@ -66,7 +67,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands, mut e: Epilo
         // There are fewer than 2^31 blocks.
         let (rest, bx) = b.div_rem_small(unit, across);
         let (which, by) = b.div_rem_small(rest, down);
-        let coords = coordinates(b, which, &batch);
+        let coords = decode_by(b, which, &batch, Builder::div_rem_small);
         let (a_size, b_size, c_size) = (b.mul(m, k), b.mul(k, n), b.mul(m, n));
         let a0 = batch_offset(b, &coords, &ad, a_size);
         let b0 = batch_offset(b, &coords, &bd, b_size);
@@ -187,17 +188,4 @@ fn emit_blocks(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilogue) 
         };
         product.emit(b, tile);
     })
-}
-
-/// The indices of a batch among fewer than 2^32.
-fn coordinates(b: &mut Builder, which: Val, dims: &[Val]) -> Vec<Val> {
-    let mut rest = which;
-    let mut out = vec![which; dims.len()];
-    for a in (1..dims.len()).rev() {
-        (rest, out[a]) = b.div_rem_small(rest, dims[a]);
-    }
-    if let Some(first) = out.first_mut() {
-        *first = rest;
-    }
-    out
 }

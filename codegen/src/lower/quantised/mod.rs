@@ -2,6 +2,7 @@
 
 mod dynamic;
 mod packing;
+mod passed;
 mod plain;
 mod product;
 mod simt;

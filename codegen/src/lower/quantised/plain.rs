@@ -1,10 +1,10 @@
 //! Products whose second operand is not known at compile time: every factor is widened to 32 bits.
 
+use super::passed::Passed;
 use super::product::Sides;
 use crate::kernel::{Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::contraction::{Epilogue, Place};
 use crate::lower::cx::{LowerCx, Opnd};
-use crate::lower::launch::Launch;
 use crate::lower::nest::span;
 use planish_ir::{DType, Diag, Dim};
 
@@ -36,57 +36,23 @@ pub(super) fn widen(b: &mut Builder, d: DType, v: Val) -> Val {
 
 /// Emits the product of `a` and `w` with their zero points, and what follows it.
 pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Sides, w: &Opnd, mut e: Epilogue) -> Result<(), Diag> {
-    let (a, out) = (&s.a, &s.out);
-    let zeros = s.zeros(cx)?;
-    let rank = out.len();
     let (m, n, k) = (s.m(), s.n(), s.k());
-    let lead = out[..rank - 2].to_vec();
     let (row_blocks, column_blocks) = (m.ceil_div(&ROWS.into()), n.ceil_div(&COLUMNS.into()));
-    let units = Dim::product(&lead).mul(&row_blocks).mul(&column_blocks);
     let work = k.mul(&n.smaller(&COLUMNS.into())).mul(&ROWS.into()).floor_div(&Dim::Const(8));
-    let flops = Dim::product(out).mul(&k).mul(&2.into());
-    let mut l = Launch::new("matmul_integer").read(a).read(w).extent(units).cost(work).flops(flops);
-    for z in zeros.iter().flatten() {
-        l = l.read(z);
-    }
-    let first = 2 + zeros.iter().flatten().count();
-    l = e.bufs(l, first);
-    // Dims: sizes, then the leading dims of the result and of every operand, zero points padded to full rank.
-    l = l.dim(&m).dim(&n).dim(&k).dim(&row_blocks).dim(&column_blocks).dims(&lead);
-    let lead_of = |x: &Opnd| x.dims[..x.dims.len().saturating_sub(2)].to_vec();
-    l = l.dims(&lead_of(a)).dims(&lead_of(w));
-    let varies = s.zeros_vary(&zeros);
-    for z in zeros.iter().flatten() {
-        l = l.dims(&lead_of(z));
-    }
-    let counts = [lead.len(), lead_of(a).len(), lead_of(w).len()];
-    let zero_counts: Vec<usize> = zeros.iter().map(|z| z.as_ref().map_or(0, |z| lead_of(z).len())).collect();
-    let (da, dw) = (a.dtype, w.dtype);
-    let given: Vec<bool> = zeros.iter().map(Option::is_some).collect();
-    cx.launch(l, |kc| {
+    let (l, passed) = Passed::launch(cx, (s, w), &mut e, [&row_blocks, &column_blocks])?;
+    let (da, dw) = (s.a.dtype, w.dtype);
+    let varies = passed.varies;
+    cx.launch(l.cost(work), |kc| {
         let lanes = kc.lanes(Elem::I32);
         let epi = e.handles(kc);
-        let (a, w) = (kc.buf(0), kc.buf(1));
-        let za = given[0].then(|| kc.buf(2));
-        let zb = given[1].then(|| kc.buf(2 + usize::from(given[0])));
-        let (m, n, k, row_blocks, column_blocks) = (kc.dim(0), kc.dim(1), kc.dim(2), kc.dim(3), kc.dim(4));
-        let mut at = 5;
-        let mut take = |count: usize| {
-            at += count;
-            kc.dims(at - count, count)
-        };
-        let (lead, lead_a, lead_w) = (take(counts[0]), take(counts[1]), take(counts[2]));
-        let (lead_za, lead_zb) = (take(zero_counts[0]), take(zero_counts[1]));
+        let got = passed.get(kc);
+        let ([a, w], [za, zb]) = (got.operands, got.zeros);
+        let [m, n, k, row_blocks, column_blocks] = got.sizes;
         let b = &mut kc.b;
         b.parallel_for(|b, unit| {
             let (q, column_block) = b.div_rem(unit, column_blocks);
             let (matrix, row_block) = b.div_rem(q, row_blocks);
-            let (mk, kn) = (b.mul(m, k), b.mul(k, n));
-            let off_a = matrix_offset(b, &lead, &lead_a, matrix, mk);
-            let off_w = matrix_offset(b, &lead, &lead_w, matrix, kn);
-            let one = b.i64(1);
-            let off_za = matrix_offset(b, &lead, &lead_za, matrix, if varies[0] { m } else { one });
-            let off_zb = matrix_offset(b, &lead, &lead_zb, matrix, if varies[1] { n } else { one });
+            let ([off_a, off_w], [off_za, off_zb]) = got.offsets(b, matrix);
             let row = b.mul(row_block, ROWS);
             let last = b.sub(m, 1);
             // Rows beyond the last are computed as the last one again.

@@ -1,15 +1,15 @@
 //! Products of bytes on GPUs: tensor cores multiply signed bytes and sum in 32 bits; zero points and the offset of unsigned bytes are
 //! taken off the sums.
 
-use super::plain::{matrix_offset, widen};
+use super::passed::Passed;
+use super::plain::widen;
 use super::product::Sides;
 use crate::kernel::{Builder, Elem, Ty, Val};
 use crate::lower::contraction::{Epilogue, Place};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::load;
-use crate::lower::launch::Launch;
 use crate::simt::tensor::{self, TensorProduct};
-use planish_ir::{DType, Diag, Dim};
+use planish_ir::{DType, Diag};
 
 /// What is subtracted from a byte so that it is signed.
 fn offset(d: DType) -> i64 {
@@ -23,63 +23,25 @@ pub(super) fn takes(s: &Sides) -> bool {
 
 /// Emits the product of `a` and `w` with their zero points, and what follows it.
 pub(super) fn emit(cx: &mut LowerCx<'_>, s: &Sides, w: &Opnd, mut e: Epilogue) -> Result<(), Diag> {
-    let (a, out) = (&s.a, &s.out);
-    let zeros = s.zeros(cx)?;
-    let (m, n, k) = (s.m(), s.n(), s.k());
-    let lead = out[..out.len() - 2].to_vec();
-    let down = m.ceil_div(&i64::from(tensor::BLOCK[0]).into());
-    let across = n.ceil_div(&i64::from(tensor::BLOCK[1]).into());
-    let flops = Dim::product(out).mul(&k).mul(&2.into());
-    let mut l = Launch::new("matmul_integer").read(a).read(w).flops(flops);
-    l = l.extent(Dim::product(&lead).mul(&down).mul(&across));
-    for z in zeros.iter().flatten() {
-        l = l.read(z);
-    }
-    let first = 2 + zeros.iter().flatten().count();
-    l = e.bufs(l, first).dim(&m).dim(&n).dim(&k).dim(&down).dim(&across).dims(&lead);
-    let lead_of = |x: &Opnd| x.dims[..x.dims.len().saturating_sub(2)].to_vec();
-    l = l.dims(&lead_of(a)).dims(&lead_of(w));
-    let varies = s.zeros_vary(&zeros);
-    for z in zeros.iter().flatten() {
-        l = l.dims(&lead_of(z));
-    }
-    let counts = [lead.len(), lead_of(a).len(), lead_of(w).len()];
-    let zero_counts: Vec<usize> = zeros.iter().map(|z| z.as_ref().map_or(0, |z| lead_of(z).len())).collect();
-    let types = [a.dtype, w.dtype];
-    let given: Vec<bool> = zeros.iter().map(Option::is_some).collect();
-    let totals = given.contains(&true) || types.contains(&DType::U8);
+    let down = s.m().ceil_div(&i64::from(tensor::BLOCK[0]).into());
+    let across = s.n().ceil_div(&i64::from(tensor::BLOCK[1]).into());
+    let (l, passed) = Passed::launch(cx, (s, w), &mut e, [&down, &across])?;
+    let types = [s.a.dtype, w.dtype];
+    let varies = passed.varies;
+    let totals = passed.given.contains(&true) || types.contains(&DType::U8);
     cx.launch_blocks(l, tensor::THREADS, |kc| {
         let epi = e.handles(kc);
-        let bufs = [kc.buf(0), kc.buf(1)];
-        let zero_bufs = [given[0].then(|| kc.buf(2)), given[1].then(|| kc.buf(2 + usize::from(given[0])))];
-        let [m, n, k, down, across] = [0, 1, 2, 3, 4].map(|i| kc.dim(i));
-        let mut at = 5;
-        let mut take = |count: usize| {
-            at += count;
-            kc.dims(at - count, count)
-        };
-        let (lead, lead_a, lead_w) = (take(counts[0]), take(counts[1]), take(counts[2]));
-        let zero_leads = [take(zero_counts[0]), take(zero_counts[1])];
+        let got = passed.get(kc);
+        let (bufs, zero_bufs) = (got.operands, got.zeros);
+        let [m, n, k, down, across] = got.sizes;
         let unit = kc.unit();
         let b = &mut kc.b;
         let thread = b.thread_id(0);
         let (rest, bx) = b.div_rem(unit, across);
         let (matrix, by) = b.div_rem(rest, down);
-        let (mk, kn, mn) = (b.mul(m, k), b.mul(k, n), b.mul(m, n));
-        let off_a = matrix_offset(b, &lead, &lead_a, matrix, mk);
-        let off_w = matrix_offset(b, &lead, &lead_w, matrix, kn);
+        let ([off_a, off_w], zero_offsets) = got.offsets(b, matrix);
+        let mn = b.mul(m, n);
         let off_c = b.mul(matrix, mn);
-        let one = b.i64(1);
-        let zero_offsets = [0, 1].map(|i| {
-            let size = if !varies[i] {
-                one
-            } else if i == 0 {
-                m
-            } else {
-                n
-            };
-            matrix_offset(b, &lead, &zero_leads[i], matrix, size)
-        });
         let factor = |b: &mut Builder, i: usize, at: Val, inside: Val| {
             let v = load(b, types[i], bufs[i], at, 1, Some(inside));
             let v = b.trunc(v, Elem::I8);

@@ -1,6 +1,6 @@
 //! A linear classifier on what a network has computed half way.
 
-use crate::insert_gates::linear::{Reservoir, minimise};
+use crate::insert_gates::linear::{Reservoir, Split, minimise};
 use planish_ir::{Diag, Dim, Tensor};
 
 /// What the classifier sees of a value: all of it, or the mean of each channel.
@@ -26,8 +26,6 @@ const MOST_BYTES: usize = 256 << 20;
 const PENALTY: f64 = 1e-4;
 /// The most steps of the fit.
 const STEPS: usize = 150;
-/// Of so many samples (or rows, where there are fewer samples) one is for measuring only.
-const HELD_OUT: u64 = 4;
 
 impl Features {
     /// `kind`: `flat`, `pooled`, or `auto`: flat if there are few enough. An error says why there are none.
@@ -177,8 +175,8 @@ impl Rows {
     /// Multinomial logistic regression with a squared penalty; an error says why there is none.
     pub(super) fn fit(self) -> Result<Head, String> {
         let (f, c) = (self.features.size(), self.classes);
-        let by_sample = self.samples >= HELD_OUT;
-        let held = |r: &Row| (if by_sample { r.sample } else { r.row }) % HELD_OUT == HELD_OUT - 1;
+        let split = Split { samples: self.samples };
+        let held = |r: &Row| split.held_out(r.sample, r.row);
         let (held, fit): (Vec<Row>, Vec<Row>) = self.kept.rows.into_iter().partition(held);
         if fit.is_empty() || held.is_empty() {
             return Err(format!(

@@ -21,7 +21,7 @@ fn number(mix: &mut Mix) -> f32 {
 
 /// Three layers for some rows, or for any number; with `mixing` each row gets something of all rows before the last one.
 fn model(batch: Option<usize>, softmax: bool, mixing: bool) -> Result<Graph, Diag> {
-    let mut mix = Mix(5);
+    let mut mix = Mix::new(5);
     let mut graph = Graph::new("main");
     let mut ed = Editor::new(&mut graph);
     let batch = match batch {
@@ -62,7 +62,7 @@ fn model(batch: Option<usize>, softmax: bool, mixing: bool) -> Result<Graph, Dia
 }
 
 fn samples(batch: usize, count: usize) -> Result<Vec<Vec<Value>>, Diag> {
-    let mut mix = Mix(3);
+    let mut mix = Mix::new(3);
     (0..count)
         .map(|_| {
             let v: Vec<f32> = (0..batch * D).map(|_| number(&mut mix) * 3.0).collect();

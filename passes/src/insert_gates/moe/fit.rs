@@ -3,7 +3,7 @@
 use super::Moe;
 use super::find::{FeedForward, floats};
 use crate::Calibrate;
-use crate::insert_gates::linear::{Reservoir, Ridge, balanced};
+use crate::insert_gates::linear::{HELD_OUT, Reservoir, Ridge, Split, balanced};
 use planish_ir::{Diag, Graph, Tensor, ValueId};
 
 /// Rows whose hidden units are kept to find groups.
@@ -14,8 +14,6 @@ const ROUTER_ROWS: u64 = 8192;
 const ERROR_ROWS: usize = 256;
 /// The penalty of the regression, to the mean square of an input.
 const PENALTY: f64 = 1e-3;
-/// Of so many samples (or rows, where there are fewer samples) one is for measuring errors only.
-const HELD_OUT: u64 = 4;
 
 /// How a pair is divided.
 #[derive(Clone, Debug)]
@@ -52,20 +50,6 @@ pub(super) struct Survey {
     fitted: u64,
     sums: Vec<f64>,
     kept: Reservoir<Vec<f32>>,
-}
-
-/// Which rows are for what.
-#[derive(Clone, Copy)]
-struct Split {
-    samples: u64,
-}
-
-impl Split {
-    /// Whether row `row` of sample `sample` is for measuring errors only.
-    fn held_out(self, sample: u64, row: u64) -> bool {
-        let of = if self.samples >= HELD_OUT { sample } else { row };
-        of % HELD_OUT == HELD_OUT - 1
-    }
 }
 
 /// Runs the graph on samples: `visit` gets the number of the sample, of the pair, and its input and hidden rows.
@@ -260,7 +244,7 @@ pub(super) fn divide(
     })?;
     let mut out = Vec::with_capacity(pairs.len());
     for ((p, w), routed) in pairs.iter().zip(work).zip(routed) {
-        out.push(if routed { finish(g, moe, p, w)? } else { None });
+        out.push(if routed { Some(finish(g, moe, p, w)?) } else { None });
     }
     Ok(out)
 }
@@ -279,7 +263,10 @@ fn begin(g: &Graph, moe: &Moe, p: &FeedForward, s: &Survey) -> Result<Work, Diag
     } else {
         // Units that are far from their means in the same rows belong together.
         let kept = &s.kept.rows;
-        let one = |j: usize| kept.iter().map(move |r| (r[j] - means_of(&s.sums, s.fitted, j)).abs());
+        let one = |j: usize| {
+            let mean = means[j] as f32;
+            kept.iter().map(move |r| (r[j] - mean).abs())
+        };
         (kept.len(), (0..h).flat_map(one).collect::<Vec<f32>>())
     };
     let of = match features {
@@ -305,10 +292,6 @@ fn begin(g: &Graph, moe: &Moe, p: &FeedForward, s: &Survey) -> Result<Work, Diag
     })
 }
 
-fn means_of(sums: &[f64], rows: u64, j: usize) -> f32 {
-    (sums[j] / rows.max(1) as f64) as f32
-}
-
 /// Points scaled to length 1.
 fn directions(mut points: Vec<f32>, dims: usize) -> Vec<f32> {
     for p in points.chunks_exact_mut(dims) {
@@ -321,7 +304,7 @@ fn directions(mut points: Vec<f32>, dims: usize) -> Vec<f32> {
 }
 
 /// Means of what is left out, and errors.
-fn finish(g: &Graph, moe: &Moe, p: &FeedForward, w: Work) -> Result<Option<Division>, Diag> {
+fn finish(g: &Graph, moe: &Moe, p: &FeedForward, w: Work) -> Result<Division, Diag> {
     let [_, _, o] = p.sizes();
     let down = p.down.values(g)?;
     let mut units = vec![Vec::new(); moe.experts];
@@ -359,7 +342,7 @@ fn finish(g: &Graph, moe: &Moe, p: &FeedForward, w: Work) -> Result<Option<Divis
     };
     let (router, constants) = w.router;
     let means = (errors[1] < errors[0]).then_some(means);
-    Ok(Some(Division { units, router, constants, means, quality }))
+    Ok(Division { units, router, constants, means, quality })
 }
 
 fn add_scaled(to: &mut [f64], row: &[f32], by: f64) {

@@ -44,11 +44,7 @@ impl Moe {
                 "experts is from 2 to 4096 and active from 1 to experts, not {experts} and {active}"
             ));
         }
-        let by_weights = match o.text(m, "cluster") {
-            "activations" => false,
-            "weights" => true,
-            t => return bad(format!("cluster cannot be `{t}`, only activations or weights")),
-        };
+        let by_weights = o.one_of(m, "cluster", &[("activations", false), ("weights", true)])?;
         let gain: f64 = o.get(m, "gain")?;
         if gain.is_nan() || gain < 0.0 {
             return bad(format!("gain is not negative, not {gain}"));

@@ -37,7 +37,7 @@ fn planted(
     function: UnaryKind,
     transposed: bool,
 ) -> Result<Planted, Diag> {
-    let mut mix = Mix(11);
+    let mut mix = Mix::new(11);
     let part = D / EXPERTS;
     let mut up = vec![0f32; D * HIDDEN];
     for j in 0..HIDDEN {
