@@ -4,7 +4,9 @@
 //! in the left operand, with one weight for each of the outputs. Lists are filled up with weights of zero to a multiple of
 //! [`TOGETHER`] entries, so that they are walked without a rest. Which weights are kept is data.
 //!
-//! A unit of work is [`ROWS`] rows and some strips of [`STRIP`] outputs. The left operand lies so that 16 rows at one input are
+//! A unit of work is [`ROWS`] rows and some strips of [`STRIP`] outputs. The same tiles serve [blocks](super::sparse) that are as wide as a
+//! vector: a weight in all lanes meets several vectors of rows, whereas a row in all lanes would meet one vector of weights, so that every
+//! multiplication would wait for a load of its own. The left operand lies so that 16 rows at one input are
 //! neighbours: rows of a product are copied to that form as for [blocks](super::sparse), positions of a convolution are transposed
 //! from their blocks of channels into a panel next to the sums. The sums of a strip are transposed in registers before they are
 //! stored, because vectors of results run along the outputs.
@@ -22,7 +24,7 @@ use planish_ir::{Diag, Dim};
 /// Outputs whose sums are stored together.
 pub(super) const STRIP: i64 = BLOCK;
 /// Rows that are neighbours in the left operand.
-const GROUP: i64 = BLOCK;
+pub(super) const GROUP: i64 = BLOCK;
 /// Groups of rows of a tile, at most.
 const GROUPS: i64 = 4;
 /// Rows of a unit of work.
@@ -31,6 +33,10 @@ pub(super) const ROWS: i64 = GROUP * GROUPS;
 const TOGETHER: usize = 4;
 /// Sums of a tile, at least: with fewer a multiplication would wait for the one before.
 const CHAINS: usize = 8;
+/// Weights of a line of the cache.
+const LINE: i64 = 16;
+/// Entries of so many inputs are walked input by input without a loop.
+const UNROLL: i64 = 4;
 
 /// Whether there are kernels here for blocks of this size.
 pub(super) fn has(block: [u32; 2]) -> bool {
@@ -66,8 +72,9 @@ pub(super) struct Local {
 }
 
 impl Local {
-    pub(super) fn new(k: &mut KernelCx<'_>) -> Local {
-        let mut local = |name: &str| k.b.local(name, Elem::F32, (ROWS * STRIP) as u32);
+    /// For strips of so many outputs.
+    pub(super) fn new(k: &mut KernelCx<'_>, strip: i64) -> Local {
+        let mut local = |name: &str| k.b.local(name, Elem::F32, (ROWS * strip) as u32);
         Local { sums: local("sums"), rows: local("rows") }
     }
 }
@@ -80,14 +87,29 @@ pub(super) struct Job<'j> {
     pub(super) group: Val,
     /// `starts`, `index` and `values` of the lists.
     pub(super) lists: [Buf; 3],
-    /// Outputs of a list.
-    pub(super) width: i64,
+    /// Inputs and outputs of an entry of a list. The inputs lie a group of rows apart.
+    pub(super) entry: [i64; 2],
+    /// Outputs of an entry whose sums a tile keeps.
+    pub(super) part: i64,
+    /// Entries that are done in one step of the loop; the length of every list is a multiple of it.
+    pub(super) together: usize,
+    /// Outputs of a strip.
+    pub(super) strip: i64,
     pub(super) lanes: u16,
     pub(super) target: &'j TargetSpec,
     pub(super) local: Local,
 }
 
-impl Job<'_> {
+impl<'j> Job<'j> {
+    /// For entries of one input and `width` outputs, [packed] in strips of [`STRIP`].
+    pub(super) fn new(
+        (x, group, lists): (Buf, Val, [Buf; 3]),
+        width: i64,
+        (lanes, target, local): (u16, &'j TargetSpec, Local),
+    ) -> Self {
+        let entry = [1, width];
+        Job { x, group, lists, entry, part: width, together: TOGETHER, strip: STRIP, lanes, target, local }
+    }
     /// Vectors of a group of rows.
     fn per(&self) -> i64 {
         GROUP / i64::from(self.lanes)
@@ -96,7 +118,7 @@ impl Job<'_> {
     fn most(&self) -> usize {
         let registers = i64::from(self.target.registers.clamp(8, 32));
         // With one output a multiplication reads its vector from memory.
-        let vectors = if self.width > 1 { self.width + 1 } else { 1 };
+        let vectors = if self.part > 1 { self.part + 1 } else { 1 };
         ((registers - 2) / (vectors * self.per())).clamp(1, GROUPS) as usize
     }
 
@@ -119,8 +141,8 @@ impl Job<'_> {
             });
         });
         b.loop_(0, rows, 1, |b, row| {
-            for at in (0..STRIP).step_by(usize::from(self.lanes)) {
-                let from = b.mul(row, STRIP);
+            for at in (0..self.strip).step_by(usize::from(self.lanes)) {
+                let from = b.mul(row, self.strip);
                 let from = b.add(from, at);
                 let sum = b.load(self.local.rows, from, self.lanes);
                 finish(b, row, at, sum);
@@ -131,46 +153,60 @@ impl Job<'_> {
     /// The sums of all outputs of a strip for `groups` groups of rows.
     fn lists(&self, b: &mut Builder, strip: Val, from: Val, groups: usize) {
         let lanes = i64::from(self.lanes);
-        let (per, width) = (self.per(), self.width as usize);
+        let (per, part) = (self.per(), self.part as usize);
+        let [height, width] = self.entry;
         let nv = groups * per as usize;
         let [starts, index, values] = self.lists;
         let zero = b.zero(Ty::vec(Elem::F32, self.lanes));
-        let chains = CHAINS.div_ceil(nv * width).next_power_of_two().min(TOGETHER);
-        let count = STRIP / self.width;
-        b.loop_(0, count, 1, |b, l| {
-            let which = b.at(l, strip, count);
+        let chains = CHAINS.div_ceil(nv * part).next_power_of_two().min(self.together);
+        let parts = width / self.part;
+        b.loop_(0, self.strip / self.part, 1, |b, l| {
+            let which = b.div_const(l, parts);
+            let side = b.mul(which, parts);
+            let side = b.sub(l, side);
+            let which = b.at(which, strip, self.strip / width);
             let (begin, end) = list(b, starts, which);
-            let sums = vec![zero; nv * width * chains];
-            let sums = b.for_(begin, end, TOGETHER as i64, &sums, |b, at, sums| {
+            // The weights of the next list come from far away, if nobody asks for them now.
+            let ahead = b.sub(end, begin);
+            let ahead = b.mul(ahead, height * width);
+            let sums = vec![zero; nv * part * chains];
+            let sums = b.for_(begin, end, self.together as i64, &sums, |b, at, sums| {
                 let mut sums = sums.to_vec();
-                for c in 0..TOGETHER {
+                for c in 0..self.together {
                     let at = b.add(at, c as i64);
                     let input = b.load(index, at, 1);
                     let input = b.sext(input, Elem::I64);
                     let input = b.add(from, input);
-                    let x: Vec<Val> = (0..nv as i64)
-                        .map(|v| {
-                            let place = b.at(input, v / per, self.group);
-                            let place = b.add(place, v % per * lanes);
-                            b.load(self.x, place, self.lanes)
+                    let whole = b.mul(at, height * width);
+                    let next = b.add(whole, ahead);
+                    let lines = (0..height * width).filter(|i| (i + c as i64 * width) % LINE == 0);
+                    lines.for_each(|i| {
+                        let line = b.add(next, i);
+                        b.prefetch(values, line);
+                    });
+                    let first = b.at(whole, side, self.part);
+                    let chain = c % chains * part * nv;
+                    let chain = chain..chain + part * nv;
+                    let entry = |b: &mut Builder, i: Val, sums: &[Val]| {
+                        let input = b.at(input, i, GROUP);
+                        let first = b.at(first, i, width);
+                        self.input(b, (input, first), (nv, part), sums)
+                    };
+                    let more = if height > UNROLL {
+                        b.for_(0, height, 1, &sums[chain.clone()], entry)
+                    } else {
+                        (0..height).fold(sums[chain.clone()].to_vec(), |sums, i| {
+                            let i = b.i64(i);
+                            entry(b, i, &sums)
                         })
-                        .collect();
-                    let first = b.mul(at, self.width);
-                    for o in 0..width {
-                        let weight = b.add(first, o as i64);
-                        let weight = b.load(values, weight, 1);
-                        let weight = b.splat(weight, self.lanes);
-                        let chain = (c % chains * width + o) * nv;
-                        for (sum, x) in sums[chain..chain + nv].iter_mut().zip(&x) {
-                            *sum = b.fma(weight, *x, *sum);
-                        }
-                    }
+                    };
+                    sums[chain].copy_from_slice(&more);
                 }
                 sums
             });
-            for (i, first) in sums[..nv * width].iter().enumerate() {
-                let sum = (1..chains).fold(*first, |sum, c| b.fadd(sum, sums[c * nv * width + i]));
-                let output = b.mul(l, self.width);
+            for (i, first) in sums[..nv * part].iter().enumerate() {
+                let sum = (1..chains).fold(*first, |sum, c| b.fadd(sum, sums[c * nv * part + i]));
+                let output = b.mul(l, self.part);
                 let output = b.add(output, (i / nv) as i64);
                 let to = b.mul(output, groups as i64 * GROUP);
                 let to = b.add(to, (i % nv) as i64 * lanes);
@@ -179,11 +215,40 @@ impl Job<'_> {
         });
     }
 
+    /// Adds the products of `nv` vectors of rows at one input, the first at `input`, with `part` weights from `first` on.
+    fn input(
+        &self,
+        b: &mut Builder,
+        (input, first): (Val, Val),
+        (nv, part): (usize, usize),
+        sums: &[Val],
+    ) -> Vec<Val> {
+        let (lanes, per) = (i64::from(self.lanes), self.per());
+        let x: Vec<Val> = (0..nv as i64)
+            .map(|v| {
+                let place = b.at(input, v / per, self.group);
+                let place = b.add(place, v % per * lanes);
+                b.load(self.x, place, self.lanes)
+            })
+            .collect();
+        let mut next = Vec::with_capacity(sums.len());
+        for o in 0..part {
+            let weight = b.add(first, o as i64);
+            let weight = b.load(self.lists[2], weight, 1);
+            let weight = b.splat(weight, self.lanes);
+            for (sum, x) in sums[o * nv..(o + 1) * nv].iter().zip(&x) {
+                next.push(b.fma(weight, *x, *sum));
+            }
+        }
+        next
+    }
+
     /// Turns the sums of group `from` of `groups` from outputs to rows.
     fn turn(&self, b: &mut Builder, from: Val, to: Val, groups: usize) {
         let lanes = i64::from(self.lanes);
         let row_len = groups as i64 * GROUP;
-        for (part, square) in (0..self.per() * self.per()).map(|i| (i / self.per(), i % self.per())) {
+        let squares = self.strip / lanes * self.per();
+        for (part, square) in (0..squares).map(|i| (i / self.per(), i % self.per())) {
             let squares = (0..lanes)
                 .map(|o| {
                     let at = b.mul(from, GROUP);
@@ -194,7 +259,7 @@ impl Job<'_> {
             for (r, v) in (0..).zip(transposed(b, squares)) {
                 let row = b.mul(to, GROUP);
                 let row = b.add(row, square * lanes + r);
-                let at = b.mul(row, STRIP);
+                let at = b.mul(row, self.strip);
                 let at = b.add(at, part * lanes);
                 b.store(self.local.rows, at, v);
             }
@@ -224,16 +289,9 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
         let lanes = kc.lanes(Elem::F32).min(BLOCK as u16);
         let m = kc.dim(0);
         let target = kc.target.clone();
-        let local = Local::new(kc);
-        let job = Job {
-            x: kc.buf(0),
-            group: kc.b.i64(GROUP * k),
-            lists: [kc.buf(1), kc.buf(2), kc.buf(3)],
-            width,
-            lanes,
-            target: &target,
-            local,
-        };
+        let local = Local::new(kc, STRIP);
+        let left = (kc.buf(0), kc.b.i64(GROUP * k), [kc.buf(1), kc.buf(2), kc.buf(3)]);
+        let job = Job::new(left, width, (lanes, &target, local));
         kc.b.parallel_for(|b, unit| {
             let (chunk, strip) = b.div_rem(unit, strips);
             let m0 = b.mul(chunk, ROWS);
@@ -243,15 +301,26 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
             let first = b.mul(m0, k);
             let col = b.mul(strip, STRIP);
             job.strip(b, strip, (first, rows), (groups, known), |b, row, at, sum| {
-                let last = b.add(col, at);
-                let mask = (n % STRIP != 0).then(|| {
-                    let left = b.sub(n, last);
-                    b.mask_below(lanes, left)
-                });
-                let row = b.add(m0, row);
-                let index = b.at(last, row, n);
-                e.finish(b, &epi, sum, &Place { index, channel: last, last }, mask);
+                let (row, last) = (b.add(m0, row), b.add(col, at));
+                finish(b, (&e, &epi), sum, (row, last), (n, n % STRIP != 0));
             });
         });
     })
+}
+
+/// Stores the sums of a row of a result of `n` columns from column `last` on, with what follows them; with `cut` only those below `n`.
+pub(super) fn finish(
+    b: &mut Builder,
+    (e, epi): (&Epilogue, &[Buf]),
+    sum: Val,
+    (row, last): (Val, Val),
+    (n, cut): (i64, bool),
+) {
+    let lanes = b.ty(sum).lanes;
+    let mask = cut.then(|| {
+        let left = b.sub(n, last);
+        b.mask_below(lanes, left)
+    });
+    let index = b.at(last, row, n);
+    e.finish(b, epi, sum, &Place { index, channel: last, last }, mask);
 }

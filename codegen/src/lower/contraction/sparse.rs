@@ -6,11 +6,12 @@
 //!
 //! A tile keeps the sums of some rows of one strip in registers and walks its list. A few rows are read where they lie, more than
 //! that are first copied so that the elements of 16 rows at one input are neighbours: what a list jumps to is one line of the cache
-//! then, and rows that lie a power of two apart do not push each other out of it.
+//! then, and rows that lie a power of two apart do not push each other out of it. Where a vector is as wide as such a group, whole
+//! groups are computed in [tiles whose vectors hold rows](super::scattered).
 
 use super::epilogue::{Epilogue, Place};
 use super::matmul::Operands;
-use super::scattered;
+use super::scattered::{self, GROUP as TOGETHER};
 use super::tile::{in_pieces, rows_that_fit};
 use super::{div_up, f32_bytes};
 use crate::kernel::{Buf, Builder, Elem, TargetSpec, Ty, Val};
@@ -25,8 +26,6 @@ use planish_ir::{DType, Diag, Dim, Encoding, Matrix, ValueId};
 const MOST: [usize; 2] = [16, 8];
 /// Products of fewer rows read them where they lie.
 const COPIED: i64 = 8;
-/// Rows that are neighbours in the copy.
-const TOGETHER: i64 = layout::BLOCK;
 /// Bytes of the rows that one unit of the parallel axis works on, at most, and most groups of them.
 const NEAR: i64 = 512 << 10;
 const GROUPS: i64 = 4;
@@ -34,6 +33,8 @@ const GROUPS: i64 = 4;
 const UNROLL: i64 = 8;
 /// Sums of a tile, at least: with fewer a multiplication would wait for the one before.
 const CHAINS: usize = 8;
+/// Outputs whose sums a tile with vectors of rows keeps.
+const PART: i64 = 8;
 
 /// A matrix in blocks, as its constant holds it.
 pub(super) struct Blocks {
@@ -153,12 +154,14 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
     // No row may be read beyond its end.
     let height = if x.matrix.k.is_multiple_of(x.block[0]) { x.block[0] as i64 } else { 1 };
     let strips = x.strips(height as usize, width as usize);
-    let strips = strips.into_iter().map(|l| l.into_iter().map(|(k, v)| (k as i64, v)).collect()).collect();
-    let lists = lists(cx, strips);
-    let strips = div_up(n, width);
     let m = Dim::product(&o.out[..o.out.len() - 1]);
     let known = m.as_const();
     let copied = known.is_none_or(|m| m >= COPIED);
+    // Elements of the left operand from one input to the next.
+    let apart = if copied { TOGETHER } else { 1 };
+    let place = |list: Vec<(usize, Vec<f32>)>| list.into_iter().map(|(k, v)| (k as i64 * apart, v)).collect();
+    let lists = lists(cx, strips.into_iter().map(place).collect());
+    let strips = div_up(n, width);
     let a = match copied {
         true => layout::to_blocked(cx, &o.a.with_dims(vec![1.into(), m.clone(), k.into()]))?,
         false => o.a.clone(),
@@ -175,6 +178,10 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
     let cost = m.smaller(&rows.into()).mul(&work.max(1).into());
     let flops = m.mul(&(2 * lists.count * height * width).into());
     l = l.extent(chunks.mul(&strips.into())).cost(cost).flops(flops);
+    // Groups of rows of every unit, where that is one number.
+    let groups = known.filter(|m| m % rows == 0 || (m % TOGETHER == 0 && *m < rows));
+    let groups = groups.map(|m| m.min(rows) / TOGETHER);
+    let some = known.is_none_or(|m| m >= TOGETHER);
     // Rows of every piece that tiles are cut from, where that is one number.
     let known = if copied { known.filter(|m| m % TOGETHER == 0).map(|_| TOGETHER) } else { known };
     cx.launch(l, move |kc| {
@@ -184,6 +191,19 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
         let target = kc.target.clone();
         let bufs = [kc.buf(0), kc.buf(1), kc.buf(2), kc.buf(3)];
         let job = Job { bufs, copied, height, width, k, n, lanes, target: &target, e: &e, epi: &epi };
+        let in_rows = copied && some && i64::from(lanes) == TOGETHER;
+        let in_rows = in_rows.then(|| scattered::Job {
+            x: bufs[0],
+            group: kc.b.i64(TOGETHER * k),
+            lists: [bufs[1], bufs[2], bufs[3]],
+            entry: [height, width],
+            part: PART,
+            together: 1,
+            strip: width,
+            lanes,
+            target: &target,
+            local: scattered::Local::new(kc, width),
+        });
         kc.b.parallel_for(|b, unit| {
             let (chunk, strip) = b.div_rem(unit, strips);
             let m0 = b.mul(chunk, rows);
@@ -195,7 +215,22 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
             }
             let end = b.add(m0, rows);
             let end = b.smin(end, m);
-            b.loop_(m0, end, TOGETHER, |b, row| match known {
+            let mut start = m0;
+            if let Some(tiles) = &in_rows {
+                let left = b.sub(end, m0);
+                let count = b.sdiv(left, TOGETHER);
+                let whole = b.mul(count, TOGETHER);
+                let first = b.mul(m0, k);
+                tiles.strip(b, strip, (first, whole), (count, groups), |b, row, at, sum| {
+                    let (row, last) = (b.add(m0, row), b.add(col, at));
+                    scattered::finish(b, (&e, &epi), sum, (row, last), (n, n % width != 0));
+                });
+                if known.is_some() {
+                    return;
+                }
+                start = b.add(m0, whole);
+            }
+            b.loop_(start, end, TOGETHER, |b, row| match known {
                 Some(_) => job.rows(b, (from, to), (row, TOGETHER), col),
                 None => {
                     let left = b.sub(end, row);
@@ -305,7 +340,7 @@ impl Job<'_> {
         let k = b.load(index, at, 1);
         let k = b.sext(k, Elem::I64);
         let [input, row] = if self.copied { [TOGETHER, 1] } else { [1, self.k] };
-        let from = b.at(first, k, input);
+        let from = b.add(first, k);
         let weights = b.mul(at, self.height * self.width);
         let x = |b: &mut Builder, i: Val, r: usize| {
             let at = b.at(from, i, input);

@@ -4,7 +4,7 @@ use super::{BLOCK, Operands, Plan2, UNITS};
 use crate::kernel::{Buf, Builder, Elem, Val};
 use crate::lower::contraction::div_up;
 use crate::lower::contraction::epilogue::{Channels, Epilogue};
-use crate::lower::contraction::scattered::{self, Job, Local, ROWS};
+use crate::lower::contraction::scattered::{self, Job, Local, ROWS, STRIP};
 use crate::lower::contraction::sparse::Blocks;
 use crate::lower::cx::LowerCx;
 use crate::lower::layout::{channel_mask, transposed};
@@ -63,12 +63,12 @@ pub(super) fn emit(
         let bias = has_bias.then(|| k.buf(2));
         let lists = [k.buf(e.end()), k.buf(e.end() + 1), values];
         let target = k.target.clone();
-        let local = Local::new(k);
+        let local = Local::new(k, STRIP);
         let b = &mut k.b;
         let in_blocks = div_up(p.cg, BLOCK);
         let panel = b.local("panel", Elem::F32, (in_blocks * BLOCK * width) as u32);
         let group = b.i64(BLOCK);
-        let job = Job { x: panel, group, lists, width: list_width, lanes, target: &target, local };
+        let job = Job::new((panel, group, lists), list_width, (lanes, &target, local));
         b.parallel_for(|b, unit| {
             let (rest, chunk) = b.div_rem(unit, chunks);
             let (part, n) = b.div_rem(rest, batch);
