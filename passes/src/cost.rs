@@ -27,6 +27,8 @@ pub struct Asked {
     pub bytes: bool,
     /// Rows of the product at least.
     pub rows: u64,
+    /// Whether it is a convolution.
+    pub convolution: bool,
     /// Whether the dense kernel is a convolution that works on transformed tiles.
     pub transformed: bool,
 }
@@ -36,8 +38,10 @@ pub struct Asked {
 pub struct SparseCosts {
     /// f32 lanes of the vectors of the targets; what is chosen must pay on all of them.
     pub lanes: Vec<u32>,
-    /// The table.
+    /// The table, for matrix products.
     pub kernels: Vec<KernelCost>,
+    /// How much longer a kept weight takes in a convolution: positions of a window are not neighbours as copied rows are.
+    pub convolution: f64,
     /// How much longer a convolution whose dense kernel works on transformed tiles takes without that.
     pub transformed: f64,
     /// Kernels that skip zeros are chosen if they take at most this part of the dense time.
@@ -63,7 +67,7 @@ pub fn scattered(block: [u32; 2]) -> bool {
 
 impl Default for SparseCosts {
     fn default() -> Self {
-        SparseCosts { lanes: vec![16], kernels: shipped(), transformed: 2.8, margin: 0.9 }
+        SparseCosts { lanes: vec![16], kernels: shipped(), convolution: 1.4, transformed: 2.8, margin: 0.9 }
     }
 }
 
@@ -131,7 +135,8 @@ impl SparseCosts {
         let mut worst: Option<f64> = None;
         for lanes in &self.lanes {
             let cost = self.kernel(*lanes, asked)?;
-            let time = (cost.fixed + kept * cost.weight) * dense;
+            let weight = if asked.convolution { cost.weight * self.convolution } else { cost.weight };
+            let time = (cost.fixed + kept * weight) * dense;
             worst = Some(worst.map_or(time, |w| w.max(time)));
         }
         worst
@@ -209,15 +214,17 @@ mod tests {
         let mut costs = SparseCosts {
             lanes: vec![16, 8],
             kernels: vec![cost(16, 1, 1.0), cost(16, 64, 2.0), cost(8, 1, 3.0)],
+            convolution: 1.5,
             transformed: 2.0,
             margin: 0.9,
         };
-        let asked = Asked { block: [1, 16], bytes: false, rows: 100, transformed: false };
+        let asked = Asked { block: [1, 16], bytes: false, rows: 100, convolution: false, transformed: false };
         assert_eq!(costs.of(asked, 0.1), Some(0.1 + 0.1 * 3.0));
         costs.lanes = vec![16];
         assert_eq!(costs.of(asked, 0.1), Some(0.1 + 0.1 * 2.0));
         assert_eq!(costs.of(Asked { rows: 63, ..asked }, 0.1), Some(0.1 + 0.1 * 1.0));
         assert_eq!(costs.of(Asked { transformed: true, rows: 1, ..asked }, 0.1), Some(0.4));
+        assert_eq!(costs.of(Asked { convolution: true, ..asked }, 0.1), Some(0.1 + 0.1 * 3.0));
         // Vectors that nobody measured are taken as the narrowest.
         costs.lanes = vec![4];
         assert_eq!(costs.of(asked, 0.1), Some(0.1 + 0.1 * 3.0));
@@ -233,7 +240,7 @@ mod tests {
         let costs = SparseCosts::default();
         for block in BLOCKS {
             for rows in [1, 16, 100] {
-                let asked = Asked { block, bytes: false, rows, transformed: false };
+                let asked = Asked { block, bytes: false, rows, convolution: false, transformed: false };
                 assert_eq!(
                     costs.of(asked, 0.5).is_some(),
                     !scattered(block) || rows >= LEAST_ROWS,

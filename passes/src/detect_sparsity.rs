@@ -29,6 +29,8 @@ declare_pass! {
 
 /// Weights with fewer zeros than this are taken as dense.
 const FEW_ZEROS: f64 = 0.1;
+/// The part of the time of wide blocks that narrow ones may take to be chosen.
+const NARROW: f64 = 0.95;
 /// Channels from which on convolutions by transforms pay.
 const TRANSFORMED: usize = 32;
 /// Channels of a convolution that can skip scattered zeros: input channels from and to, output channels from.
@@ -63,6 +65,7 @@ fn is_zero(element: &[u8]) -> bool {
 struct Layer {
     node: NodeId,
     matrix: Matrix,
+    convolution: bool,
     transformed: bool,
     /// Rows of the product at least.
     rows: u64,
@@ -145,7 +148,8 @@ fn layer(g: &Graph, id: ConstId, c: &Constant) -> Option<Layer> {
         _ => return None,
     };
     let rows = users.iter().map(|n| rows(g, *n)).min()?;
-    Some(Layer { node, matrix, transformed, rows, blocks })
+    let convolution = matches!(g.node(node).op, Op::Conv(_));
+    Some(Layer { node, matrix, convolution, transformed, rows, blocks })
 }
 
 impl Pass for DetectSparsity {
@@ -185,6 +189,7 @@ impl Pass for DetectSparsity {
                     block,
                     bytes: c.dtype == DType::I8,
                     rows: layer.rows,
+                    convolution: layer.convolution,
                     transformed: layer.transformed,
                 };
                 if !layer.blocks.has(block) || cx.facts.sparse.of(asked, 0.0).is_none() {
@@ -195,7 +200,11 @@ impl Pass for DetectSparsity {
                 layer.matrix.each(block, |at, i| kept[at] |= !is_zero(&bytes[i * size..(i + 1) * size]));
                 let kept = kept.iter().filter(|k| **k).count() as f64 / kept.len() as f64;
                 let Some(time) = cx.facts.sparse.of(asked, kept) else { continue };
-                if best.is_none_or(|(.., t)| time < t) {
+                // Narrow blocks have longer lists, so they must be better by more than the table is exact to.
+                let better = |(wide, _, t): ([u32; 2], f64, f64)| {
+                    time < if scattered(block) && !scattered(wide) { NARROW * t } else { t }
+                };
+                if best.is_none_or(better) {
                     best = Some((block, kept, time));
                 }
             }
