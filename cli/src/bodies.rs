@@ -103,6 +103,12 @@ impl Bodies {
         self.bodies.iter_mut().filter_map(|b| b.original.as_mut()).try_for_each(|g| preprocess.embed(g))
     }
 
+    /// Adds the outputs that passes of the plan add.
+    pub fn extend(&mut self, plan: &Plan) -> Result<()> {
+        plan.extend(&mut self.model.graph)?;
+        self.bodies.iter_mut().filter_map(|b| b.original.as_mut()).try_for_each(|g| plan.extend(g))
+    }
+
     /// Gives the model a name.
     pub fn rename(&mut self, name: &str) {
         self.model.graph.name = name.to_owned();

@@ -267,15 +267,30 @@ impl Plan {
     pub fn last(&self) -> Phase {
         self.to
     }
+    /// The passes that add outputs. They come first: what they name is named as in the file.
+    fn extending(&self) -> Pipeline {
+        let specs: Vec<PassSpec> = self.specs.iter().filter(|s| extends(s)).cloned().collect();
+        let mut pipeline = Pipeline::default();
+        if self.to >= Phase::Compressed {
+            pipeline.specs(&specs);
+        }
+        pipeline
+    }
+    /// Adds the outputs that passes add, so that what the interpreter makes of the graph is what all else is held to.
+    pub fn extend(&self, graph: &mut Graph) -> Result<()> {
+        self.run(self.extending(), graph, &mut |_| {}, &mut Report::default())
+    }
     /// Runs canonical and user passes; gives what they did. `print` takes the text of graphs to be printed.
     pub fn compress(&self, graph: &mut Graph, print: &mut dyn FnMut(String)) -> Result<Report> {
         let mut report = Report::default();
+        self.run(self.extending(), graph, print, &mut report)?;
         if self.from < Phase::Canonical && self.to >= Phase::Canonical {
             self.run(Pipeline::canonical(self.rank()), graph, print, &mut report)?;
         }
         if self.from < Phase::Compressed && self.to >= Phase::Compressed {
             let mut user = Pipeline::default();
-            user.specs(&self.specs);
+            let others: Vec<PassSpec> = self.specs.iter().filter(|s| !extends(s)).cloned().collect();
+            user.specs(&others);
             self.run(user, graph, print, &mut report)?;
         }
         Ok(report)
@@ -315,6 +330,10 @@ impl Plan {
             None => Ok(()),
         }
     }
+}
+
+fn extends(spec: &PassSpec) -> bool {
+    spec.meta().is_ok_and(|m| m.kind == PassKind::Extending)
 }
 
 /// A pass with the defaults of all its options written out.

@@ -14,6 +14,7 @@ pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fuse_epilogues;
 pub mod fuse_quantised;
+pub mod grad;
 pub mod insert_gates;
 pub mod merge_duplicates;
 pub mod options;

@@ -16,6 +16,8 @@ pub enum PassKind {
     Lossy,
     /// Prepares for lowering.
     Lowering,
+    /// Equal results and further outputs; runs only when asked for.
+    Extending,
 }
 
 impl PassKind {
@@ -25,6 +27,7 @@ impl PassKind {
             PassKind::Exact => "exact",
             PassKind::Lossy => "lossy",
             PassKind::Lowering => "lowering",
+            PassKind::Extending => "extending",
         }
     }
 }

@@ -352,6 +352,7 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
     if let Some(p) = &preprocess {
         bodies.embed(p)?;
     }
+    bodies.extend(&plan)?;
     let data = args.data.read_with(&bodies.model.graph, preprocess.as_ref())?;
     data.iter().try_for_each(|d| bodies.accept(d))?;
     let split = data.as_ref().filter(|_| plan.lossy());

@@ -81,6 +81,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     if let Some(p) = &preprocess {
         p.embed(&mut model.graph)?;
     }
+    plan.extend(&mut model.graph)?;
     let data = args.data.read_with(&model.graph, preprocess.as_ref())?;
     let split = data.as_ref().filter(|_| plan.lossy());
     let split = split.map(|d| args.data.split(d, &model.graph, preprocess.as_ref())).transpose()?;

@@ -3,7 +3,10 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
+use crate::op::gradient::GradCx;
+use crate::op::unary::UnaryKind;
+use crate::op::where_::Where;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value, elem_count, strides};
 use crate::types::{TensorType, Type};
@@ -293,6 +296,34 @@ fn calculable(d: &Dim) -> bool {
     d.as_const().is_none_or(|v| v.unsigned_abs() <= 1 << 31)
 }
 
+/// a^b: b a^(b-1), and a^b ln a where a is positive, else 0.
+fn power(cx: &mut GradCx<'_, '_>, dy: ValueId) -> Result<(), Diag> {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    if cx.wants(0) {
+        let to = cx.dtype(a)?;
+        let factor = cx.cast(b, to)?;
+        let less = cx.plus(-1.0, b)?;
+        let rest = cx.binary(BinaryKind::Pow, a, less)?;
+        let slope = cx.mul(factor, rest)?;
+        // The power 0 is constant, also where its formula is 0 times infinity.
+        let constant = cx.compare(BinaryKind::Equal, b, 0.0)?;
+        let slope = cx.only(constant, false, slope)?;
+        let da = cx.mul(dy, slope)?;
+        cx.give(0, da)?;
+    }
+    if cx.wants(1) {
+        let positive = cx.compare(BinaryKind::Greater, a, 0.0)?;
+        let one = cx.number(1.0, a)?;
+        let base = cx.ed.node1(Where {}, &[positive, a, one])?;
+        let log = cx.unary(UnaryKind::Log, base)?;
+        let slope = cx.mul(log, cx.output(0))?;
+        let slope = cx.only(positive, true, slope)?;
+        let db = cx.mul(dy, slope)?;
+        cx.give(1, db)?;
+    }
+    Ok(())
+}
+
 impl OpDef for Binary {
     const NAME: &'static str = "binary";
     const INPUTS: (usize, usize) = (2, 2);
@@ -328,6 +359,64 @@ impl OpDef for Binary {
             _ => None,
         };
         Ok(vec![Fact { ty: Type::from(TensorType { dtype, shape, quant: None }), content }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        use BinaryKind::*;
+        let dy = cx.only_seed()?;
+        let (a, b) = (cx.input(0)?, cx.input(1)?);
+        match self.kind {
+            Add | Sub => {
+                cx.give(0, dy)?;
+                let db = if self.kind == Sub { cx.unary(UnaryKind::Neg, dy)? } else { dy };
+                cx.give(1, db)
+            }
+            Mul => {
+                let (da, db) = (cx.mul(dy, b)?, cx.mul(dy, a)?);
+                cx.give(0, da)?;
+                cx.give(1, db)
+            }
+            Div => {
+                let da = cx.binary(Div, dy, b)?;
+                cx.give(0, da)?;
+                // - a / b^2
+                let db = cx.mul(da, cx.output(0))?;
+                let db = cx.unary(UnaryKind::Neg, db)?;
+                cx.give(1, db)
+            }
+            Pow => power(cx, dy),
+            Mod | Fmod => {
+                cx.give(0, dy)?;
+                if cx.wants(1) {
+                    // a = q b + r with a whole q: - q
+                    let rest = cx.binary(Sub, a, cx.output(0))?;
+                    let q = cx.binary(Div, rest, b)?;
+                    let q = cx.unary(UnaryKind::Round, q)?;
+                    let db = cx.mul(dy, q)?;
+                    let db = cx.unary(UnaryKind::Neg, db)?;
+                    cx.give(1, db)?;
+                }
+                Ok(())
+            }
+            Min | Max => {
+                let first = if self.kind == Min { LessEqual } else { GreaterEqual };
+                let first = cx.binary(first, a, b)?;
+                for (i, when) in [(0, true), (1, false)] {
+                    let d = cx.only(first, when, dy)?;
+                    cx.give(i, d)?;
+                }
+                Ok(())
+            }
+            PRelu => {
+                let below = cx.compare(Less, a, 0.0)?;
+                let scaled = cx.mul(dy, b)?;
+                let da = cx.ed.node1(Where {}, &[below, scaled, dy])?;
+                cx.give(0, da)?;
+                let db = cx.mul(dy, a)?;
+                let db = cx.only(below, true, db)?;
+                cx.give(1, db)
+            }
+            _ => Ok(()),
+        }
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (a, b) = (cx.tensor(0)?, cx.tensor(1)?);

@@ -3,6 +3,7 @@
 use crate::diag::Diag;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value, float_to_bits};
 use crate::types::{TensorType, Type};
@@ -35,6 +36,15 @@ impl OpDef for Cast {
             _ => None,
         };
         Ok(vec![Fact { ty, content }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        if !self.to.is_float() {
+            return Ok(());
+        }
+        let from = cx.dtype(x)?;
+        let dx = cx.cast(dy, from)?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         Ok(vec![cast(cx.tensor(0)?, self.to, self.saturate)?.into()])

@@ -4,6 +4,8 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
+use crate::op::reduce::ReduceKind;
 use crate::op::util::{
     expect_equal, fact, flat, gather_by, larger, moved, moved_quant, pick, sizes_of, smaller, split_at_axis,
 };
@@ -58,6 +60,18 @@ impl OpDef for Concat {
         let quant = moved_quant(cx.ty(0)?)?;
         let ty = TensorType { dtype, shape: None, quant };
         Ok(vec![moved(&ty, out, || content)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let dy = cx.only_seed()?;
+        let parts = cx.len();
+        let mut sizes = Vec::new();
+        for i in 0..parts {
+            let part = cx.input(i)?;
+            sizes.push(cx.size(part, self.axis)?);
+        }
+        let sizes = cx.ed.node1(Concat { axis: 0 }, &sizes)?;
+        let all = cx.ed.node(Split { axis: self.axis, parts }, &[Some(dy), Some(sizes)])?;
+        all.into_iter().enumerate().try_for_each(|(i, d)| cx.give(i, d))
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let parts = (0..cx.inputs.len()).map(|i| cx.tensor(i)).collect::<Result<Vec<_>, _>>()?;
@@ -180,6 +194,17 @@ impl OpDef for Split {
         }
         Ok(out)
     }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let mut seeds = Vec::new();
+        for k in 0..cx.outputs() {
+            seeds.push(match cx.seed(k) {
+                Some(dy) => dy,
+                None => cx.zeros(cx.output(k))?,
+            });
+        }
+        let dx = cx.ed.node1(Concat { axis: self.axis }, &seeds)?;
+        cx.give(0, dx)
+    }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
         let bad = || Diag::error("split-malformed", "the parts do not make up the axis");
@@ -243,6 +268,17 @@ impl OpDef for Tile {
                 .filter(|c| out_len(&out) == Some(c.len()))
         };
         Ok(vec![moved(ty, out.clone(), repeat)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let repeats = cx.ints(cx.input(1)?).ok_or_else(|| cx.no_rule("with repeats that are computed"))?;
+        let dims = cx.known_dims(x)?;
+        // [repeat, dim] of every axis, summed over the repeats.
+        let apart: Vec<i64> = repeats.iter().zip(&dims).flat_map(|(r, d)| [*r, *d]).collect();
+        let apart = cx.reshape(dy, &apart)?;
+        let axes: Vec<usize> = (0..dims.len()).map(|a| 2 * a).collect();
+        let dx = cx.reduce(ReduceKind::Sum, apart, &axes, false)?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
@@ -376,6 +412,38 @@ impl OpDef for Pad {
             }
         }
         Ok(vec![fact(ty.dtype, out)])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (mut dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let rank = cx.dims(x)?.len();
+        let computed = "with pads that are computed";
+        let axes = match cx.has(3) {
+            true => Some(cx.ints(cx.input(3)?).ok_or_else(|| cx.no_rule(computed))?),
+            false => None,
+        };
+        let pads = cx.ints(cx.input(1)?).ok_or_else(|| cx.no_rule(computed))?;
+        let pads = Pad::pads(rank, &pads, axes.as_deref())?;
+        if cx.wants(2) {
+            return Err(cx.no_rule("with respect to the value of the pads"));
+        }
+        if self.mode == PadMode::Constant {
+            let back: Vec<i64> = pads.iter().map(|p| -p.0).chain(pads.iter().map(|p| -p.1)).collect();
+            let back = cx.vector(&back)?;
+            let dx = cx.ed.node1(Pad { mode: PadMode::Constant }, &[dy, back])?;
+            return cx.give(0, dx);
+        }
+        // Axis by axis, the last one first, as each copies what those before it made.
+        for (axis, n) in cx.known_dims(x)?.into_iter().enumerate() {
+            let (before, after) = pads[axis];
+            if (before, after) == (0, 0) {
+                continue;
+            }
+            let places: Vec<i64> = (-before..n + after)
+                .map(|i| Ok(self.source(i, n)?.unwrap_or(0)))
+                .collect::<Result<_, Diag>>()?;
+            dy = cx.scatter_axis(dy, axis, &places, n)?;
+        }
+        cx.give(0, dy)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

@@ -4,6 +4,11 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::graph::ValueId;
+use crate::op::conv_transpose::ConvTranspose;
+use crate::op::gradient::GradCx;
+use crate::op::reduce::ReduceKind;
+use crate::op::slice::Slice;
 use crate::op::window::{AutoPad, Placed, Windows, for_each_index};
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value, elem_count};
@@ -88,6 +93,53 @@ impl Conv {
     }
 }
 
+/// The gradient of weights \[M, C / groups, kernel...\] that made a result with gradient `dy` of `x`: `x` convolved with `dy`, channels in the
+/// place of images, steps in the place of dilations.
+pub(crate) fn of_weights(
+    cx: &mut GradCx<'_, '_>,
+    (x, dy): (ValueId, ValueId),
+    kernel: &[i64],
+    op: &Conv,
+) -> Result<ValueId, Diag> {
+    let dims = cx.known_dims(x)?;
+    let (n, groups) = (dims[0], op.groups);
+    let swap = |from: usize| -> Vec<usize> { [1, 0].into_iter().chain(2..from).collect() };
+    let whole = swap(dims.len());
+    // [n, groups, c, ..] to [c, groups n, ..]
+    let mut images = x;
+    if groups > 1 {
+        let apart: Vec<i64> =
+            [n, groups, dims[1] / groups].into_iter().chain(dims[2..].iter().copied()).collect();
+        images = cx.reshape(images, &apart)?;
+        let perm: Vec<usize> = [2, 1, 0].into_iter().chain(3..apart.len()).collect();
+        images = cx.transpose(images, &perm)?;
+        let joined: Vec<i64> =
+            [dims[1] / groups, groups * n].into_iter().chain(dims[2..].iter().copied()).collect();
+        images = cx.reshape(images, &joined)?;
+    } else {
+        images = cx.transpose(images, &whole)?;
+    }
+    let windows = cx.transpose(dy, &whole)?;
+    let back = Conv {
+        strides: op.dilations.clone(),
+        dilations: op.strides.clone(),
+        pads: op.pads.clone(),
+        auto_pad: AutoPad::Explicit,
+        groups,
+    };
+    let mut dw = cx.ed.node1(back, &[images, windows])?;
+    // Positions that the last window did not reach.
+    let got = cx.known_dims(dw)?;
+    if got[2..] != kernel[2..] {
+        let ends = cx.vector(&kernel[2..])?;
+        let starts = cx.vector(&vec![0; kernel.len() - 2])?;
+        let axes: Vec<i64> = (2..kernel.len() as i64).collect();
+        let axes = cx.vector(&axes)?;
+        dw = cx.ed.node1(Slice {}, &[dw, starts, ends, axes])?;
+    }
+    cx.transpose(dw, &whole)
+}
+
 impl OpDef for Conv {
     const NAME: &'static str = "conv";
     const INPUTS: (usize, usize) = (2, 3);
@@ -97,6 +149,37 @@ impl OpDef for Conv {
         let out = self.shape(cx.dims(0)?, cx.dims(1)?)?;
         expect_vector(cx, 2, &out[1], "the bias")?;
         Ok(vec![Type::tensor(dtype, out).into()])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x, w) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
+        let (dims, kernel, out) = (cx.known_dims(x)?, cx.known_dims(w)?, cx.known_dims(dy)?);
+        let rank = dims.len() - 2;
+        let pads = self.windows().padded(&dims[2..], &kernel[2..])?;
+        if cx.has(2) {
+            let axes: Vec<usize> = (0..dims.len()).filter(|a| *a != 1).collect();
+            let db = cx.reduce(ReduceKind::Sum, dy, &axes, false)?;
+            cx.give(2, db)?;
+        }
+        if cx.wants(0) {
+            let reach =
+                |a: usize| (out[a + 2] - 1) * self.strides[a] + (kernel[a + 2] - 1) * self.dilations[a] + 1;
+            let back = ConvTranspose {
+                strides: self.strides.clone(),
+                dilations: self.dilations.clone(),
+                output_padding: (0..rank)
+                    .map(|a| dims[a + 2] - reach(a) + pads[a] + pads[a + rank])
+                    .collect(),
+                pads: pads.clone(),
+                groups: self.groups,
+            };
+            let dx = cx.ed.node1(back, &[dy, w])?;
+            cx.give(0, dx)?;
+        }
+        if cx.wants(1) {
+            let dw = of_weights(cx, (x, dy), &kernel, &Conv { pads, ..self.clone() })?;
+            cx.give(1, dw)?;
+        }
+        Ok(())
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let y = self.compute(cx.tensor(0)?, cx.tensor(1)?, cx.opt_tensor(2)?)?;

@@ -3,7 +3,12 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::graph::Fact;
+use crate::op::concat::{Pad, PadMode};
+use crate::op::conv::{Conv, of_weights};
 use crate::op::conv::{expect_dim, expect_vector, spatial_rank};
+use crate::op::gradient::GradCx;
+use crate::op::reduce::ReduceKind;
+use crate::op::window::AutoPad;
 use crate::op::window::for_each_index;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Tensor, Value, elem_count, strides};
@@ -68,6 +73,46 @@ impl OpDef for ConvTranspose {
         let out = self.shape(cx.dims(0)?, cx.dims(1)?)?;
         expect_vector(cx, 2, &out[1], "the bias")?;
         Ok(vec![Type::tensor(dtype, out).into()])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (mut dy, x, w) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
+        let (dims, kernel) = (cx.known_dims(x)?, cx.known_dims(w)?);
+        if cx.has(2) {
+            let axes: Vec<usize> = (0..dims.len()).filter(|a| *a != 1).collect();
+            let db = cx.reduce(ReduceKind::Sum, dy, &axes, false)?;
+            cx.give(2, db)?;
+        }
+        // What was cut off has no gradient, what was added is not used.
+        let rank = dims.len() - 2;
+        let ends = (0..rank).map(|a| self.pads[a + rank] - self.output_padding[a]);
+        let cut: Vec<i64> = self.pads[..rank].iter().copied().chain(ends).collect();
+        let none = [0, 0];
+        let whole: Vec<i64> = none
+            .into_iter()
+            .chain(cut[..rank].iter().copied())
+            .chain(none)
+            .chain(cut[rank..].iter().copied())
+            .collect();
+        if whole.iter().any(|p| *p != 0) {
+            let whole = cx.vector(&whole)?;
+            dy = cx.ed.node1(Pad { mode: PadMode::Constant }, &[dy, whole])?;
+        }
+        let forth = Conv {
+            strides: self.strides.clone(),
+            dilations: self.dilations.clone(),
+            pads: vec![0; 2 * rank],
+            auto_pad: AutoPad::Explicit,
+            groups: self.groups,
+        };
+        if cx.wants(0) {
+            let dx = cx.ed.node1(forth.clone(), &[dy, w])?;
+            cx.give(0, dx)?;
+        }
+        if cx.wants(1) {
+            let dw = of_weights(cx, (dy, x), &kernel, &forth)?;
+            cx.give(1, dw)?;
+        }
+        Ok(())
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, w, b) = (cx.tensor(0)?, cx.tensor(1)?, cx.opt_tensor(2)?);

@@ -3,6 +3,8 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::graph::Fact;
+use crate::graph::ValueId;
+use crate::op::gradient::GradCx;
 use crate::op::util::for_each_index;
 use crate::op::{EvalCx, InferCx, MANY, OpDef, broadcast_dim};
 use crate::tensor::{Elems, Tensor, Value, elem_count, strides};
@@ -131,6 +133,45 @@ impl OpDef for Einsum {
         }
         let dims = spec.output.iter().map(|i| sizes[*i].clone()).collect();
         Ok(vec![Fact { ty: TensorType::new(dtype, dims).into(), content: None }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let dy = cx.only_seed()?;
+        let operands: Vec<ValueId> = (0..cx.len()).map(|i| cx.input(i)).collect::<Result<_, _>>()?;
+        let ranks: Vec<usize> =
+            operands.iter().map(|v| Ok(cx.dims(*v)?.len())).collect::<Result<_, Diag>>()?;
+        let spec = EinsumSpec::parse(&self.equation, &ranks)?;
+        let letters: Vec<char> = ('a'..='z').chain('A'..='Z').collect();
+        let word = |term: &[usize]| term.iter().map(|i| letters.get(*i)).collect::<Option<String>>();
+        let many = || cx.no_rule("with so many indices");
+        let out = word(&spec.output).ok_or_else(many)?;
+        let words: Vec<String> =
+            spec.inputs.iter().map(|t| word(t)).collect::<Option<_>>().ok_or_else(many)?;
+        for (i, mine) in spec.inputs.iter().enumerate() {
+            if !cx.wants(i) {
+                continue;
+            }
+            if mine.iter().enumerate().any(|(k, index)| mine[..k].contains(index)) {
+                return Err(cx.no_rule("of a diagonal"));
+            }
+            let other = |k: &usize| *k != i;
+            let terms: Vec<&str> = [out.as_str()]
+                .into_iter()
+                .chain((0..words.len()).filter(other).map(|k| words[k].as_str()))
+                .collect();
+            let inputs: Vec<ValueId> =
+                [dy].into_iter().chain((0..words.len()).filter(other).map(|k| operands[k])).collect();
+            // Indices of this operand alone were summed over: every element of such an axis has the same gradient.
+            let alone = |c: char| !terms.iter().any(|t| t.contains(c));
+            let rest: String = words[i].chars().filter(|c| !alone(*c)).collect();
+            let axes: Vec<usize> =
+                words[i].chars().enumerate().filter(|(_, c)| alone(*c)).map(|(a, _)| a).collect();
+            let equation = format!("{}->{rest}", terms.join(","));
+            let d = cx.ed.node1(Einsum { equation }, &inputs)?;
+            let d = cx.unsqueeze(d, &axes)?;
+            let d = if axes.is_empty() { d } else { cx.like(d, operands[i])? };
+            cx.give(i, d)?;
+        }
+        Ok(())
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let tensors = (0..cx.inputs.len()).map(|i| cx.tensor(i)).collect::<Result<Vec<_>, _>>()?;

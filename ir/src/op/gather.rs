@@ -3,6 +3,8 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
+use crate::op::scatter::{Reduction, ScatterElements, ScatterNd};
 use crate::op::util::{element_index, expect_equal, flat, gather_by, is_index, moved};
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Value, strides};
@@ -47,6 +49,25 @@ impl OpDef for Gather {
         let content = if dims.len() == 1 { content() } else { None };
         Ok(vec![moved(ty, out, || content)?])
     }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (mut dy, x, mut at) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
+        match cx.dims(at)?.len() {
+            0 => {
+                dy = cx.unsqueeze(dy, &[self.axis])?;
+                at = cx.unsqueeze(at, &[0])?;
+            }
+            1 => {}
+            _ => {
+                // All indices as one axis.
+                let mut shape = cx.known_dims(x)?;
+                shape[self.axis] = cx.known_dims(at)?.iter().product();
+                dy = cx.reshape(dy, &shape)?;
+                at = cx.reshape(at, &[shape[self.axis]])?;
+            }
+        }
+        let dx = cx.scatter_add(dy, self.axis, at, x)?;
+        cx.give(0, dx)
+    }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, at) = (cx.tensor(0)?, cx.tensor(1)?);
         let n = *x.shape().get(self.axis).ok_or_else(|| axis_error(self.axis, x.rank()))?;
@@ -84,6 +105,13 @@ impl OpDef for GatherElements {
             check_const(*i, n)?;
         }
         Ok(vec![moved(ty, at.to_vec(), || None)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x, at) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
+        let zeros = cx.zeros(x)?;
+        let add = ScatterElements { axis: self.axis, reduction: Reduction::Add };
+        let dx = cx.ed.node1(add, &[zeros, at, dy])?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, at) = (cx.tensor(0)?, cx.tensor(1)?);
@@ -152,6 +180,15 @@ impl OpDef for GatherNd {
         let mut out = at[..at.len() - 1].to_vec();
         out.extend_from_slice(&dims[self.batch_dims + k..]);
         Ok(vec![moved(ty, out, || None)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x, at) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
+        if self.batch_dims > 0 {
+            return Err(cx.no_rule("with axes that go together"));
+        }
+        let zeros = cx.zeros(x)?;
+        let dx = cx.ed.node1(ScatterNd { reduction: Reduction::Add }, &[zeros, at, dy])?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, at) = (cx.tensor(0)?, cx.tensor(1)?);

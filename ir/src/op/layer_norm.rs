@@ -4,7 +4,12 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::graph::ValueId;
+use crate::op::binary::BinaryKind;
 use crate::op::binary::broadcast_positions;
+use crate::op::gradient::GradCx;
+use crate::op::reduce::ReduceKind;
+use crate::op::unary::UnaryKind;
 use crate::op::{EvalCx, InferCx, OpDef, broadcast_shapes};
 use crate::tensor::{Tensor, Value};
 use crate::types::{TensorType, Type};
@@ -56,6 +61,60 @@ impl OpDef for LayerNorm {
         let stat: Fact = Type::tensor(LayerNorm::stat_dtype(dtype), stat).into();
         let y = Type::from(TensorType { dtype, shape: Some(shape), quant: None }).into();
         Ok(if self.rms { vec![y, stat] } else { vec![y, stat.clone(), stat] })
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let x = cx.input(0)?;
+        let (dtype, axes) = (cx.dtype(x)?, (self.axis..cx.dims(x)?.len()).collect::<Vec<_>>());
+        let mean = |cx: &mut GradCx<'_, '_>, v: ValueId| cx.reduce(ReduceKind::Mean, v, &axes, true);
+        let centred = if self.rms {
+            x
+        } else {
+            let centre = mean(cx, x)?;
+            cx.binary(BinaryKind::Sub, x, centre)?
+        };
+        let square = cx.mul(centred, centred)?;
+        let variance = mean(cx, square)?;
+        let variance = cx.plus(self.epsilon, variance)?;
+        let deviation = cx.unary(UnaryKind::Sqrt, variance)?;
+        let normal = cx.binary(BinaryKind::Div, centred, deviation)?;
+        let count = cx.count(x, &axes)?;
+        // That of the mean is the same for all elements, that of `inv` is - n / variance.
+        let (of_mean, of_inv) = if self.rms { (None, cx.seed(1)) } else { (cx.seed(1), cx.seed(2)) };
+        if let Some(d) = of_mean {
+            let d = cx.cast(d, dtype)?;
+            let d = cx.binary(BinaryKind::Div, d, count)?;
+            let d = cx.like(d, x)?;
+            cx.give(0, d)?;
+        }
+        if let Some(d) = of_inv {
+            let d = cx.cast(d, dtype)?;
+            let d = cx.binary(BinaryKind::Div, d, count)?;
+            let d = cx.binary(BinaryKind::Div, d, variance)?;
+            let d = cx.mul(normal, d)?;
+            let d = cx.unary(UnaryKind::Neg, d)?;
+            cx.give(0, d)?;
+        }
+        let Some(dy) = cx.seed(0) else { return Ok(()) };
+        if cx.has(2) {
+            cx.give(2, dy)?;
+        }
+        let mut inner = dy;
+        if cx.has(1) {
+            let scaled = cx.mul(dy, normal)?;
+            cx.give(1, scaled)?;
+            inner = cx.mul(dy, cx.input(1)?)?;
+        }
+        // (d - mean(d) - n mean(d n)) / deviation
+        let product = cx.mul(inner, normal)?;
+        let along = mean(cx, product)?;
+        let along = cx.mul(normal, along)?;
+        let mut dx = cx.binary(BinaryKind::Sub, inner, along)?;
+        if !self.rms {
+            let centre = mean(cx, inner)?;
+            dx = cx.binary(BinaryKind::Sub, dx, centre)?;
+        }
+        let dx = cx.binary(BinaryKind::Div, dx, deviation)?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

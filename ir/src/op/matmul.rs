@@ -4,7 +4,9 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::graph::ValueId;
 use crate::op::binary::{broadcast_concrete, broadcast_positions};
+use crate::op::gradient::GradCx;
 use crate::op::util::expect_equal;
 use crate::op::{EvalCx, InferCx, OpDef, broadcast_shapes};
 use crate::tensor::{Elems, Tensor, Value, elem_count};
@@ -42,6 +44,28 @@ impl OpDef for MatMul {
         let mut dims: Vec<Dim> = broadcast_shapes(batch_a, batch_b, cx.symbols)?;
         dims.extend([m, n]);
         Ok(vec![Fact { ty: TensorType::new(dtype, dims).into(), content: None }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, a, b) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
+        let product =
+            |cx: &mut GradCx<'_, '_>, (a, trans_a): (ValueId, bool), (b, trans_b): (ValueId, bool)| {
+                cx.ed.node1(MatMul { trans_a, trans_b }, &[a, b])
+            };
+        if cx.wants(0) {
+            let da = match self.trans_a {
+                false => product(cx, (dy, false), (b, !self.trans_b))?,
+                true => product(cx, (b, self.trans_b), (dy, true))?,
+            };
+            cx.give(0, da)?;
+        }
+        if cx.wants(1) {
+            let db = match self.trans_b {
+                false => product(cx, (a, !self.trans_a), (dy, false))?,
+                true => product(cx, (dy, true), (a, self.trans_a))?,
+            };
+            cx.give(1, db)?;
+        }
+        Ok(())
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         Ok(vec![matmul(cx.tensor(0)?, cx.tensor(1)?, self.trans_a, self.trans_b)?.into()])

@@ -6,6 +6,7 @@
 use crate::attr::Attrs;
 use crate::diag::Diag;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
 use crate::tensor::Value;
 
 mod eval;
@@ -24,6 +25,7 @@ pub mod fused;
 pub mod gated_matmul;
 pub mod gather;
 pub mod generate;
+pub mod gradient;
 pub mod konst;
 pub mod layer_norm;
 pub mod lrn;
@@ -55,6 +57,8 @@ pub mod window;
 #[cfg(test)]
 pub(crate) mod checked;
 #[cfg(test)]
+mod gradient_tests;
+#[cfg(test)]
 pub(crate) mod probe;
 
 pub use eval::{EvalCx, EvalEnv};
@@ -84,6 +88,10 @@ pub trait OpDef: Attrs + Clone + PartialEq + std::fmt::Debug {
     fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag>;
     /// The results: reference semantics, slow and obvious.
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag>;
+    /// The rule of differentiation: [gives](GradCx::give) the gradients of the operands that are floats.
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        Err(cx.no_rule(""))
+    }
     /// Effects.
     fn effects(&self) -> Effects {
         Effects::None
@@ -127,6 +135,9 @@ macro_rules! op_table {
             /// How many regions it holds.
             pub fn regions(&self) -> usize {
                 match self { $(Op::$variant(_) => <$path as OpDef>::REGIONS,)* }
+            }
+            pub(crate) fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+                match self { $(Op::$variant(op) => op.gradient(cx),)* }
             }
             /// Its effects.
             pub fn effects(&self) -> Effects {

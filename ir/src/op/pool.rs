@@ -1,10 +1,14 @@
 //! Pooling over windows.
 
+use crate::constant::Constant;
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::binary::BinaryKind;
 use crate::op::conv::{is_number, spatial_rank};
+use crate::op::conv_transpose::ConvTranspose;
+use crate::op::gradient::GradCx;
 use crate::op::window::{AutoPad, Windows, for_each_index};
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value, elem_count};
@@ -105,6 +109,65 @@ impl OpDef for Pool {
             facts.push(Type::tensor(DType::I64, out).into());
         }
         Ok(facts)
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let dims = cx.known_dims(x)?;
+        let (rank, planes) = (dims.len() - 2, dims[0] * dims[1]);
+        let dx = match self.kind {
+            PoolKind::Lp => return Err(cx.no_rule("of a norm")),
+            PoolKind::Max => {
+                let order = Some(IndexOrder::RowMajor);
+                let at = match self.indices == order {
+                    true => cx.output(1),
+                    false => cx.ed.node(Pool { indices: order, ..self.clone() }, &[Some(x)])?[1],
+                };
+                let (at, flat) = (cx.reshape(at, &[-1])?, cx.reshape(dy, &[-1])?);
+                cx.scatter_flat(flat, at, dims.iter().product())?
+            }
+            PoolKind::Average => {
+                let kernel: Vec<usize> = self.kernel.iter().map(|k| *k as usize).collect();
+                let space: Vec<usize> = dims[2..].iter().map(|d| *d as usize).collect();
+                let placed = self.windows().place(&space, &kernel, self.ceil_mode)?;
+                let mut counts = Vec::new();
+                for_each_index(&placed.out, |index| {
+                    let taken = placed.taps(index).len() as f64;
+                    counts.push(if self.count_include_pad {
+                        placed.padded_size(index) as f64
+                    } else {
+                        taken
+                    });
+                    Ok(())
+                })?;
+                let counts = Tensor::floats(cx.dtype(x)?, &placed.out, counts)?;
+                let counts = cx.ed.constant(counts)?;
+                let share = cx.binary(BinaryKind::Div, dy, counts)?;
+                // Every position adds its share to its window.
+                let out = placed.out.iter().map(|n| *n as i64);
+                let share =
+                    cx.reshape(share, &[planes, 1].into_iter().chain(out.clone()).collect::<Vec<_>>())?;
+                let pads = self.windows().padded(&dims[2..], &self.kernel)?;
+                let reach = |(a, n): (usize, i64)| {
+                    (n - 1) * self.strides[a] + (self.kernel[a] - 1) * self.dilations[a] + 1
+                };
+                let reach: Vec<i64> = out.enumerate().map(reach).collect();
+                let window = Tensor::scalar(cx.dtype(x)?, 1.0)?;
+                let window = Constant::splat(&window, [1, 1].into_iter().chain(kernel).collect())?;
+                let window = cx.ed.constant(window)?;
+                let spread = ConvTranspose {
+                    strides: self.strides.clone(),
+                    dilations: self.dilations.clone(),
+                    output_padding: (0..rank)
+                        .map(|a| dims[a + 2] - reach[a] + pads[a] + pads[a + rank])
+                        .collect(),
+                    pads,
+                    groups: 1,
+                };
+                cx.ed.node1(spread, &[share, window])?
+            }
+        };
+        let dx = cx.reshape(dx, &dims)?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

@@ -3,8 +3,10 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
 use crate::op::binary::BinaryKind;
+use crate::op::gradient::GradCx;
+use crate::op::unary::UnaryKind;
 use crate::op::util::{is_index, scalar_i64, split_at_axis, vector_len};
 use crate::op::{EvalCx, InferCx, OpDef, normalize_axes};
 use crate::tensor::{Elems, Tensor, Value, elem_count, strides};
@@ -42,6 +44,56 @@ impl ReduceKind {
             ReduceKind::Max | ReduceKind::Min => d.is_float() || d.is_int() || d == DType::Bool,
             ReduceKind::LogSumExp => d.is_float(),
             _ => d.is_float() || d.is_int(),
+        }
+    }
+    /// The gradient of `x`, of its shape or of one that is broadcast to it, where `y` is the result and `dy` its gradient, both with all axes.
+    fn gradient(
+        self,
+        cx: &mut GradCx<'_, '_>,
+        (dy, x, y): (ValueId, ValueId, ValueId),
+        axes: &[usize],
+    ) -> Result<ValueId, Diag> {
+        use BinaryKind::{Div, Equal, Sub};
+        match self {
+            ReduceKind::Sum => Ok(dy),
+            ReduceKind::Mean => {
+                let count = cx.count(x, axes)?;
+                cx.binary(Div, dy, count)
+            }
+            ReduceKind::Max | ReduceKind::Min => {
+                // Elements that are as large share it.
+                let best = cx.binary(Equal, x, y)?;
+                let to = cx.dtype(x)?;
+                let best = cx.cast(best, to)?;
+                let count = cx.reduce(ReduceKind::Sum, best, axes, true)?;
+                let share = cx.binary(Div, dy, count)?;
+                cx.mul(best, share)
+            }
+            ReduceKind::L1 => {
+                let sign = cx.unary(UnaryKind::Sign, x)?;
+                cx.mul(sign, dy)
+            }
+            ReduceKind::L2 => {
+                // 0 where all elements are.
+                let none = cx.compare(Equal, y, 0.0)?;
+                let share = cx.binary(Div, dy, y)?;
+                let share = cx.only(none, false, share)?;
+                cx.mul(x, share)
+            }
+            ReduceKind::SumSquare => {
+                let twice = cx.scale(2.0, x)?;
+                cx.mul(twice, dy)
+            }
+            ReduceKind::LogSum => {
+                let sum = cx.unary(UnaryKind::Exp, y)?;
+                cx.binary(Div, dy, sum)
+            }
+            ReduceKind::LogSumExp => {
+                let part = cx.binary(Sub, x, y)?;
+                let part = cx.unary(UnaryKind::Exp, part)?;
+                cx.mul(part, dy)
+            }
+            ReduceKind::Prod => others(cx, (dy, x), axes),
         }
     }
     /// The reduction of floats, in f64.
@@ -156,6 +208,20 @@ impl Reduce {
     }
 }
 
+/// The gradient of a product over axes: that of each element is the product of all others, which division would not give where one is 0.
+fn others(cx: &mut GradCx<'_, '_>, (dy, x): (ValueId, ValueId), axes: &[usize]) -> Result<ValueId, Diag> {
+    let Some((axis, rest)) = axes.split_last() else { return Ok(dy) };
+    let inner = cx.reduce(ReduceKind::Prod, x, &[*axis], true)?;
+    let dy = others(cx, (dy, inner), rest)?;
+    let along = cx.ed.constant(Tensor::scalar_i64(*axis as i64))?;
+    let mut sides = dy;
+    for reverse in [false, true] {
+        let side = cx.ed.node1(Cumulate { product: true, exclusive: true, reverse }, &[x, along])?;
+        sides = cx.mul(side, sides)?;
+    }
+    Ok(sides)
+}
+
 impl OpDef for Reduce {
     const NAME: &'static str = "reduce";
     const INPUTS: (usize, usize) = (1, 2);
@@ -198,6 +264,21 @@ impl OpDef for Reduce {
         let out = self.result(dims, &axes, Dim::Const(1));
         let content = self.content(cx, dims, &axes);
         Ok(vec![Fact { ty: TensorType::new(dtype, out).into(), content }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (mut dy, x, mut y) = (cx.only_seed()?, cx.input(0)?, cx.output(0));
+        let operand = match cx.has(1) {
+            true => Some(cx.ints(cx.input(1)?).ok_or_else(|| cx.no_rule("over axes that are computed"))?),
+            false => None,
+        };
+        let axes = self.axes(cx.dims(x)?.len(), operand.as_deref())?;
+        if !self.keepdims {
+            dy = cx.unsqueeze(dy, &axes)?;
+            y = cx.unsqueeze(y, &axes)?;
+        }
+        let dx = self.kind.gradient(cx, (dy, x, y), &axes)?;
+        let dx = cx.like(dx, x)?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
@@ -263,6 +344,14 @@ impl OpDef for Cumulate {
             crate::op::normalize_axis(*a, dims.len())?;
         }
         Ok(vec![Type::tensor(dtype, dims.to_vec()).into()])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, axis) = (cx.only_seed()?, cx.input(1)?);
+        if self.product {
+            return Err(cx.no_rule("of products"));
+        }
+        let dx = cx.ed.node1(Cumulate { reverse: !self.reverse, ..self.clone() }, &[dy, axis])?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

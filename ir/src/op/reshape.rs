@@ -4,6 +4,7 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
 use crate::op::infer::MAX_CONTENT;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::Value;
@@ -105,6 +106,11 @@ impl OpDef for Reshape {
             ty: Type::from(TensorType { dtype: ty.dtype, shape, quant: ty.quant.clone() }),
             content,
         }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let dx = cx.reshape_like(dy, x)?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

@@ -3,7 +3,9 @@
 use crate::diag::Diag;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gather::{GatherElements, GatherNd};
 use crate::op::gather::{check_same_rank, tuple_len};
+use crate::op::gradient::GradCx;
 use crate::op::util::{element_index, expect_equal, flat, for_each_index, is_index, moved};
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value, strides};
@@ -122,6 +124,24 @@ impl OpDef for ScatterElements {
         }
         Ok(vec![moved(cx.ty(0)?, dims.to_vec(), || None)?])
     }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, at, new) = (cx.only_seed()?, cx.input(1)?, cx.input(2)?);
+        let dx = match self.reduction {
+            Reduction::Add => dy,
+            Reduction::None => {
+                let zeros = cx.zeros(new)?;
+                cx.ed.node1(
+                    ScatterElements { axis: self.axis, reduction: Reduction::None },
+                    &[dy, at, zeros],
+                )?
+            }
+            _ => return Err(cx.no_rule("with products and extremes")),
+        };
+        cx.give(0, dx)?;
+        // Of elements written to one place each gets the gradient of that place: right for sums, and where places differ.
+        let dnew = cx.ed.node1(GatherElements { axis: self.axis }, &[dy, at])?;
+        cx.give(2, dnew)
+    }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, at, up) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
         let dims = |s: &[usize]| s.iter().map(|d| Dim::from(*d)).collect::<Vec<_>>();
@@ -163,6 +183,21 @@ impl OpDef for ScatterNd {
             expect_equal(a, u, "indices and updates")?;
         }
         Ok(vec![moved(cx.ty(0)?, dims.to_vec(), || None)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, at, new) = (cx.only_seed()?, cx.input(1)?, cx.input(2)?);
+        let dx = match self.reduction {
+            Reduction::Add => dy,
+            Reduction::None => {
+                let zeros = cx.zeros(new)?;
+                cx.ed.node1(ScatterNd { reduction: Reduction::None }, &[dy, at, zeros])?
+            }
+            _ => return Err(cx.no_rule("with products and extremes")),
+        };
+        cx.give(0, dx)?;
+        // Of elements written to one place each gets the gradient of that place: right for sums, and where places differ.
+        let dnew = cx.ed.node1(GatherNd { batch_dims: 0 }, &[dy, at])?;
+        cx.give(2, dnew)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, at, up) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);

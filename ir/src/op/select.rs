@@ -4,6 +4,7 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
 use crate::op::util::{expect_equal, fact, flat, gather_by, moved, pick, split_at_axis};
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value, strides};
@@ -220,6 +221,15 @@ impl OpDef for ReverseSequence {
             _ => return Err(Diag::error("shape-mismatch", "the lengths must be a vector")),
         }
         Ok(vec![moved(cx.ty(0)?, dims.to_vec(), || None)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let dy = cx.only_seed()?;
+        let mut operands = vec![dy];
+        if cx.has(1) {
+            operands.push(cx.input(1)?);
+        }
+        let dx = cx.ed.node1(self.clone(), &operands)?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

@@ -3,6 +3,8 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::graph::Fact;
+use crate::op::concat::{Pad, PadMode};
+use crate::op::gradient::GradCx;
 use crate::op::util::{gather_by, larger, moved, smaller, vector_len};
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Value, strides};
@@ -162,6 +164,37 @@ impl OpDef for Slice {
         };
         let content = if count == Some(0) { cx.ints(0) } else { content() };
         Ok(vec![moved(ty, out, || content)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (mut dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let list = |cx: &GradCx<'_, '_>, i: usize| match cx.has(i) {
+            true => {
+                cx.ints(cx.input(i)?).map(Some).ok_or_else(|| cx.no_rule("with bounds that are computed"))
+            }
+            false => Ok(None),
+        };
+        let dims = cx.dims(x)?;
+        let (starts, ends) = (list(cx, 1)?.unwrap_or_default(), list(cx, 2)?.unwrap_or_default());
+        let axes = Slice::axes(dims.len(), starts.len(), list(cx, 3)?.as_deref())?;
+        let steps = list(cx, 4)?.unwrap_or_else(|| vec![1; starts.len()]);
+        // Zeros around what was cut out, and between where it was not every element.
+        let (mut before, mut after) = (vec![0; dims.len()], vec![0; dims.len()]);
+        for (k, axis) in axes.into_iter().enumerate() {
+            let unknown = || cx.no_rule("along an axis whose size is not fixed");
+            let n = dims[axis].as_const().ok_or_else(unknown)?;
+            let (start, len) = slice_range(n, starts[k], ends[k], steps[k])?;
+            if steps[k] == 1 {
+                (before[axis], after[axis]) = (start, n - start - len);
+            } else {
+                let places: Vec<i64> = (0..len).map(|i| start + i * steps[k]).collect();
+                dy = cx.scatter_axis(dy, axis, &places, n)?;
+            }
+        }
+        if before.iter().chain(&after).any(|p| *p != 0) {
+            let pads = cx.vector(&[before, after].concat())?;
+            dy = cx.ed.node1(Pad { mode: PadMode::Constant }, &[dy, pads])?;
+        }
+        cx.give(0, dy)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

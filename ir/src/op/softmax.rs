@@ -2,6 +2,10 @@
 
 use crate::diag::Diag;
 use crate::graph::Fact;
+use crate::op::binary::BinaryKind;
+use crate::op::gradient::GradCx;
+use crate::op::reduce::ReduceKind;
+use crate::op::unary::UnaryKind;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Tensor, Value};
 use crate::types::{TensorType, Type};
@@ -41,6 +45,27 @@ impl OpDef for Softmax {
             ));
         }
         Ok(vec![Type::from(TensorType { dtype, shape: Some(shape), quant: None }).into()])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, y) = (cx.only_seed()?, cx.output(0));
+        let dx = match self.kind {
+            SoftmaxKind::Hardmax => return Ok(()),
+            SoftmaxKind::Softmax => {
+                // y (dy - sum(dy y))
+                let product = cx.mul(dy, y)?;
+                let sum = cx.reduce(ReduceKind::Sum, product, &[self.axis], true)?;
+                let rest = cx.binary(BinaryKind::Sub, dy, sum)?;
+                cx.mul(y, rest)?
+            }
+            SoftmaxKind::LogSoftmax => {
+                // dy - exp(y) sum(dy)
+                let sum = cx.reduce(ReduceKind::Sum, dy, &[self.axis], true)?;
+                let part = cx.unary(UnaryKind::Exp, y)?;
+                let part = cx.mul(part, sum)?;
+                cx.binary(BinaryKind::Sub, dy, part)?
+            }
+        };
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

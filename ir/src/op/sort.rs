@@ -4,6 +4,8 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
+use crate::op::scatter::{Reduction, ScatterElements};
 use crate::op::select::compare_at;
 use crate::op::util::{fact, flat, gather_by, scalar_i64, size_of, split_at_axis};
 use crate::op::{EvalCx, InferCx, OpDef};
@@ -44,6 +46,13 @@ impl OpDef for TopK {
         }
         dims[self.axis] = k;
         Ok(vec![fact(dtype, dims.clone()), fact(DType::I64, dims)])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let zeros = cx.zeros(x)?;
+        let write = ScatterElements { axis: self.axis, reduction: Reduction::Add };
+        let dx = cx.ed.node1(write, &[zeros, cx.output(1), dy])?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

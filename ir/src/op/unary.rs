@@ -2,7 +2,10 @@
 
 use crate::diag::Diag;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
+use crate::op::binary::BinaryKind;
+use crate::op::gradient::GradCx;
+use crate::op::where_::Where;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value};
 use crate::types::{TensorType, Type};
@@ -109,6 +112,133 @@ impl UnaryKind {
             _ => d.is_float(),
         }
     }
+    /// The derivative at `x`, where the function is `y`; none where it is 0 everywhere.
+    fn slope(self, cx: &mut GradCx<'_, '_>, x: ValueId, y: ValueId) -> Result<Option<ValueId>, Diag> {
+        use BinaryKind as B;
+        use UnaryKind::*;
+        // 1 + c x^2
+        let square = |cx: &mut GradCx<'_, '_>, c: f64, x: ValueId| {
+            let square = cx.mul(x, x)?;
+            let square = cx.scale(c, square)?;
+            cx.plus(1.0, square)
+        };
+        let slope = match self {
+            Neg => cx.number(-1.0, x)?,
+            Abs => cx.unary(Sign, x)?,
+            Sqrt => {
+                let inverse = cx.unary(Reciprocal, y)?;
+                cx.scale(0.5, inverse)?
+            }
+            Reciprocal => {
+                let square = cx.mul(y, y)?;
+                cx.unary(Neg, square)?
+            }
+            Exp => y,
+            Log => cx.unary(Reciprocal, x)?,
+            Sin => cx.unary(Cos, x)?,
+            Cos => {
+                let sine = cx.unary(Sin, x)?;
+                cx.unary(Neg, sine)?
+            }
+            Tan => square(cx, 1.0, y)?,
+            Asin | Acos => {
+                let rest = square(cx, -1.0, x)?;
+                let root = cx.unary(Sqrt, rest)?;
+                let inverse = cx.unary(Reciprocal, root)?;
+                if self == Asin { inverse } else { cx.unary(Neg, inverse)? }
+            }
+            Atan | Atanh => {
+                let rest = square(cx, if self == Atan { 1.0 } else { -1.0 }, x)?;
+                cx.unary(Reciprocal, rest)?
+            }
+            Sinh => cx.unary(Cosh, x)?,
+            Cosh => cx.unary(Sinh, x)?,
+            Tanh => square(cx, -1.0, y)?,
+            Asinh => {
+                let rest = square(cx, 1.0, x)?;
+                let root = cx.unary(Sqrt, rest)?;
+                cx.unary(Reciprocal, root)?
+            }
+            Acosh => {
+                let square = cx.mul(x, x)?;
+                let rest = cx.plus(-1.0, square)?;
+                let root = cx.unary(Sqrt, rest)?;
+                cx.unary(Reciprocal, root)?
+            }
+            Erf => {
+                let bell = bell(cx, x, 1.0)?;
+                cx.scale(std::f64::consts::FRAC_2_SQRT_PI, bell)?
+            }
+            Sigmoid => {
+                let rest = cx.one_less(y)?;
+                cx.mul(y, rest)?
+            }
+            Relu => {
+                let on = cx.compare(B::Greater, x, 0.0)?;
+                let to = cx.dtype(x)?;
+                cx.cast(on, to)?
+            }
+            Softplus => cx.unary(Sigmoid, x)?,
+            Softsign => {
+                let size = cx.unary(Abs, x)?;
+                let below = cx.plus(1.0, size)?;
+                let below = cx.mul(below, below)?;
+                cx.unary(Reciprocal, below)?
+            }
+            Mish => {
+                // t + x (1 - t^2) sigmoid(x) with t = tanh(softplus(x))
+                let soft = cx.unary(Softplus, x)?;
+                let t = cx.unary(Tanh, soft)?;
+                let rest = square(cx, -1.0, t)?;
+                let sigmoid = cx.unary(Sigmoid, x)?;
+                let rest = cx.mul(rest, sigmoid)?;
+                let rest = cx.mul(rest, x)?;
+                cx.binary(B::Add, t, rest)?
+            }
+            HardSwish => {
+                // 0 up to -3, 1 from 3 on, x / 3 + 1/2 between
+                let line = cx.scale(1.0 / 3.0, x)?;
+                let line = cx.plus(0.5, line)?;
+                let on = cx.compare(B::Greater, x, -3.0)?;
+                let line = cx.only(on, true, line)?;
+                let full = cx.compare(B::GreaterEqual, x, 3.0)?;
+                let one = cx.number(1.0, x)?;
+                cx.ed.node1(Where {}, &[full, one, line])?
+            }
+            Gelu => {
+                // Phi(x) + x phi(x)
+                let part = cx.scale(std::f64::consts::FRAC_1_SQRT_2, x)?;
+                let part = cx.unary(Erf, part)?;
+                let part = cx.plus(1.0, part)?;
+                let part = cx.scale(0.5, part)?;
+                let bell = bell(cx, x, 0.5)?;
+                let bell = cx.mul(x, bell)?;
+                let bell =
+                    cx.scale(0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2, bell)?;
+                cx.binary(B::Add, part, bell)?
+            }
+            GeluTanh => {
+                // (1 + t) / 2 + x (1 - t^2) u' / 2 with t = tanh(u), u = c (x + a x^3)
+                let c = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+                let rest = square(cx, 0.044715, x)?;
+                let u = cx.mul(x, rest)?;
+                let u = cx.scale(c, u)?;
+                let t = cx.unary(Tanh, u)?;
+                let slope = square(cx, 3.0 * 0.044715, x)?;
+                let slope = cx.scale(0.5 * c, slope)?;
+                let rest = square(cx, -1.0, t)?;
+                let rest = cx.mul(rest, slope)?;
+                let rest = cx.mul(rest, x)?;
+                let part = cx.plus(1.0, t)?;
+                let part = cx.scale(0.5, part)?;
+                cx.binary(B::Add, part, rest)?
+            }
+            Floor | Ceil | Round | Sign | Not | BitNot | IsNan | IsInf | IsPosInf | IsNegInf => {
+                return Ok(None);
+            }
+        };
+        Ok(Some(slope))
+    }
     /// The function on a float.
     pub fn apply_float(self, x: f64) -> f64 {
         use UnaryKind::*;
@@ -204,6 +334,13 @@ pub fn erf(x: f64) -> f64 {
     (1.0 - (-a * a).exp() / std::f64::consts::PI.sqrt() / f).copysign(x)
 }
 
+/// e to the -c x^2.
+fn bell(cx: &mut GradCx<'_, '_>, x: ValueId, c: f64) -> Result<ValueId, Diag> {
+    let square = cx.mul(x, x)?;
+    let square = cx.scale(-c, square)?;
+    cx.unary(UnaryKind::Exp, square)
+}
+
 impl OpDef for Unary {
     const NAME: &'static str = "unary";
     const INPUTS: (usize, usize) = (1, 1);
@@ -230,6 +367,16 @@ impl OpDef for Unary {
             _ => None,
         };
         Ok(vec![Fact { ty, content }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x, y) = (cx.only_seed()?, cx.input(0)?, cx.output(0));
+        match self.kind.slope(cx, x, y)? {
+            Some(slope) => {
+                let dx = cx.mul(dy, slope)?;
+                cx.give(0, dx)
+            }
+            None => Ok(()),
+        }
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         use UnaryKind::*;

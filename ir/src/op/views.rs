@@ -4,6 +4,7 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
 use crate::op::util::{fact, moved, size_of};
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Tensor, Value};
@@ -76,6 +77,11 @@ impl OpDef for Squeeze {
         let keep = dims.iter().enumerate().filter(|(i, _)| !self.axes.contains(i));
         Ok(vec![moved(ty, keep.map(|(_, d)| d.clone()).collect(), || cx.ints(0))?])
     }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let dx = cx.reshape_like(dy, x)?;
+        cx.give(0, dx)
+    }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
         ascending(&self.axes, x.rank())?;
@@ -114,6 +120,11 @@ impl OpDef for Unsqueeze {
         let dims = self.insert(cx.dims(0)?, Dim::Const(1))?;
         Ok(vec![moved(cx.ty(0)?, dims, || cx.ints(0))?])
     }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let dx = cx.reshape_like(dy, x)?;
+        cx.give(0, dx)
+    }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
         Ok(vec![x.reshaped(&self.insert(x.shape(), 1)?)?.into()])
@@ -141,6 +152,11 @@ impl OpDef for Flatten {
         }
         let (a, b) = dims.split_at(self.axis);
         Ok(vec![moved(cx.ty(0)?, vec![Dim::product(a), Dim::product(b)], || None)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let dx = cx.reshape_like(dy, x)?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
@@ -227,6 +243,15 @@ impl OpDef for Transpose {
         let content = if dims.len() <= 1 { cx.ints(0) } else { None };
         Ok(vec![Fact { ty: ty.into(), content }])
     }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let dy = cx.only_seed()?;
+        let mut back = vec![0; self.perm.len()];
+        for (to, from) in self.perm.iter().enumerate() {
+            back[*from] = to;
+        }
+        let dx = cx.transpose(dy, &back)?;
+        cx.give(0, dx)
+    }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
         self.check(x.rank())?;
@@ -280,6 +305,10 @@ impl OpDef for Expand {
             }
         };
         Ok(vec![moved(ty, dims.clone(), content)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let dy = cx.only_seed()?;
+        cx.give(0, dy)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

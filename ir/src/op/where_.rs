@@ -5,6 +5,7 @@ use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
 use crate::op::binary::{broadcast_concrete, broadcast_positions};
+use crate::op::gradient::GradCx;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value};
 use crate::types::{TensorType, Type};
@@ -34,6 +35,14 @@ impl OpDef for Where {
             _ => None,
         };
         Ok(vec![Fact { ty: Type::from(TensorType { dtype, shape, quant: None }), content }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, c) = (cx.only_seed()?, cx.input(0)?);
+        for (i, when) in [(1, true), (2, false)] {
+            let d = cx.only(c, when, dy)?;
+            cx.give(i, d)?;
+        }
+        Ok(())
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (c, a, b) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);

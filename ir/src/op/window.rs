@@ -90,6 +90,17 @@ impl Windows<'_> {
         let rest = total.sub(&half);
         if self.auto_pad == AutoPad::SameUpper { (half, rest) } else { (rest, half) }
     }
+    /// The padding of an input of known size: the beginnings of all spatial axes, then the ends.
+    pub fn padded(&self, input: &[i64], kernel: &[i64]) -> Result<Vec<i64>, Diag> {
+        let known = |d: Dim| d.as_const().ok_or_else(|| Diag::error("internal-eval", "a dim is not known"));
+        let (mut begins, mut ends) = (Vec::new(), Vec::new());
+        for (axis, (i, k)) in input.iter().zip(kernel).enumerate() {
+            let (begin, end) = self.padding(axis, &(*i).into(), &(*k).into());
+            begins.push(known(begin)?);
+            ends.push(known(end)?);
+        }
+        Ok([begins, ends].concat())
+    }
     /// The windows over an input of known size.
     pub fn place(&self, input: &[usize], kernel: &[usize], ceil: bool) -> Result<Placed, Diag> {
         self.check(input.len())?;

@@ -1,0 +1,262 @@
+//! See [`Grad`].
+
+use crate::{Options, Pass, PassCx, PassMeta, declare_pass, options::OptionMeta, util};
+use planish_ir::op::binary::{Binary, BinaryKind};
+use planish_ir::op::gradient;
+use planish_ir::op::views::{Expand, Shape};
+use planish_ir::{Constant, Diag, Editor, Graph, Loc, NodeId, Tensor, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
+
+declare_pass! {
+    /// Adds the gradient of an output with respect to inputs and weights as further outputs, called `grad.` and the name of each.
+    ///
+    /// Reverse mode: every node from the values that are named to the output is differentiated by the rule of its operation, the last
+    /// one first, and what several users of a value give is added up. Of an output with more than one element it is the gradient of the
+    /// sum of them. The gradient is zero where nothing depends smoothly on a value.
+    ///
+    /// # Preserves
+    /// All outputs bit for bit; new ones come after them. What is there already is not added again.
+    ///
+    /// # Declines
+    /// It is an error (`unsupported-gradient`, with the node) if an operation in between has no rule, or one only for shapes that are
+    /// fixed.
+    ///
+    /// # Example
+    /// With `wrt=x`, `v1 = unary{kind=exp} v0` (input `x`, output `y`) gets the further output `grad.x`, which is `v1`.
+    pub struct Grad { of: String, wrt: Vec<String> } = {
+        name: "grad",
+        kind: Extending,
+        options: [
+            OptionMeta { name: "of", default: "", doc: "name of the output; by default the first one" },
+            OptionMeta { name: "wrt", default: "", doc: "names of inputs and weights, separated by |; by default all inputs of floats" },
+        ]
+    }
+}
+
+impl Grad {
+    pub(crate) fn new(o: &Options) -> Result<Self, Diag> {
+        let m = Self::META.options;
+        Ok(Grad { of: o.text(m, "of").to_owned(), wrt: o.list(m, "wrt") })
+    }
+
+    /// The output that is differentiated.
+    fn output(&self, g: &Graph) -> Result<ValueId, Diag> {
+        let at = match self.of.as_str() {
+            "" => 0,
+            name => (0..g.outputs().len()).find(|i| g.output_name(*i) == name).unwrap_or(usize::MAX),
+        };
+        let v = g.outputs().get(at).copied();
+        let v =
+            v.ok_or_else(|| Diag::error("pass-option", format!("`grad`: there is no output `{}`", self.of)))?;
+        if util::is_float(g, v) {
+            Ok(v)
+        } else {
+            Err(Diag::error("pass-option", "`grad`: the output is no tensor of floats"))
+        }
+    }
+
+    /// The values that it is differentiated by, with their names.
+    fn variables(&self, g: &Graph) -> Result<Vec<(String, ValueId)>, Diag> {
+        let inputs = g.inputs().iter().enumerate().map(|(i, v)| (g.input_name(i).to_owned(), *v));
+        if self.wrt.is_empty() {
+            return Ok(inputs.filter(|(_, v)| util::is_float(g, *v)).collect());
+        }
+        let weights = g.nodes_in(g.root()).flat_map(|n| g.node(n).outputs.clone()).filter_map(|v| {
+            let name = g.value(v).name.as_deref().filter(|_| g.as_const(v).is_some())?;
+            Some((name.to_owned(), v))
+        });
+        let known: BTreeMap<String, ValueId> = weights.chain(inputs).collect();
+        let find = |name: &String| match known.get(name) {
+            Some(v) if util::is_float(g, *v) => Ok((name.clone(), *v)),
+            Some(_) => Err(Diag::error("pass-option", format!("`grad`: `{name}` is no tensor of floats"))),
+            None => Err(Diag::error("pass-option", format!("`grad`: there is no input or weight `{name}`"))),
+        };
+        self.wrt.iter().map(find).collect()
+    }
+}
+
+impl Pass for Grad {
+    fn meta(&self) -> &'static PassMeta {
+        &Self::META
+    }
+    fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
+        let g = ed.graph();
+        let y = self.output(g)?;
+        let there: BTreeSet<String> = (0..g.outputs().len()).map(|i| g.output_name(i).to_owned()).collect();
+        let mut wanted = self.variables(g)?;
+        wanted.retain(|(name, _)| !there.contains(&format!("grad.{name}")));
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        ed.at_end(ed.graph().root());
+        ed.set_loc(Loc::None);
+        let ones = filled(ed, 1.0, y)?;
+        let variables: Vec<ValueId> = wanted.iter().map(|(_, v)| *v).collect();
+        let found = gradients(ed, &[(y, ones)], &variables)?;
+        ed.set_loc(Loc::None);
+        for ((name, v), gradient) in wanted.iter().zip(found) {
+            let gradient = match gradient {
+                Some(gradient) => gradient,
+                None => filled(ed, 0.0, *v)?,
+            };
+            ed.output(gradient, Some(&format!("grad.{name}")));
+            cx.add("gradients", 1.0);
+        }
+        Ok(())
+    }
+}
+
+/// A number in the shape and type of a value.
+fn filled(ed: &mut Editor<'_>, x: f64, like: ValueId) -> Result<ValueId, Diag> {
+    let g = ed.graph();
+    let dtype = g.dtype(like).ok_or_else(|| Diag::error("dtype-mismatch", "not a tensor"))?;
+    let known: Option<Vec<usize>> =
+        g.dims(like).and_then(|dims| dims.iter().map(|d| usize::try_from(d.as_const()?).ok()).collect());
+    let number = Tensor::scalar(dtype, x)?;
+    match known {
+        Some(shape) => ed.constant(Constant::splat(&number, shape)?),
+        None => {
+            let number = ed.constant(number)?;
+            let shape = ed.node1(Shape { start: 0, end: None }, &[like])?;
+            ed.node1(Expand {}, &[number, shape])
+        }
+    }
+}
+
+/// The gradients of a scalar with respect to some values of the root region, given those with respect to others: (value, gradient). None: it
+/// does not depend on that value, or not smoothly anywhere. New nodes go where the editor stands, which must be behind all others.
+///
+/// # Errors
+/// `unsupported-gradient` at a node in between that has no rule.
+pub fn gradients(
+    ed: &mut Editor<'_>,
+    seeds: &[(ValueId, ValueId)],
+    variables: &[ValueId],
+) -> Result<Vec<Option<ValueId>>, Diag> {
+    let g = ed.graph();
+    let nodes: Vec<NodeId> = g.nodes_in(g.root()).collect();
+    // What depends on the variables.
+    let mut active: BTreeSet<ValueId> = variables.iter().copied().collect();
+    for n in &nodes {
+        if g.node(*n).inputs.iter().flatten().any(|v| active.contains(v)) {
+            active.extend(&g.node(*n).outputs);
+        }
+    }
+    let mut found: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    for (v, gradient) in seeds {
+        add(ed, &mut found, *v, *gradient)?;
+    }
+    for n in nodes.into_iter().rev() {
+        let node = ed.graph().node(n);
+        let inputs = node.inputs.clone();
+        let seeds: Vec<Option<ValueId>> = node.outputs.iter().map(|v| found.get(v).copied()).collect();
+        let wanted: Vec<bool> = inputs.iter().map(|v| v.is_some_and(|v| active.contains(&v))).collect();
+        let given = gradient::of_node(ed, n, &seeds, &wanted)?;
+        for (v, gradient) in inputs.iter().zip(given) {
+            if let (Some(v), Some(gradient)) = (v, gradient) {
+                add(ed, &mut found, *v, gradient)?;
+            }
+        }
+    }
+    Ok(variables.iter().map(|v| found.get(v).copied()).collect())
+}
+
+/// Adds to the gradient of a value.
+fn add(
+    ed: &mut Editor<'_>,
+    found: &mut BTreeMap<ValueId, ValueId>,
+    v: ValueId,
+    gradient: ValueId,
+) -> Result<(), Diag> {
+    let sum = match found.get(&v) {
+        Some(before) => ed.node1(Binary { kind: BinaryKind::Add }, &[*before, gradient])?,
+        None => gradient,
+    };
+    found.insert(v, sum);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Pipeline, TargetFacts, parse_specs};
+    use planish_ir::{DType, Value, interp, text};
+
+    fn after(text: &str, pass: &str) -> Result<Graph, Diag> {
+        let mut g = text::parse(&format!("planish-ir 1\ngraph @\"g\"{text}"))?;
+        let mut p = Pipeline::default();
+        p.verify_each = true;
+        p.specs(&parse_specs(pass)?);
+        p.run(&mut g, &TargetFacts::default(), &mut |_, _| {})?;
+        Ok(g)
+    }
+
+    /// Two layers with a normalisation and a residual in between, and the mean of squares behind them.
+    const NET: &str = "(v0 \"x\": f64[3,4], v1 \"w\": f64[4,4], v2 \"b\": f64[4]) {
+        v3 = matmul{trans_a=false, trans_b=false} v0, v1 : f64[3,4]
+        v4 = binary{kind=add} v3, v2 : f64[3,4]
+        v5, v11, v12 = layer-norm{axis=1, epsilon=0.01, rms=false} v4 : f64[3,4], f64[3,1], f64[3,1]
+        v6 = unary{kind=gelu} v5 : f64[3,4]
+        v7 = binary{kind=add} v6, v0 : f64[3,4]
+        v8 = matmul{trans_a=false, trans_b=true} v7, v1 : f64[3,4]
+        v9 = binary{kind=mul} v8, v8 : f64[3,4]
+        v10 = reduce{kind=mean, axes=none, keepdims=false, noop_empty=false} v9 : f64[]
+        return v10 \"loss\" }";
+
+    #[test]
+    fn a_network_agrees_with_differences() -> Result<(), Diag> {
+        let g = after(NET, "grad")?;
+        let names: Vec<&str> = (0..4).map(|i| g.output_name(i)).collect();
+        assert_eq!(names, ["loss", "grad.x", "grad.w", "grad.b"]);
+        let values = |shape: &[usize], seed: usize| {
+            let n: usize = shape.iter().product();
+            let v = (0..n).map(|i| ((i * 37 + seed * 11) % 23) as f64 / 11.0 - 1.0).collect();
+            Tensor::floats(DType::F64, shape, v)
+        };
+        let inputs = [values(&[3, 4], 1)?, values(&[4, 4], 2)?, values(&[4], 3)?];
+        let run = |inputs: &[Tensor]| -> Result<Vec<Vec<f64>>, Diag> {
+            let values = interp::run(&g, inputs.iter().map(|t| Value::from(t.clone())).collect())?.values;
+            values.iter().map(|v| Ok(v.tensor()?.to_f64())).collect()
+        };
+        let found = run(&inputs)?;
+        for (i, t) in inputs.iter().enumerate() {
+            for (k, got) in found[i + 1].iter().enumerate() {
+                let at = |by: f64| -> Result<f64, Diag> {
+                    let mut v = t.to_f64();
+                    v[k] += by;
+                    let mut moved = inputs.clone();
+                    moved[i] = Tensor::floats(DType::F64, t.shape(), v)?;
+                    Ok(run(&moved)?[0][0])
+                };
+                let want = (at(1e-5)? - at(-1e-5)?) / 2e-5;
+                assert!(
+                    (got - want).abs() < 1e-7 * (1.0 + want.abs()),
+                    "operand {i}, {k}: {got}, not {want}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_has_no_rule_is_named() {
+        let text = "(v0 \"x\": f32[4]) {
+            v1 = const i64[] [0]
+            v2 = cumulate{product=true, exclusive=false, reverse=false} v0, v1 : f32[4] @\"running\"
+            return v2 \"y\" }";
+        let Err(d) = after(text, "grad") else { panic!("a rule for running products") };
+        assert_eq!(d.id, "unsupported-gradient");
+        assert!(d.to_string().contains("running"), "{d}");
+        for (pass, says) in [
+            ("grad{of=z}", "no output `z`"),
+            ("grad{wrt=q}", "no input or weight `q`"),
+            ("grad{sum=1}", "no option `sum`"),
+        ] {
+            let Err(d) = after(text, pass) else { panic!("{pass}") };
+            assert!(d.message.contains(says), "{d}");
+        }
+        let ints = "(v0 \"x\": i64[4]) { return v0 \"y\" }";
+        let Err(d) = after(ints, "grad") else { panic!("a gradient of integers") };
+        assert!(d.message.contains("floats"), "{d}");
+    }
+}
