@@ -16,6 +16,14 @@ pub struct Editor<'g> {
     edits: u64,
 }
 
+/// A place for new nodes. It holds as long as the node that they go before is not erased.
+#[derive(Clone, Debug)]
+pub struct Place {
+    region: RegionId,
+    before: Option<NodeId>,
+    loc: Loc,
+}
+
 impl<'g> Editor<'g> {
     /// An editor that appends to the root region.
     pub fn new(graph: &'g mut Graph) -> Editor<'g> {
@@ -48,6 +56,14 @@ impl<'g> Editor<'g> {
         self.region = self.graph.nodes[node].region;
         self.before = Some(node);
         self.loc = self.graph.nodes[node].loc.clone();
+    }
+    /// Where new nodes go, with their location.
+    pub fn place(&self) -> Place {
+        Place { region: self.region, before: self.before, loc: self.loc.clone() }
+    }
+    /// Puts new nodes where [`Editor::place`] was asked.
+    pub fn go(&mut self, place: Place) {
+        (self.region, self.before, self.loc) = (place.region, place.before, place.loc);
     }
     /// The region that new nodes go to.
     pub fn region(&self) -> RegionId {

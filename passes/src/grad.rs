@@ -1,7 +1,6 @@
 //! See [`Grad`].
 
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, options::OptionMeta, util};
-use planish_ir::op::binary::{Binary, BinaryKind};
 use planish_ir::op::gradient;
 use planish_ir::op::views::{Expand, Shape};
 use planish_ir::{Constant, Diag, Editor, Graph, Loc, NodeId, Tensor, ValueId};
@@ -92,7 +91,8 @@ impl Pass for Grad {
         ed.set_loc(Loc::None);
         let ones = filled(ed, 1.0, y)?;
         let variables: Vec<ValueId> = wanted.iter().map(|(_, v)| *v).collect();
-        let found = gradients(ed, &[(y, ones)], &variables)?;
+        let nodes: Vec<NodeId> = ed.graph().nodes_in(ed.graph().root()).collect();
+        let found = gradient::sweep(ed, &nodes, &[(y, ones)], &variables)?;
         ed.set_loc(Loc::None);
         for ((name, v), gradient) in wanted.iter().zip(found) {
             let gradient = match gradient {
@@ -121,59 +121,6 @@ fn filled(ed: &mut Editor<'_>, x: f64, like: ValueId) -> Result<ValueId, Diag> {
             ed.node1(Expand {}, &[number, shape])
         }
     }
-}
-
-/// The gradients of a scalar with respect to some values of the root region, given those with respect to others: (value, gradient). None: it
-/// does not depend on that value, or not smoothly anywhere. New nodes go where the editor stands, which must be behind all others.
-///
-/// # Errors
-/// `unsupported-gradient` at a node in between that has no rule.
-pub fn gradients(
-    ed: &mut Editor<'_>,
-    seeds: &[(ValueId, ValueId)],
-    variables: &[ValueId],
-) -> Result<Vec<Option<ValueId>>, Diag> {
-    let g = ed.graph();
-    let nodes: Vec<NodeId> = g.nodes_in(g.root()).collect();
-    // What depends on the variables.
-    let mut active: BTreeSet<ValueId> = variables.iter().copied().collect();
-    for n in &nodes {
-        if g.node(*n).inputs.iter().flatten().any(|v| active.contains(v)) {
-            active.extend(&g.node(*n).outputs);
-        }
-    }
-    let mut found: BTreeMap<ValueId, ValueId> = BTreeMap::new();
-    for (v, gradient) in seeds {
-        add(ed, &mut found, *v, *gradient)?;
-    }
-    for n in nodes.into_iter().rev() {
-        let node = ed.graph().node(n);
-        let inputs = node.inputs.clone();
-        let seeds: Vec<Option<ValueId>> = node.outputs.iter().map(|v| found.get(v).copied()).collect();
-        let wanted: Vec<bool> = inputs.iter().map(|v| v.is_some_and(|v| active.contains(&v))).collect();
-        let given = gradient::of_node(ed, n, &seeds, &wanted)?;
-        for (v, gradient) in inputs.iter().zip(given) {
-            if let (Some(v), Some(gradient)) = (v, gradient) {
-                add(ed, &mut found, *v, gradient)?;
-            }
-        }
-    }
-    Ok(variables.iter().map(|v| found.get(v).copied()).collect())
-}
-
-/// Adds to the gradient of a value.
-fn add(
-    ed: &mut Editor<'_>,
-    found: &mut BTreeMap<ValueId, ValueId>,
-    v: ValueId,
-    gradient: ValueId,
-) -> Result<(), Diag> {
-    let sum = match found.get(&v) {
-        Some(before) => ed.node1(Binary { kind: BinaryKind::Add }, &[*before, gradient])?,
-        None => gradient,
-    };
-    found.insert(v, sum);
-    Ok(())
 }
 
 #[cfg(test)]

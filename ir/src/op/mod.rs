@@ -57,8 +57,6 @@ pub mod window;
 #[cfg(test)]
 pub(crate) mod checked;
 #[cfg(test)]
-mod gradient_tests;
-#[cfg(test)]
 pub(crate) mod probe;
 
 pub use eval::{EvalCx, EvalEnv};

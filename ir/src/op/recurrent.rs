@@ -1,10 +1,13 @@
 //! Recurrent layers.
 
+mod steps;
+
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
 use crate::op::conv::expect_dim;
+use crate::op::gradient::GradCx;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Tensor, Value, elem_count};
 use crate::types::Type;
@@ -223,6 +226,9 @@ impl OpDef for Recurrent {
             facts.push(last);
         }
         Ok(facts)
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        cx.through(|cx| self.unrolled(cx))
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         self.check_fields()?;

@@ -1,6 +1,7 @@
 //! Control flow: operations that hold regions.
 
 mod gate;
+mod gradient;
 mod parts;
 mod types;
 
@@ -11,6 +12,7 @@ use crate::diag::Diag;
 use crate::dim::{Dim, SymId};
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
 use crate::op::{EvalCx, InferCx, MANY, OpDef};
 use crate::tensor::{Tensor, Value, elem_count};
 use crate::types::{TensorType, Type};
@@ -110,6 +112,9 @@ impl OpDef for If {
             })
             .collect()
     }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        If::rule(cx)
+    }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let taken = usize::from(!flag(cx.value(0)?)?);
         cx.env.count("if.regions", 1);
@@ -198,6 +203,9 @@ impl OpDef for Loop {
             out.push(Type::from(TensorType { dtype: t.dtype, shape, quant: None }).into());
         }
         Ok(out)
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        self.rule(cx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let limit = if cx.has(0) { cx.ints(0)?.first().copied() } else { None };

@@ -19,6 +19,7 @@ use crate::op::layer_norm::LayerNorm;
 use crate::op::matmul::MatMul;
 use crate::op::pool::{IndexOrder, Pool, PoolKind};
 use crate::op::random::{stream, unit};
+use crate::op::recurrent::{Activation, Cell, Direction, Recurrent};
 use crate::op::reduce::{Cumulate, Reduce, ReduceKind};
 use crate::op::reshape::Reshape;
 use crate::op::scatter::{Reduction, ScatterElements, ScatterNd};
@@ -447,5 +448,49 @@ fn operations_without_a_rule_are_named() -> Result<(), Diag> {
     let Err(d) = graph(&op, &[Some(x), axis], &seeds, true) else { panic!("a rule for products") };
     assert_eq!(d.id, "unsupported-gradient");
     assert!(d.message.contains("cumulate"), "{}", d.message);
+    Ok(())
+}
+
+#[test]
+fn recurrent_layers() -> Result<(), Diag> {
+    let mut r = Random(12_000);
+    let (steps, batch, inputs, hidden) = (3, 2, 2, 2);
+    for (cell, gates, activations) in [
+        (Cell::Rnn, 1, vec![Activation::Tanh]),
+        (Cell::Gru, 3, vec![Activation::Sigmoid, Activation::Tanh]),
+        (Cell::Lstm, 4, vec![Activation::Sigmoid, Activation::Tanh, Activation::Softsign]),
+        (Cell::Lstm, 4, vec![Activation::HardSigmoid, Activation::Elu, Activation::ScaledTanh]),
+    ] {
+        for (round, direction) in
+            [Direction::Forward, Direction::Reverse, Direction::Both].into_iter().enumerate()
+        {
+            let dirs = if direction == Direction::Both { 2 } else { 1 };
+            let op = Recurrent {
+                cell,
+                direction,
+                activations: activations.repeat(dirs),
+                alpha: activations.repeat(dirs).iter().map(|a| a.defaults().0).collect(),
+                beta: activations.repeat(dirs).iter().map(|a| a.defaults().1).collect(),
+                clip: (round == 1).then_some(3.0),
+                linear_before_reset: round == 2,
+                input_forget: round == 1,
+            };
+            let mut args = vec![
+                Some(r.some(&[steps, batch, inputs])?),
+                Some(r.some(&[dirs, gates * hidden, inputs])?),
+                Some(r.some(&[dirs, gates * hidden, hidden])?),
+            ];
+            if round > 0 {
+                args.push(Some(r.some(&[dirs, 2 * gates * hidden])?));
+                args.push(Some(Tensor::ints(DType::I32, &[batch], vec![3, 1])?));
+                args.push(Some(r.some(&[dirs, batch, hidden])?));
+            }
+            if round > 0 && cell == Cell::Lstm {
+                args.push(Some(r.some(&[dirs, batch, hidden])?));
+                args.push(Some(r.some(&[dirs, 3 * hidden])?));
+            }
+            check(&mut r, op, &args)?;
+        }
+    }
     Ok(())
 }

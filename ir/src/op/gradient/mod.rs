@@ -5,6 +5,14 @@
 //! Rules stand with their operations, see [`OpDef::gradient`](super::OpDef::gradient); what they share is here. Where a function has a kink, a rule
 //! gives one of its subgradients.
 
+#[cfg(test)]
+mod region_tests;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+pub use sweep::{copy, sweep};
+
 use crate::constant::Constant;
 use crate::diag::Diag;
 use crate::dim::Dim;
@@ -20,6 +28,7 @@ use crate::op::unary::{Unary, UnaryKind};
 use crate::op::views::{Expand, Shape, Squeeze, Transpose, Unsqueeze};
 use crate::op::where_::Where;
 use crate::tensor::Tensor;
+use std::collections::BTreeSet;
 
 /// A node that is differentiated, and the place where the nodes of its rule go.
 pub struct GradCx<'e, 'g> {
@@ -118,6 +127,34 @@ impl GradCx<'_, '_> {
             Some(before) => self.binary(BinaryKind::Add, before, gradient)?,
             None => gradient,
         });
+        Ok(())
+    }
+
+    /// The rule of an operation that others make up: `build` makes its results of its operands, and those nodes are differentiated.
+    pub fn through(
+        &mut self,
+        build: impl FnOnce(&mut Self) -> Result<Vec<ValueId>, Diag>,
+    ) -> Result<(), Diag> {
+        let region = self.ed.region();
+        let before: BTreeSet<NodeId> = self.ed.graph().nodes_in(region).collect();
+        let results = build(self)?;
+        let nodes: Vec<NodeId> = self.ed.graph().nodes_in(region).filter(|n| !before.contains(n)).collect();
+        let seeds: Vec<(ValueId, ValueId)> =
+            results.into_iter().zip(&self.seeds).filter_map(|(v, d)| Some((v, (*d)?))).collect();
+        let mut variables: Vec<(usize, ValueId)> = Vec::new();
+        for (i, v) in self.inputs.iter().enumerate() {
+            // A value that is two operands gets the gradient of both at once.
+            if let Some(v) = v.filter(|v| self.wants(i) && variables.iter().all(|(_, w)| w != v)) {
+                variables.push((i, v));
+            }
+        }
+        let values: Vec<ValueId> = variables.iter().map(|(_, v)| *v).collect();
+        let found = sweep(self.ed, &nodes, &seeds, &values)?;
+        for ((i, _), d) in variables.into_iter().zip(found) {
+            if let Some(d) = d {
+                self.give(i, d)?;
+            }
+        }
         Ok(())
     }
 

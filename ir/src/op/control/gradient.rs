@@ -1,0 +1,190 @@
+//! Differentiation of branches and loops. Both compute their regions again on the way back: a branch from its operands, an iteration of a loop
+//! from the values that were carried into it, which a second run of the loop keeps.
+
+use super::{If, Loop};
+use crate::diag::Diag;
+use crate::dtype::DType;
+use crate::graph::{Fact, RegionId, ValueId};
+use crate::op::binary::{Binary, BinaryKind};
+use crate::op::gather::Gather;
+use crate::op::gradient::{GradCx, copy, sweep};
+use crate::op::views::{Shape, Squeeze};
+use crate::tensor::Tensor;
+use crate::types::Type;
+use std::collections::BTreeMap;
+
+fn fact(cx: &GradCx<'_, '_>, v: ValueId) -> Fact {
+    cx.ed.graph().value(v).fact.clone()
+}
+
+/// A region with parameters like these values.
+fn region(cx: &mut GradCx<'_, '_>, like: &[ValueId]) -> (RegionId, Vec<ValueId>) {
+    let region = cx.ed.new_region();
+    let params = like
+        .iter()
+        .map(|v| {
+            let fact = Fact { ty: fact(cx, *v).ty, content: None };
+            cx.ed.param(region, fact)
+        })
+        .collect();
+    (region, params)
+}
+
+/// Differentiates a copy of `body` at the end of a region: `map` holds what stands for its parameters, `seeds` the gradients of its results by
+/// their number. The gradients of the variables, zero where there are none.
+fn inside(
+    cx: &mut GradCx<'_, '_>,
+    body: RegionId,
+    map: &mut BTreeMap<ValueId, ValueId>,
+    seeds: &[(usize, ValueId)],
+    variables: &[ValueId],
+) -> Result<Vec<ValueId>, Diag> {
+    let results = cx.ed.graph().region(body).results.clone();
+    let nodes = copy(cx.ed, body, map)?;
+    let seeds: Vec<(ValueId, ValueId)> = seeds.iter().map(|(k, v)| (map[&results[*k]], *v)).collect();
+    let found = sweep(cx.ed, &nodes, &seeds, variables)?;
+    found.into_iter().zip(variables).map(|(d, v)| d.map_or_else(|| cx.zeros(*v), Ok)).collect()
+}
+
+impl If {
+    pub(super) fn rule(cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let operands: Vec<ValueId> = (0..cx.len()).map(|i| cx.input(i)).collect::<Result<_, _>>()?;
+        let wanted: Vec<usize> = (1..operands.len()).filter(|i| cx.wants(*i)).collect();
+        let seeds: Vec<(usize, ValueId)> =
+            (0..cx.outputs()).filter_map(|k| cx.seed(k).map(|v| (k, v))).collect();
+        let mut captured = operands[1..].to_vec();
+        captured.extend(seeds.iter().map(|(_, v)| *v));
+        let bodies = cx.ed.graph().node(cx.node()).regions.clone();
+        let place = cx.ed.place();
+        let mut regions = Vec::new();
+        for body in bodies {
+            let (back, params) = region(cx, &captured);
+            cx.ed.at_end(back);
+            let theirs = cx.ed.graph().region(body).params.clone();
+            let mut map: BTreeMap<ValueId, ValueId> =
+                theirs.into_iter().zip(params.iter().copied()).collect();
+            let seeds: Vec<(usize, ValueId)> =
+                seeds.iter().zip(&params[operands.len() - 1..]).map(|((k, _), v)| (*k, *v)).collect();
+            let variables: Vec<ValueId> = wanted.iter().map(|i| params[i - 1]).collect();
+            for v in inside(cx, body, &mut map, &seeds, &variables)? {
+                cx.ed.result(back, v);
+            }
+            regions.push(back);
+        }
+        cx.ed.go(place);
+        let inputs: Vec<_> = std::iter::once(operands[0]).chain(captured).map(Some).collect();
+        let out = cx.ed.node_with_regions(If {}, &inputs, regions)?;
+        wanted.into_iter().zip(out).try_for_each(|(i, v)| cx.give(i, v))
+    }
+}
+
+impl Loop {
+    pub(super) fn rule(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let body = cx.ed.graph().node(cx.node()).regions[0];
+        let params = cx.ed.graph().region(body).params.clone();
+        let first = usize::from(self.conditional);
+        let operands: Vec<ValueId> = (2..cx.len()).map(|i| cx.input(i)).collect::<Result<_, _>>()?;
+        let (carried, captured) = operands.split_at(self.carried);
+        if carried.iter().any(|v| cx.ed.graph().dtype(*v).is_none()) {
+            return Err(cx.no_rule("that carries what is no tensor"));
+        }
+        let (kept, count) = self.again(cx, body)?;
+        let float = |cx: &GradCx<'_, '_>, v: ValueId| cx.ed.graph().dtype(v).is_some_and(DType::is_float);
+        // Gradients of carried floats go from one iteration to the one before, those of captures are summed.
+        let smooth: Vec<usize> = (0..self.carried).filter(|k| float(cx, params[1 + k])).collect();
+        let wanted: Vec<usize> = (0..captured.len()).filter(|k| cx.wants(2 + self.carried + k)).collect();
+        let mut start = Vec::new();
+        for k in &smooth {
+            let last = cx.output(*k);
+            start.push(cx.seed(*k).map_or_else(|| cx.zeros(last), Ok)?);
+        }
+        for k in &wanted {
+            start.push(cx.zeros(captured[*k])?);
+        }
+        let scans: Vec<(usize, ValueId)> =
+            (0..self.scans).filter_map(|s| Some((s, cx.seed(self.carried + s)?))).collect();
+        let mut outer = captured.to_vec();
+        outer.extend(&kept);
+        outer.extend(scans.iter().map(|(_, v)| *v));
+        outer.push(count);
+
+        let place = cx.ed.place();
+        let back = cx.ed.new_region();
+        let turn = cx.ed.param(back, Type::tensor(DType::I64, Vec::new()).into());
+        let of_start: Vec<ValueId> = start
+            .iter()
+            .chain(&outer)
+            .map(|v| {
+                let fact = Fact { ty: fact(cx, *v).ty, content: None };
+                cx.ed.param(back, fact)
+            })
+            .collect();
+        let (sums, outer_in) = of_start.split_at(start.len());
+        cx.ed.at_end(back);
+        let (captures_in, rest) = outer_in.split_at(captured.len());
+        let (kept_in, rest) = rest.split_at(kept.len());
+        let (scans_in, count_in) = rest.split_at(scans.len());
+        // The last iteration comes first.
+        let one = cx.ed.constant(Tensor::scalar_i64(1))?;
+        let subtract = Binary { kind: BinaryKind::Sub };
+        let at = cx.ed.node1(subtract.clone(), &[count_in[0], turn])?;
+        let at = cx.ed.node1(subtract, &[at, one])?;
+        let mut map = BTreeMap::from([(params[0], at)]);
+        let pick = |cx: &mut GradCx<'_, '_>, all: ValueId| cx.ed.node1(Gather { axis: 0 }, &[all, at]);
+        for (k, all) in kept_in.iter().enumerate() {
+            let value = pick(cx, *all)?;
+            map.insert(params[1 + k], value);
+        }
+        map.extend(params[1 + self.carried..].iter().copied().zip(captures_in.iter().copied()));
+        let mut seeds: Vec<(usize, ValueId)> =
+            smooth.iter().zip(sums).map(|(k, v)| (first + k, *v)).collect();
+        for ((s, _), all) in scans.iter().zip(scans_in) {
+            seeds.push((first + self.carried + s, pick(cx, *all)?));
+        }
+        let variables: Vec<ValueId> = smooth
+            .iter()
+            .map(|k| map[&params[1 + k]])
+            .chain(wanted.iter().map(|k| captures_in[*k]))
+            .collect();
+        let mut found = inside(cx, body, &mut map, &seeds, &variables)?;
+        for (d, sum) in found.iter_mut().zip(sums).skip(smooth.len()) {
+            *d = cx.binary(BinaryKind::Add, *sum, *d)?;
+        }
+        found.iter().for_each(|v| cx.ed.result(back, *v));
+        cx.ed.go(place);
+
+        let op = Loop { carried: start.len(), scans: 0, conditional: false };
+        let inputs: Vec<_> =
+            [Some(count), None].into_iter().chain(start.iter().chain(&outer).map(|v| Some(*v))).collect();
+        let out = cx.ed.node_with_regions(op, &inputs, vec![back])?;
+        let places = smooth.iter().map(|k| 2 + k).chain(wanted.iter().map(|k| 2 + self.carried + k));
+        places.zip(out).try_for_each(|(i, v)| cx.give(i, v))
+    }
+
+    /// Runs the loop again: what was carried into each iteration, stacked, and the number of iterations.
+    fn again(&self, cx: &mut GradCx<'_, '_>, body: RegionId) -> Result<(Vec<ValueId>, ValueId), Diag> {
+        let place = cx.ed.place();
+        let forth = cx.ed.new_region();
+        let mut map = BTreeMap::new();
+        let theirs = cx.ed.graph().region(body).params.clone();
+        for p in &theirs {
+            let fact = fact(cx, *p);
+            map.insert(*p, cx.ed.param(forth, fact));
+        }
+        cx.ed.at_end(forth);
+        copy(cx.ed, body, &mut map)?;
+        let first = usize::from(self.conditional) + self.carried;
+        let results = cx.ed.graph().region(body).results.clone();
+        results[..first].iter().for_each(|v| cx.ed.result(forth, map[v]));
+        // The number of the iteration, so that there is one scan at least.
+        theirs[..=self.carried].iter().for_each(|p| cx.ed.result(forth, map[p]));
+        cx.ed.go(place);
+        let op = Loop { carried: self.carried, scans: self.carried + 1, conditional: self.conditional };
+        let inputs = cx.ed.graph().node(cx.node()).inputs.clone();
+        let out = cx.ed.node_with_regions(op, &inputs, vec![forth])?;
+        let (numbers, kept) = (out[self.carried], out[self.carried + 1..].to_vec());
+        let count = cx.ed.node1(Shape { start: 0, end: Some(1) }, &[numbers])?;
+        let count = cx.ed.node1(Squeeze { axes: vec![0] }, &[count])?;
+        Ok((kept, count))
+    }
+}
