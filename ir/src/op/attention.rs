@@ -5,6 +5,7 @@ use crate::dim::Dim;
 use crate::editor::Editor;
 use crate::graph::{Fact, Graph, NodeId, ValueId};
 use crate::op::binary::{Binary, BinaryKind, broadcast_positions};
+use crate::op::gradient::GradCx;
 use crate::op::matmul::{MatMul, matmul};
 use crate::op::softmax::{Softmax, SoftmaxKind};
 use crate::op::util::expect_equal;
@@ -59,6 +60,12 @@ impl OpDef for Attention {
         let mut dims = broadcast_shapes(&scores, &batch_v, cx.symbols)?;
         dims.extend([l, e]);
         Ok(vec![Fact { ty: TensorType::new(dtype, dims).into(), content: None }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        cx.through(|cx| {
+            let inputs = cx.inputs().to_vec();
+            Ok(vec![self.parts(cx.ed, &inputs)?])
+        })
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (q, k, v) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);

@@ -1,10 +1,13 @@
 //! Gates: regions whose work is skipped in part, as data decide.
 
+use super::parts::expand_gate;
 use super::{check_params, expect_flag, flag, types};
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
+use crate::op::gradient::copy_region;
 use crate::op::{EvalCx, InferCx, MANY, OpDef, normalize_axis};
 use crate::tensor::{Elems, Tensor, Value, elem_count};
 use crate::types::Type;
@@ -139,6 +142,18 @@ impl OpDef for Gate {
             ));
         }
         Ok(vec![types::merge(cx, 0, &outer, &mine, &other)?.into()])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        cx.through(|cx| {
+            // The parts take the nodes of the regions.
+            let node = cx.ed.graph().node(cx.node()).clone();
+            let regions =
+                node.regions.iter().map(|r| copy_region(cx.ed, *r)).collect::<Result<Vec<_>, _>>()?;
+            let copy = cx.ed.node_with_regions(self.clone(), &node.inputs, regions)?;
+            let copy =
+                cx.ed.graph().def_node(copy[0]).ok_or_else(|| Diag::error("arity", "a gate is a node"))?;
+            Ok(vec![expand_gate(cx.ed, copy, self)?])
+        })
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let captures = (2..cx.inputs.len()).map(|i| cx.take(i)).collect::<Result<Vec<_>, _>>()?;

@@ -41,23 +41,29 @@ pub fn expand_gates(ed: &mut Editor<'_>) -> Result<usize, Diag> {
     // Gates in the regions of a gate come after it and are moved with them.
     for n in ed.graph().all_nodes() {
         let Op::Gate(op) = ed.graph().node(n).op.clone() else { continue };
-        ed.before(n);
-        let loc = ed.loc().clone();
-        let new = match op.granularity {
-            Granularity::Whole => whole(ed, n, &op),
-            Granularity::Rows => rows(ed, n, &op),
-            Granularity::Routed => routed(ed, n, &op),
-            Granularity::Blocks => Err(Diag::unsupported("gates of blocks have no parts")),
-        };
-        let new = new.map_err(|d| d.at(loc))?;
-        let y = ed.graph().node(n).outputs[0];
-        let declared = ed.graph().value(y).fact.clone();
-        ed.set_fact(new, declared);
-        ed.replace(y, new);
-        ed.erase(n)?;
+        expand_gate(ed, n, &op)?;
         count += 1;
     }
     Ok(count)
+}
+
+/// Puts the parts of a gate in its place; what stands for its result.
+pub(super) fn expand_gate(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<ValueId, Diag> {
+    ed.before(n);
+    let loc = ed.loc().clone();
+    let new = match op.granularity {
+        Granularity::Whole => whole(ed, n, op),
+        Granularity::Rows => rows(ed, n, op),
+        Granularity::Routed => routed(ed, n, op),
+        Granularity::Blocks => Err(Diag::unsupported("gates of blocks have no parts")),
+    };
+    let new = new.map_err(|d| d.at(loc))?;
+    let y = ed.graph().node(n).outputs[0];
+    let declared = ed.graph().value(y).fact.clone();
+    ed.set_fact(new, declared);
+    ed.replace(y, new);
+    ed.erase(n)?;
+    Ok(new)
 }
 
 /// Operand `i` of a gate.

@@ -11,7 +11,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-pub use sweep::{copy, sweep};
+pub use sweep::{copy, copy_region, sweep};
 
 use crate::constant::Constant;
 use crate::diag::Diag;
@@ -85,6 +85,10 @@ impl GradCx<'_, '_> {
     pub fn input(&self, i: usize) -> Result<ValueId, Diag> {
         let v = self.inputs.get(i).copied().flatten();
         v.ok_or_else(|| Diag::error("arity", format!("operand {i} is missing")))
+    }
+    /// The operands.
+    pub fn inputs(&self) -> &[Option<ValueId>] {
+        &self.inputs
     }
     /// How many operands there are, with those that are omitted.
     pub fn len(&self) -> usize {

@@ -12,7 +12,7 @@ use crate::verify::verify;
 
 /// Compares the gradients of the sum of all outputs with respect to all inputs that are floats.
 fn check(text: &str, inputs: &[Tensor]) -> Result<(), Diag> {
-    let forward = parse(&format!("planish-ir 1\nsym T 0..\ngraph @\"g\"{text}"))?;
+    let forward = parse(&format!("planish-ir 1\nsym T 0..\nsym R 0..\nsym N 0..\ngraph @\"g\"{text}"))?;
     let mut g = forward.clone();
     let mut ed = Editor::new(&mut g);
     let nodes: Vec<NodeId> = ed.graph().nodes_in(ed.graph().root()).collect();
@@ -132,4 +132,50 @@ fn a_branch_in_a_loop() -> Result<(), Diag> {
         } : f64[2]
         return v2 \"y\" }";
     check(text, &[Tensor::scalar_i64(4), f64s(&[2], &[0.7, -1.1])?])
+}
+
+fn gate(fields: &str, params: &str, expert: &str, second: &str) -> String {
+    format!(
+        "(v0 \"c\": {params}, v1 \"x\": f64[4,2], v2 \"w\": f64[2,2]) {{
+        v3 = gate{{{fields}}} v0, v1, v2 ({expert}v5: f64[R,2], v6: f64[2,2]) {{
+          v7 = matmul{{trans_a=false, trans_b=false}} v5, v6 : f64[R,2]
+          v8 = unary{{kind=tanh}} v7 : f64[R,2]
+          yield v8
+        }} {second} : f64[4,2]
+        return v3 \"y\" }}"
+    )
+}
+
+#[test]
+fn gates_give_the_gradient_of_what_they_let_through() -> Result<(), Diag> {
+    let x = f64s(&[4, 2], &[0.1, 0.9, -0.4, 0.3, 0.8, -0.6, 1.2, -0.2])?;
+    let w = f64s(&[2, 2], &[0.5, -0.3, 0.7, 1.1])?;
+    let none = "() {\n yield\n }";
+    for fallback in ["zero", "identity"] {
+        let fields = format!("granularity=rows, axis=0, block=0, k=0, fallback={fallback}");
+        for mask in [[0, 0, 0, 0], [1, 0, 0, 1], [1, 1, 1, 1]] {
+            let mask = Tensor::ints(DType::Bool, &[4], mask.to_vec())?;
+            check(&gate(&fields, "bool[4]", "", none), &[mask, x.clone(), w.clone()])?;
+        }
+    }
+    let routing = f64s(&[4, 3], &[0.1, 0.7, 0.2, 0.5, 0.3, 0.2, 0.9, 0.04, 0.06, 0.2, 0.1, 0.7])?;
+    for k in [1, 2, 3] {
+        let fields = format!("granularity=routed, axis=0, block=0, k={k}, fallback=zero");
+        let text = gate(&fields, "f64[4,3]", "v4: i64[], ", none);
+        check(&text, &[routing.clone(), x.clone(), w.clone()])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn attention_is_differentiated_by_its_parts() -> Result<(), Diag> {
+    let text = "(v0 \"q\": f64[2,3], v1 \"k\": f64[4,3], v2 \"v\": f64[4,2]) {
+        v3 = attention{scale=0.5, trans_k=true} v0, v1, v2 : f64[2,2]
+        v4 = binary{kind=mul} v3, v3 : f64[2,2]
+        return v4 \"y\" }";
+    let ramp = |n: usize, by: f64| (0..n).map(|i| (i as f64 * by).sin()).collect::<Vec<_>>();
+    check(
+        text,
+        &[f64s(&[2, 3], &ramp(6, 1.1))?, f64s(&[4, 3], &ramp(12, 0.7))?, f64s(&[4, 2], &ramp(8, 1.9))?],
+    )
 }

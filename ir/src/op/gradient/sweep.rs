@@ -86,7 +86,7 @@ pub fn copy(
 }
 
 /// A copy of a region that no node holds yet.
-fn copy_region(ed: &mut Editor<'_>, region: RegionId) -> Result<RegionId, Diag> {
+pub fn copy_region(ed: &mut Editor<'_>, region: RegionId) -> Result<RegionId, Diag> {
     let place = ed.place();
     let new = ed.new_region();
     let mut map = BTreeMap::new();
