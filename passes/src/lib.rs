@@ -29,6 +29,7 @@ pub mod simplify_shapes;
 pub mod sink_transposes;
 pub mod sparsify_blocks;
 pub mod stats;
+pub mod training;
 mod util;
 mod weights;
 

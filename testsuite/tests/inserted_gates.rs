@@ -163,7 +163,6 @@ fn close(a: &RunResult, b: &RunResult) -> Result<(), Diag> {
     Ok(())
 }
 
-/// What gates counted.
 /// What gates did; plans also list what never happened.
 fn counted(r: &RunResult) -> Vec<(&str, u64)> {
     let of_gates = r.counters.iter().filter(|(k, v)| k.starts_with("gate") && **v > 0);

@@ -316,7 +316,8 @@ fn power(cx: &mut GradCx<'_, '_>, dy: ValueId) -> Result<(), Diag> {
         let one = cx.number(1.0, a)?;
         let base = cx.ed.node1(Where {}, &[positive, a, one])?;
         let log = cx.unary(UnaryKind::Log, base)?;
-        let slope = cx.mul(log, cx.output(0))?;
+        let y = cx.output(0);
+        let slope = cx.mul(log, y)?;
         let slope = cx.only(positive, true, slope)?;
         let db = cx.mul(dy, slope)?;
         cx.give(1, db)?;
@@ -363,7 +364,7 @@ impl OpDef for Binary {
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
         use BinaryKind::*;
         let dy = cx.only_seed()?;
-        let (a, b) = (cx.input(0)?, cx.input(1)?);
+        let (a, b, y) = (cx.input(0)?, cx.input(1)?, cx.output(0));
         match self.kind {
             Add | Sub => {
                 cx.give(0, dy)?;
@@ -379,7 +380,7 @@ impl OpDef for Binary {
                 let da = cx.binary(Div, dy, b)?;
                 cx.give(0, da)?;
                 // - a / b^2
-                let db = cx.mul(da, cx.output(0))?;
+                let db = cx.mul(da, y)?;
                 let db = cx.unary(UnaryKind::Neg, db)?;
                 cx.give(1, db)
             }
@@ -388,7 +389,7 @@ impl OpDef for Binary {
                 cx.give(0, dy)?;
                 if cx.wants(1) {
                     // a = q b + r with a whole q: - q
-                    let rest = cx.binary(Sub, a, cx.output(0))?;
+                    let rest = cx.binary(Sub, a, y)?;
                     let q = cx.binary(Div, rest, b)?;
                     let q = cx.unary(UnaryKind::Round, q)?;
                     let db = cx.mul(dy, q)?;

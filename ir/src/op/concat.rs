@@ -197,9 +197,10 @@ impl OpDef for Split {
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
         let mut seeds = Vec::new();
         for k in 0..cx.outputs() {
+            let part = cx.output(k);
             seeds.push(match cx.seed(k) {
                 Some(dy) => dy,
-                None => cx.zeros(cx.output(k))?,
+                None => cx.zeros(part)?,
             });
         }
         let dx = cx.ed.node1(Concat { axis: self.axis }, &seeds)?;

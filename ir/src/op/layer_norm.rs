@@ -102,7 +102,8 @@ impl OpDef for LayerNorm {
         if cx.has(1) {
             let scaled = cx.mul(dy, normal)?;
             cx.give(1, scaled)?;
-            inner = cx.mul(dy, cx.input(1)?)?;
+            let scale = cx.input(1)?;
+            inner = cx.mul(dy, scale)?;
         }
         // (d - mean(d) - n mean(d n)) / deviation
         let product = cx.mul(inner, normal)?;

@@ -14,6 +14,7 @@ mod infer;
 
 pub mod attention;
 pub mod binary;
+pub mod build;
 pub mod cast;
 pub mod col2im;
 pub mod concat;

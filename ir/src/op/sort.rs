@@ -48,10 +48,10 @@ impl OpDef for TopK {
         Ok(vec![fact(dtype, dims.clone()), fact(DType::I64, dims)])
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let (dy, x, at) = (cx.only_seed()?, cx.input(0)?, cx.output(1));
         let zeros = cx.zeros(x)?;
         let write = ScatterElements { axis: self.axis, reduction: Reduction::Add };
-        let dx = cx.ed.node1(write, &[zeros, cx.output(1), dy])?;
+        let dx = cx.ed.node1(write, &[zeros, at, dy])?;
         cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {

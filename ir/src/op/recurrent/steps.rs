@@ -38,7 +38,10 @@ impl Recurrent {
     pub(super) fn unrolled(&self, cx: Cx<'_, '_, '_>) -> Result<Vec<ValueId>, Diag> {
         let x = cx.input(0)?;
         let lengths = match cx.has(4) {
-            true => Some(cx.cast(cx.input(4)?, DType::I64)?),
+            true => {
+                let lengths = cx.input(4)?;
+                Some(cx.cast(lengths, DType::I64)?)
+            }
             false => None,
         };
         let (mut all, mut last, mut cells) = (Vec::new(), Vec::new(), Vec::new());
@@ -68,7 +71,8 @@ impl Recurrent {
         let r = cx.input(2)?;
         let of = |cx: Cx<'_, '_, '_>, i: usize| {
             let at = cx.ed.constant(Tensor::scalar_i64(d as i64))?;
-            cx.ed.node1(Gather { axis: 0 }, &[cx.input(i)?, at])
+            let all = cx.input(i)?;
+            cx.ed.node1(Gather { axis: 0 }, &[all, at])
         };
         let steps = cx.size(x, 0)?;
         let turned = |cx: Cx<'_, '_, '_>, v: ValueId| {

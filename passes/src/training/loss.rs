@@ -1,0 +1,110 @@
+//! What training makes small.
+
+use super::malformed;
+use planish_ir::op::binary::BinaryKind;
+use planish_ir::op::build::Build;
+use planish_ir::op::gather::GatherElements;
+use planish_ir::op::reduce::ReduceKind;
+use planish_ir::op::softmax::{Softmax, SoftmaxKind};
+use planish_ir::op::unary::UnaryKind;
+use planish_ir::{DType, Diag, Graph, Op, Type, ValueId};
+
+/// The loss of a batch: the mean over all but the last axis, that of classes or features.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Loss {
+    /// Cross-entropy of the scores with classes (i64, the shape of the scores without the last axis). Scores are logits; a softmax that ends the
+    /// model is seen through.
+    CrossEntropy,
+    /// Cross-entropy of the softmax of the scores at a temperature with probabilities, times the square of the temperature, so that
+    /// its gradients stay as large at any (Hinton et al., *Distilling the Knowledge in a Neural Network*, 2015).
+    SoftTargets {
+        /// What scores are divided by.
+        temperature: f64,
+    },
+    /// Kullback-Leibler divergence of the softmax of the scores from probabilities: the same gradients as soft targets at temperature 1.
+    Divergence,
+    /// Mean of the squares of the differences from values of the shape of the output.
+    MeanSquare,
+}
+
+impl Loss {
+    /// The type of what outputs are compared with.
+    pub(super) fn target(self, g: &Graph, y: ValueId) -> Result<Type, Diag> {
+        let ty = g.ty(y).as_tensor().filter(|t| t.dtype.is_float());
+        let ty = ty.ok_or_else(|| malformed("the first output is no tensor of floats"))?;
+        match self {
+            Loss::CrossEntropy => {
+                let dims = ty.dims()?;
+                let Some((_, batch)) = dims.split_last() else {
+                    return Err(malformed("scores have an axis of classes"));
+                };
+                Ok(Type::tensor(DType::I64, batch.to_vec()))
+            }
+            _ => Ok(Type::from(ty.clone())),
+        }
+    }
+
+    /// The loss, a number.
+    pub(super) fn of(self, b: &mut Build<'_, '_>, y: ValueId, target: ValueId) -> Result<ValueId, Diag> {
+        let rank = b.dims(y)?.len();
+        let all: Vec<usize> = (0..rank).collect();
+        let last = rank.checked_sub(1);
+        let last = || last.ok_or_else(|| malformed("scores have an axis of classes"));
+        match self {
+            Loss::MeanSquare => {
+                let apart = b.binary(BinaryKind::Sub, y, target)?;
+                let square = b.mul(apart, apart)?;
+                b.reduce(ReduceKind::Mean, square, &all, false)
+            }
+            Loss::CrossEntropy => {
+                let last = last()?;
+                let logs = log_softmax(b, y, 1.0)?;
+                let class = b.unsqueeze(target, &[last])?;
+                let said = b.ed.node1(GatherElements { axis: last }, &[logs, class])?;
+                let mean = b.reduce(ReduceKind::Mean, said, &all, false)?;
+                b.unary(UnaryKind::Neg, mean)
+            }
+            Loss::SoftTargets { temperature } => {
+                if !(temperature.is_finite() && temperature > 0.0) {
+                    return Err(malformed("a temperature is above 0"));
+                }
+                let logs = log_softmax(b, y, temperature)?;
+                let part = b.mul(target, logs)?;
+                let sum = b.reduce(ReduceKind::Sum, part, &[last()?], false)?;
+                let mean = b.reduce(ReduceKind::Mean, sum, &all[..rank - 1], false)?;
+                b.scale(-temperature * temperature, mean)
+            }
+            Loss::Divergence => {
+                let logs = log_softmax(b, y, 1.0)?;
+                // 0 ln 0 is 0.
+                let some = b.compare(BinaryKind::Greater, target, 0.0)?;
+                let one = b.number(1.0, target)?;
+                let safe = b.ed.node1(planish_ir::op::where_::Where {}, &[some, target, one])?;
+                let own = b.unary(UnaryKind::Log, safe)?;
+                let apart = b.binary(BinaryKind::Sub, own, logs)?;
+                let part = b.mul(target, apart)?;
+                let sum = b.reduce(ReduceKind::Sum, part, &[last()?], false)?;
+                b.reduce(ReduceKind::Mean, sum, &all[..rank - 1], false)
+            }
+        }
+    }
+}
+
+/// The logarithm of the softmax along the last axis of scores divided by a number: of those before a softmax that made `y`.
+fn log_softmax(b: &mut Build<'_, '_>, y: ValueId, temperature: f64) -> Result<ValueId, Diag> {
+    let axis = b.dims(y)?.len().checked_sub(1).ok_or_else(|| malformed("scores have an axis of classes"))?;
+    let g = b.ed.graph();
+    let mut scores = y;
+    if let Some(n) = g.def_node(y)
+        && let Op::Softmax(op) = &g.node(n).op
+        && op.axis == axis
+        && op.kind != SoftmaxKind::Hardmax
+    {
+        // Of a logarithm already made the logarithm of the softmax is itself.
+        scores = g.node(n).inputs[0].unwrap_or(y);
+    }
+    if temperature != 1.0 {
+        scores = b.scale(1.0 / temperature, scores)?;
+    }
+    b.ed.node1(Softmax { kind: SoftmaxKind::LogSoftmax, axis }, &[scores])
+}

@@ -1,0 +1,146 @@
+//! A step of training as a graph: what the model says of a batch, the loss, its gradients, and parameters and optimiser state that go from one
+//! step to the next.
+//!
+//! The step is a graph like any other, so every engine runs it, and passes work on it. Its inputs are those of the model, then `target` and
+//! `rate` (the learning rate, f32 or the type of the loss), then one for each parameter and each part of the optimiser's state; its outputs those of the model, then
+//! `loss`, then what these parameters and this state are after the step, which the graph pairs with the inputs as its state.
+
+mod loss;
+mod optimizer;
+#[cfg(test)]
+mod tests;
+
+pub use loss::Loss;
+pub use optimizer::{Optimizer, Rule};
+
+use planish_ir::graph::StatePair;
+use planish_ir::op::build::Build;
+use planish_ir::op::gradient::sweep;
+use planish_ir::{ConstId, Constant, Diag, Editor, Graph, Loc, NodeId, Tensor, Type, Value, ValueId};
+use std::collections::BTreeSet;
+
+/// A value that training changes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Variable {
+    /// Name of the input of the step.
+    pub name: String,
+    /// The constant of the model that it stands for; none for state of the optimiser.
+    pub constant: Option<ConstId>,
+    /// What it begins with.
+    pub start: Tensor,
+}
+
+/// A step, and what is needed to run it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The graph.
+    pub graph: Graph,
+    /// Number of inputs of the model, which come first.
+    pub inputs: usize,
+    /// Number of outputs of the model, which come first; the loss comes after them.
+    pub outputs: usize,
+    /// Parameters, then state of the optimiser: the inputs behind `rate`, and the outputs behind the loss.
+    pub variables: Vec<Variable>,
+}
+
+/// Makes the step of a model whose first output is trained. `trains` says by name which constants of floats are parameters.
+///
+/// # Errors
+/// `unsupported-gradient` where an operation has no rule, `train-malformed` where the loss does not fit the output or nothing is trained.
+pub fn step(
+    model: &Graph,
+    loss: Loss,
+    optimizer: &Optimizer,
+    trains: &dyn Fn(&str) -> bool,
+) -> Result<Step, Diag> {
+    let mut graph = model.clone();
+    let (inputs, outputs) = (graph.inputs().len(), graph.outputs().len());
+    let mut ed = Editor::new(&mut graph);
+    let y = ed.graph().outputs().first().copied().ok_or_else(|| malformed("the model has no output"))?;
+    let parameters = parameters(&ed, trains)?;
+    ed.set_loc(Loc::None);
+    let target = loss.target(ed.graph(), y)?;
+    let target = ed.input("target", target);
+    let dtype = ed.graph().dtype(y).ok_or_else(|| malformed("the output is no tensor"))?;
+    let rate = ed.input("rate", Type::tensor(dtype, Vec::new()));
+    let mut variables = Vec::new();
+    let mut values = Vec::new();
+    for (name, v, constant) in parameters {
+        let start = ed.graph().constant(constant).decode()?;
+        let input = ed.input(&name, Type::from(start.ty()));
+        ed.replace(v, input);
+        values.push(input);
+        variables.push(Variable { name, constant: Some(constant), start });
+    }
+    ed.at_end(ed.graph().root());
+    // An output may have been a parameter itself.
+    let y = ed.graph().outputs()[0];
+    let lost = loss.of(&mut Build::new(&mut ed, "loss"), y, target)?;
+    let nodes: Vec<NodeId> = ed.graph().nodes_in(ed.graph().root()).collect();
+    let one = ed.constant(Tensor::scalar(dtype, 1.0)?)?;
+    let gradients = sweep(&mut ed, &nodes, &[(lost, one)], &values)?;
+    ed.set_loc(Loc::None);
+    ed.output(lost, Some("loss"));
+    let (new, state) = optimizer.update(&mut ed, &variables, &values, &gradients, rate)?;
+    for v in new {
+        ed.output(v, None);
+    }
+    for (variable, next) in state {
+        ed.output(next, None);
+        variables.push(variable);
+    }
+    for i in 0..variables.len() {
+        let pair = StatePair { output: (outputs + 1 + i) as u32, input: (inputs + 2 + i) as u32 };
+        ed.graph_mut().states.push(pair);
+    }
+    Ok(Step { graph, inputs, outputs, variables })
+}
+
+/// Name, value and constant of what is trained.
+fn parameters(
+    ed: &Editor<'_>,
+    trains: &dyn Fn(&str) -> bool,
+) -> Result<Vec<(String, ValueId, ConstId)>, Diag> {
+    let g = ed.graph();
+    let mut out = Vec::new();
+    let mut names = BTreeSet::new();
+    for n in g.nodes_in(g.root()) {
+        let Some(v) = g.node(n).outputs.first().copied() else { continue };
+        let (Some((id, c)), Some(name)) = (g.as_const(v), g.value(v).name.as_deref()) else { continue };
+        if c.dtype.is_float() && trains(name) && names.insert(name.to_owned()) {
+            out.push((name.to_owned(), v, id));
+        }
+    }
+    if out.is_empty() {
+        Err(malformed("no constant of floats that has a name is to be trained"))
+    } else {
+        Ok(out)
+    }
+}
+
+impl Step {
+    /// The inputs of the first step: those of the model, the target and the rate, then what all variables begin with.
+    pub fn first(&self, batch: Vec<Value>, target: Value, rate: Value) -> Vec<Value> {
+        let start = self.variables.iter().map(|v| Value::from(v.start.clone()));
+        batch.into_iter().chain([target, rate]).chain(start).collect()
+    }
+    /// The variables after a step, of its results.
+    pub fn variables_after<'r>(&self, results: &'r [Value]) -> &'r [Value] {
+        &results[self.outputs + 1..]
+    }
+    /// The model with the values that its parameters have by now, in the order of [`Step::variables`].
+    pub fn trained(&self, model: &Graph, values: &[Value]) -> Result<Graph, Diag> {
+        let mut graph = model.clone();
+        let mut ed = Editor::new(&mut graph);
+        for (variable, value) in self.variables.iter().zip(values) {
+            if let Some(id) = variable.constant {
+                ed.set_constant(id, Constant::from(value.tensor()?.clone()))?;
+            }
+        }
+        Ok(graph)
+    }
+}
+
+fn malformed(text: impl Into<String>) -> Diag {
+    Diag::error("train-malformed", text)
+}

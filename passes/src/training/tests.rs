@@ -1,0 +1,147 @@
+//! Steps of training on the interpreter.
+
+use super::*;
+use planish_ir::op::random::{stream, unit};
+use planish_ir::{DType, interp, text, verify};
+
+/// Two inputs, a hidden layer, three classes.
+const NET: &str = "planish-ir 1
+graph @\"net\"(v0 \"x\": f32[30,2]) {
+  v1 \"w1\" = const f32[2,8] [0.5, -0.4, 0.3, -0.2, 0.6, -0.1, 0.2, 0.7, -0.3, 0.5, -0.6, 0.4, 0.1, 0.8, -0.7, 0.2]
+  v2 \"b1\" = const f32[8] [0.0, 0.1, 0.0, -0.1, 0.0, 0.1, 0.0, 0.0]
+  v3 \"w2\" = const f32[8,3] [0.3, -0.2, 0.1, -0.4, 0.5, 0.2, 0.1, -0.3, 0.4, 0.2, 0.1, -0.5, -0.1, 0.3, 0.2, 0.4, -0.2, 0.1, 0.2, 0.3, -0.1, -0.3, 0.1, 0.2]
+  v4 = matmul{trans_a=false, trans_b=false} v0, v1 : f32[30,8]
+  v5 = binary{kind=add} v4, v2 : f32[30,8]
+  v6 = unary{kind=relu} v5 : f32[30,8]
+  v7 = matmul{trans_a=false, trans_b=false} v6, v3 : f32[30,3]
+  v8 = softmax{kind=softmax, axis=1} v7 : f32[30,3]
+  return v8 \"y\"
+}
+";
+
+/// Points around three places, with their classes.
+fn points() -> Result<(Tensor, Tensor), Diag> {
+    let noise = |i: u64| unit(stream(3, i)) - 0.5;
+    let at = [[1.0, 0.0], [-0.7, 0.9], [-0.6, -1.0]];
+    let x =
+        (0..60).map(|i| at[i / 2 % 3][i % 2] + 0.6 * noise(i as u64)).map(|x| x as f32).collect::<Vec<_>>();
+    let classes = (0..30).map(|i| (i % 3) as i128).collect();
+    Ok((Tensor::f32s(&[30, 2], &x)?, Tensor::ints(DType::I64, &[30], classes)?))
+}
+
+/// The losses of some steps, and the variables after them.
+fn run(step: &Step, target: &Tensor, rate: f32, count: usize) -> Result<(Vec<f64>, Vec<Value>), Diag> {
+    assert_eq!(verify::verify(&step.graph), []);
+    let (x, _) = points()?;
+    let mut losses = Vec::new();
+    let mut inputs = step.first(vec![x.into()], target.clone().into(), Tensor::f32s(&[], &[rate])?.into());
+    let first = step.inputs + 2;
+    for _ in 0..count {
+        let results = interp::run(&step.graph, inputs.clone())?.values;
+        losses.push(results[step.outputs].tensor()?.to_f64()[0]);
+        inputs[first..].clone_from_slice(step.variables_after(&results));
+    }
+    Ok((losses, inputs.split_off(first)))
+}
+
+#[test]
+fn every_optimiser_learns_and_repeats_itself() -> Result<(), Diag> {
+    let model = text::parse(NET)?;
+    let (x, target) = points()?;
+    for (rule, rate) in [
+        (Rule::Sgd { momentum: 0.0 }, 0.5),
+        (Rule::Sgd { momentum: 0.9 }, 0.2),
+        (Rule::Adam { decay: [0.9, 0.999], epsilon: 1e-8 }, 0.05),
+        (Rule::RmsProp { decay: 0.9, epsilon: 1e-6 }, 0.02),
+    ] {
+        let optimizer = Optimizer { rule, ..Optimizer::default() };
+        let step = step(&model, Loss::CrossEntropy, &optimizer, &|_| true)?;
+        let (losses, variables) = run(&step, &target, rate, 60)?;
+        assert!(losses[0] > 0.9 && losses[59] < 0.12, "{rule:?}: {} to {}", losses[0], losses[59]);
+        assert_eq!(run(&step, &target, rate, 60)?.1, variables, "{rule:?}");
+        let trained = step.trained(&model, &variables)?;
+        let said = interp::run(&trained, vec![x.clone().into()])?.values[0].tensor()?.to_f64();
+        let right =
+            target.to_i64()?.iter().zip(said.chunks(3)).filter(|(c, p)| p[**c as usize] > 0.5).count();
+        assert_eq!(right, 30, "{rule:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_step_is_what_the_formulas_say() -> Result<(), Diag> {
+    // y = w x, loss (y - t)^2: the gradient at w = 3, x = 2, t = 1 is 2 (6 - 1) 2 = 20.
+    let model = text::parse(
+        "planish-ir 1\ngraph @\"g\"(v0 \"x\": f64[1,1]) { v1 \"w\" = const f64[1,1] [3.0]
+         v2 = matmul{trans_a=false, trans_b=false} v0, v1 : f64[1,1]\n return v2 \"y\" }",
+    )?;
+    let number = |x: f64| Tensor::floats(DType::F64, &[1, 1], vec![x]);
+    let mut decayed = Optimizer { rule: Rule::Sgd { momentum: 0.0 }, decay: 0.1, ..Optimizer::default() };
+    let plain = Optimizer { decay: 0.0, ..decayed };
+    let adam = Rule::Adam { decay: [0.9, 0.99], epsilon: 0.0 };
+    let norm = Optimizer { max_norm: Some(0.5), ..plain };
+    let mut cases = vec![
+        (plain, 3.0 - 0.01 * 20.0),
+        (decayed, 3.0 - 0.01 * 20.3),
+        (norm, 0.5),
+        (Optimizer { rule: adam, ..plain }, 3.0 - 0.01),
+        (Optimizer { rule: Rule::RmsProp { decay: 0.75, epsilon: 0.0 }, ..plain }, 3.0 - 0.02),
+    ];
+    (decayed.rule, decayed.decoupled) = (adam, true);
+    cases.push((decayed, 3.0 - 0.01 - 0.01 * 0.3));
+    for (optimizer, want) in cases {
+        let step = step(&model, Loss::MeanSquare, &optimizer, &|name| name == "w")?;
+        let rate = Tensor::floats(DType::F64, &[], vec![0.01])?;
+        let results = interp::run(
+            &step.graph,
+            step.first(vec![number(2.0)?.into()], number(1.0)?.into(), rate.into()),
+        )?;
+        assert_eq!(results.values[step.outputs].tensor()?.to_f64(), [25.0]);
+        let w = step.variables_after(&results.values)[0].tensor()?.to_f64()[0];
+        assert!((w - want).abs() < 1e-12, "{optimizer:?}: {w}, not {want}");
+    }
+    Ok(())
+}
+
+#[test]
+fn losses_follow_their_definitions() -> Result<(), Diag> {
+    let model = text::parse(NET)?;
+    let (x, _) = points()?;
+    let said = interp::run(&model, vec![x.clone().into()])?.values[0].tensor()?.to_f64();
+    let soft: Vec<f32> = (0..90).map(|i| [0.7, 0.3, 0.0][i % 3]).collect();
+    let target = Tensor::f32s(&[30, 3], &soft)?;
+    let of = |loss: Loss| -> Result<f64, Diag> {
+        let step = step(&model, loss, &Optimizer::default(), &|_| true)?;
+        Ok(run(&step, &target, 0.0, 1)?.0[0])
+    };
+    let pairs = || soft.iter().map(|t| f64::from(*t)).zip(said.iter().copied());
+    let entropy = |f: &dyn Fn(f64, f64) -> f64| pairs().map(|(t, p)| f(t, p)).sum::<f64>() / 30.0;
+    let cross = entropy(&|t, p| -t * p.ln());
+    assert!((of(Loss::SoftTargets { temperature: 1.0 })? - cross).abs() < 1e-5);
+    let own = entropy(&|t, _| if t > 0.0 { t * t.ln() } else { 0.0 });
+    assert!((of(Loss::Divergence)? - (cross + own)).abs() < 1e-5);
+    let square = pairs().map(|(t, p)| (p - t) * (p - t)).sum::<f64>() / 90.0;
+    assert!((of(Loss::MeanSquare)? - square).abs() < 1e-6);
+    // At a temperature probabilities are softer, and the loss grows with its square.
+    let hot = said.chunks(3).zip(soft.chunks(3)).map(|(p, t)| {
+        let p: Vec<f64> = p.iter().map(|p| p.powf(0.25)).collect();
+        let sum: f64 = p.iter().sum();
+        p.iter().zip(t).map(|(p, t)| -f64::from(*t) * (p / sum).ln()).sum::<f64>()
+    });
+    let hot = 16.0 * hot.sum::<f64>() / 30.0;
+    assert!((of(Loss::SoftTargets { temperature: 4.0 })? - hot).abs() < 1e-4);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_trained_is_said() -> Result<(), Diag> {
+    let model = text::parse(NET)?;
+    let none = step(&model, Loss::CrossEntropy, &Optimizer::default(), &|_| false);
+    assert_eq!(none.map(|_| ()).map_err(|d| d.id), Err("train-malformed"));
+    let cold = step(&model, Loss::SoftTargets { temperature: 0.0 }, &Optimizer::default(), &|_| true);
+    assert_eq!(cold.map(|_| ()).map_err(|d| d.id), Err("train-malformed"));
+    let ints = text::parse("planish-ir 1\ngraph @\"g\"(v0 \"x\": i64[2]) { return v0 \"y\" }")?;
+    let ints = step(&ints, Loss::MeanSquare, &Optimizer::default(), &|_| true);
+    assert_eq!(ints.map(|_| ()).map_err(|d| d.id), Err("train-malformed"));
+    Ok(())
+}
