@@ -7,6 +7,7 @@ use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, TargetSpec, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load};
 use crate::lower::launch::{KernelCx, Launch};
+use crate::lower::layout;
 use crate::lower::nest::decode;
 use planish_ir::op::matmul::MatMul;
 use planish_ir::{DType, Diag, Dim, ValueId};
@@ -413,6 +414,9 @@ pub(super) fn widest(target: &TargetSpec, rows: usize, per_block: usize) -> usiz
     (1..=per_block).rev().find(|nv| per_block.is_multiple_of(*nv) && held(*nv) <= registers).unwrap_or(1)
 }
 
+/// Columns that a unit of a transposition takes.
+const STRIP: i64 = 16;
+
 /// The operand with its last two axes swapped, in memory of its own.
 pub(super) fn transposed(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
     let rank = x.dims.len();
@@ -421,23 +425,57 @@ pub(super) fn transposed(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
     let y = cx.temp(x.dtype, &dims);
     let (rows, cols) = (x.dims[rank - 2].clone(), x.dims[rank - 1].clone());
     let batches = Dim::product(&x.dims[..rank - 2]);
-    let l = Launch::new("transpose").read(x).write(&y).dim(&rows).dim(&cols);
-    let l = l.extent(batches.mul(&cols)).cost(rows.clone());
+    let strips = cols.ceil_div(&STRIP.into());
+    let l = Launch::new("transpose").read(x).write(&y).dim(&rows).dim(&cols).dim(&strips);
+    let l = l.extent(batches.mul(&strips)).cost(rows.clone());
     let d = x.dtype;
     cx.launch(l, move |k| {
-        let (x, y, rows, cols) = (k.buf(0), k.buf(1), k.dim(0), k.dim(1));
+        let lanes = i64::from(k.lanes(Elem::F32)).min(STRIP);
+        let (x, y, rows, cols, strips) = (k.buf(0), k.buf(1), k.dim(0), k.dim(1), k.dim(2));
         k.b.parallel_for(|b, unit| {
-            let (batch, c) = b.div_rem(unit, cols);
-            let first = b.mul(batch, cols);
-            let first = b.mul(first, rows);
-            let to = b.mul(unit, rows);
-            b.loop_(0, rows, 1, |b, r| {
+            let (batch, strip) = b.div_rem(unit, strips);
+            let size = b.mul(rows, cols);
+            let first = b.mul(batch, size);
+            let c0 = b.mul(strip, STRIP);
+            let end = b.add(c0, STRIP);
+            let end = b.smin(end, cols);
+            // Squares of a vector each, as far as they go.
+            let (mut row, mut col) = (b.i64(0), c0);
+            if d == DType::F32 && lanes > 1 {
+                let whole = b.sdiv(rows, lanes);
+                row = b.mul(whole, lanes);
+                let width = b.sub(end, c0);
+                let whole = b.sdiv(width, lanes);
+                col = b.at(c0, whole, lanes);
+                b.loop_(0, row, lanes, |b, r| {
+                    b.loop_(c0, col, lanes, |b, c| {
+                        let square = (0..lanes).map(|i| {
+                            let r = b.add(r, i);
+                            let at = b.at(first, r, cols);
+                            let at = b.add(at, c);
+                            b.load(x, at, lanes as u16)
+                        });
+                        let square = square.collect();
+                        for (i, v) in (0..).zip(layout::transposed(b, square)) {
+                            let c = b.add(c, i);
+                            let at = b.at(first, c, rows);
+                            let at = b.add(at, r);
+                            b.store(y, at, v);
+                        }
+                    });
+                });
+            }
+            let single = |b: &mut Builder, r: Val, c: Val| {
                 let at = b.at(first, r, cols);
                 let at = b.add(at, c);
                 let v = load(b, d, x, at, 1, None);
-                let at = b.add(to, r);
+                let at = b.at(first, c, rows);
+                let at = b.add(at, r);
                 crate::lower::elem::store(b, d, y, at, v, None);
-            });
+            };
+            // Rows beyond the squares, then columns beyond them.
+            b.loop_(c0, end, 1, |b, c| b.loop_(row, rows, 1, |b, r| single(b, r, c)));
+            b.loop_(col, end, 1, |b, c| b.loop_(0, row, 1, |b, r| single(b, r, c)));
         });
     })?;
     Ok(y)
