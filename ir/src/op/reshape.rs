@@ -108,9 +108,7 @@ impl OpDef for Reshape {
         }])
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
-        let dx = cx.reshape_like(dy, x)?;
-        cx.give(0, dx)
+        cx.give_reshaped()
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

@@ -3,6 +3,7 @@
 use crate::diag::Diag;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::Op;
 use crate::op::gather::{GatherElements, GatherNd};
 use crate::op::gather::{check_same_rank, tuple_len};
 use crate::op::gradient::GradCx;
@@ -103,6 +104,23 @@ crate::op_struct! {
     }
 }
 
+/// The rule of writing: `again` writes in the same way without a reduction, `read` reads from the places that are written to. Of elements written to one
+/// place each gets the gradient of that place: right for sums, and where places differ.
+fn written(cx: &mut GradCx<'_, '_>, reduction: Reduction, again: Op, read: Op) -> Result<(), Diag> {
+    let (dy, at, new) = (cx.only_seed()?, cx.input(1)?, cx.input(2)?);
+    let dx = match reduction {
+        Reduction::Add => dy,
+        Reduction::None => {
+            let zeros = cx.zeros(new)?;
+            cx.ed.node1(again, &[dy, at, zeros])?
+        }
+        _ => return Err(cx.no_rule("with products and extremes")),
+    };
+    cx.give(0, dx)?;
+    let dnew = cx.ed.node1(read, &[dy, at])?;
+    cx.give(2, dnew)
+}
+
 impl OpDef for ScatterElements {
     const NAME: &'static str = "scatter-elements";
     const INPUTS: (usize, usize) = (3, 3);
@@ -125,22 +143,9 @@ impl OpDef for ScatterElements {
         Ok(vec![moved(cx.ty(0)?, dims.to_vec(), || None)?])
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        let (dy, at, new) = (cx.only_seed()?, cx.input(1)?, cx.input(2)?);
-        let dx = match self.reduction {
-            Reduction::Add => dy,
-            Reduction::None => {
-                let zeros = cx.zeros(new)?;
-                cx.ed.node1(
-                    ScatterElements { axis: self.axis, reduction: Reduction::None },
-                    &[dy, at, zeros],
-                )?
-            }
-            _ => return Err(cx.no_rule("with products and extremes")),
-        };
-        cx.give(0, dx)?;
-        // Of elements written to one place each gets the gradient of that place: right for sums, and where places differ.
-        let dnew = cx.ed.node1(GatherElements { axis: self.axis }, &[dy, at])?;
-        cx.give(2, dnew)
+        let axis = self.axis;
+        let again = ScatterElements { axis, reduction: Reduction::None };
+        written(cx, self.reduction, again.into(), GatherElements { axis }.into())
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, at, up) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
@@ -185,19 +190,8 @@ impl OpDef for ScatterNd {
         Ok(vec![moved(cx.ty(0)?, dims.to_vec(), || None)?])
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        let (dy, at, new) = (cx.only_seed()?, cx.input(1)?, cx.input(2)?);
-        let dx = match self.reduction {
-            Reduction::Add => dy,
-            Reduction::None => {
-                let zeros = cx.zeros(new)?;
-                cx.ed.node1(ScatterNd { reduction: Reduction::None }, &[dy, at, zeros])?
-            }
-            _ => return Err(cx.no_rule("with products and extremes")),
-        };
-        cx.give(0, dx)?;
-        // Of elements written to one place each gets the gradient of that place: right for sums, and where places differ.
-        let dnew = cx.ed.node1(GatherNd { batch_dims: 0 }, &[dy, at])?;
-        cx.give(2, dnew)
+        let again = ScatterNd { reduction: Reduction::None };
+        written(cx, self.reduction, again.into(), GatherNd { batch_dims: 0 }.into())
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, at, up) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);

@@ -223,13 +223,7 @@ impl OpDef for ReverseSequence {
         Ok(vec![moved(cx.ty(0)?, dims.to_vec(), || None)?])
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        let dy = cx.only_seed()?;
-        let mut operands = vec![dy];
-        if cx.has(1) {
-            operands.push(cx.input(1)?);
-        }
-        let dx = cx.ed.node1(self.clone(), &operands)?;
-        cx.give(0, dx)
+        cx.give_by(self.clone())
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

@@ -78,9 +78,7 @@ impl OpDef for Squeeze {
         Ok(vec![moved(ty, keep.map(|(_, d)| d.clone()).collect(), || cx.ints(0))?])
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
-        let dx = cx.reshape_like(dy, x)?;
-        cx.give(0, dx)
+        cx.give_reshaped()
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
@@ -121,9 +119,7 @@ impl OpDef for Unsqueeze {
         Ok(vec![moved(cx.ty(0)?, dims, || cx.ints(0))?])
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
-        let dx = cx.reshape_like(dy, x)?;
-        cx.give(0, dx)
+        cx.give_reshaped()
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
@@ -154,9 +150,7 @@ impl OpDef for Flatten {
         Ok(vec![moved(cx.ty(0)?, vec![Dim::product(a), Dim::product(b)], || None)?])
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
-        let dx = cx.reshape_like(dy, x)?;
-        cx.give(0, dx)
+        cx.give_reshaped()
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

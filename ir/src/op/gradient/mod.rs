@@ -17,6 +17,7 @@ use crate::diag::Diag;
 use crate::dtype::DType;
 use crate::editor::Editor;
 use crate::graph::{NodeId, ValueId};
+use crate::op::Op;
 use crate::op::binary::BinaryKind;
 use crate::op::build::Build;
 use std::collections::BTreeSet;
@@ -139,6 +140,19 @@ impl GradCx<'_, '_> {
         Ok(())
     }
 
+    /// The rule of an operation that moves elements within their shape and whose inverse it is itself: `op` on the gradient and the further operands.
+    pub fn give_by(&mut self, op: impl Into<Op>) -> Result<(), Diag> {
+        let mut operands = self.inputs.clone();
+        operands[0] = Some(self.only_seed()?);
+        let dx = self.ed.node(op, &operands)?;
+        self.give(0, dx[0])
+    }
+    /// The rule of an operation that gives the elements of its first operand in their order.
+    pub fn give_reshaped(&mut self) -> Result<(), Diag> {
+        let (dy, x) = (self.only_seed()?, self.input(0)?);
+        let dx = self.reshape_like(dy, x)?;
+        self.give(0, dx)
+    }
     /// The rule of an operation that others make up: `build` makes its results of its operands, and those nodes are differentiated.
     pub fn through(
         &mut self,
