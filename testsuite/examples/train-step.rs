@@ -8,7 +8,7 @@ use planish_ir::op::random::{stream, unit};
 use planish_ir::op::unary::{Unary, UnaryKind};
 use planish_ir::{DType, Diag, Dim, Editor, Graph, Tensor, Type};
 use planish_onnx::export::{ExportOptions, export};
-use planish_passes::training::{Loss, Optimizer, step};
+use planish_passes::training::{Loss, Optimizer, Recipe, step};
 
 fn net(batch: usize, sizes: &[usize]) -> Result<Graph, Diag> {
     let mut graph = Graph::new("net");
@@ -38,8 +38,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [out, sizes @ ..] = &args[..] else { return Err("train-step OUT.onnx BATCH SIZE SIZE..".into()) };
     let sizes: Vec<usize> = sizes.iter().map(|s| s.parse()).collect::<Result<_, _>>()?;
     let [batch, sizes @ ..] = &sizes[..] else { return Err("a batch and sizes are needed".into()) };
-    let step = step(&net(*batch, sizes)?, Loss::CrossEntropy, &Optimizer::default(), &|_| true)?;
-    let exported = export(&step.graph, &ExportOptions::default());
+    let step = step(&net(*batch, sizes)?, &Recipe::new(Loss::CrossEntropy, Optimizer::default()), &|_| true)?;
+    let output_names =
+        (0..step.graph.outputs().len()).map(|i| step.graph.output_name(i).to_owned()).collect();
+    let exported = export(&step.graph, &ExportOptions { output_names, ..ExportOptions::default() });
     let exported = exported.map_err(|d| d.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     std::fs::write(out, &exported.model)?;
     let products: usize = sizes.windows(2).map(|p| p[0] * p[1]).sum();

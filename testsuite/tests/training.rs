@@ -2,7 +2,7 @@
 
 use planish_ir::op::random::{stream, unit};
 use planish_ir::{DType, Diag, Engine, Graph, PrepareOptions, Tensor, Value, interp, text, verify};
-use planish_passes::training::{Loss, Optimizer, Rule, Step, step};
+use planish_passes::training::{Loss, Optimizer, Recipe, Rule, Step, step};
 use planish_passes::{Level, Pipeline, TargetFacts};
 use planish_testsuite::native::{Maker, Native, targets};
 
@@ -64,7 +64,7 @@ fn networks() -> Vec<(String, Vec<usize>)> {
 fn made(network: &str, rule: Rule) -> Result<Step, Diag> {
     let model = text::parse(&format!("planish-ir 1\n{network}"))?;
     let optimizer = Optimizer { rule, decay: 0.01, ..Optimizer::default() };
-    let step = step(&model, Loss::CrossEntropy, &optimizer, &|_| true)?;
+    let step = step(&model, &Recipe::new(Loss::CrossEntropy, optimizer), &|_| true)?;
     assert_eq!(verify::verify(&step.graph), []);
     Ok(step)
 }

@@ -3,6 +3,7 @@
 use super::malformed;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::build::Build;
+use planish_ir::op::concat::{Pad, PadMode};
 use planish_ir::op::gather::GatherElements;
 use planish_ir::op::reduce::ReduceKind;
 use planish_ir::op::softmax::{Softmax, SoftmaxKind};
@@ -107,4 +108,46 @@ fn log_softmax(b: &mut Build<'_, '_>, y: ValueId, temperature: f64) -> Result<Va
         scores = b.scale(1.0 / temperature, scores)?;
     }
     b.ed.node1(Softmax { kind: SoftmaxKind::LogSoftmax, axis }, &[scores])
+}
+
+/// Group lasso: a multiple of the sum of the Euclidean norms of the blocks of all parameters of two axes, which draws whole blocks to zero (Yuan and Lin,
+/// 2006; for recurrent networks Narang et al., *Block-Sparse Recurrent Neural Networks*, 2017).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GroupLasso {
+    /// The multiple.
+    pub factor: f64,
+    /// Size of the blocks along both axes; blocks at the ends may be smaller.
+    pub block: [usize; 2],
+}
+
+impl GroupLasso {
+    pub(super) fn added(
+        self,
+        b: &mut Build<'_, '_>,
+        loss: ValueId,
+        parameters: &[ValueId],
+    ) -> Result<ValueId, Diag> {
+        if self.block.contains(&0) {
+            return Err(malformed("blocks have no axis of size 0"));
+        }
+        let mut sum = loss;
+        for w in parameters {
+            let [rows, columns] = b.known_dims(*w)?[..] else { continue };
+            let [k, n] = self.block.map(|x| x as i64);
+            let (down, across) = ((rows + k - 1) / k, (columns + n - 1) / n);
+            let mut whole = *w;
+            if (down * k, across * n) != (rows, columns) {
+                let pads = b.vector(&[0, 0, down * k - rows, across * n - columns])?;
+                whole = b.ed.node1(Pad { mode: PadMode::Constant }, &[whole, pads])?;
+            }
+            let blocks = b.reshape(whole, &[down, k, across, n])?;
+            let norms = b.reduce(ReduceKind::L2, blocks, &[1, 3], false)?;
+            let all = b.reduce(ReduceKind::Sum, norms, &[0, 1], false)?;
+            let all = b.scale(self.factor, all)?;
+            let to = b.dtype(loss)?;
+            let all = b.cast(all, to)?;
+            sum = b.binary(BinaryKind::Add, sum, all)?;
+        }
+        Ok(sum)
+    }
 }

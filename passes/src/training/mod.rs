@@ -3,15 +3,17 @@
 //!
 //! The step is a graph like any other, so every engine runs it, and passes work on it. Its inputs are those of the model, then `target` and
 //! `rate` (the learning rate, f32 or the type of the loss), then one for each parameter and each part of the optimiser's state; its outputs those of the model, then
-//! `loss`, then what these parameters and this state are after the step, which the graph pairs with the inputs as its state.
+//! `loss`, then what these parameters and this state are after the step (`NAME.next`), which the graph pairs with the inputs as its state.
 
 mod loss;
 mod optimizer;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
-pub use loss::Loss;
+pub use loss::{GroupLasso, Loss};
 pub use optimizer::{Optimizer, Rule};
+pub use schedule::{Schedule, Shape};
 
 use planish_ir::graph::StatePair;
 use planish_ir::op::build::Build;
@@ -28,6 +30,27 @@ pub struct Variable {
     pub constant: Option<ConstId>,
     /// What it begins with.
     pub start: Tensor,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Recipe {
+    /// What it makes small.
+    pub loss: Loss,
+    /// How parameters change.
+    pub optimizer: Optimizer,
+    /// What is added to the loss for weights in blocks.
+    pub lasso: Option<GroupLasso>,
+    /// Whether parameters of two axes have a mask, a variable `NAME.mask` that they are multiplied with after every step. The step leaves masks as they are;
+    /// who runs it changes them between steps.
+    pub masks: bool,
+}
+
+impl Recipe {
+    /// A loss and an optimiser, nothing else.
+    pub fn new(loss: Loss, optimizer: Optimizer) -> Recipe {
+        Recipe { loss, optimizer, lasso: None, masks: false }
+    }
 }
 
 /// A step, and what is needed to run it.
@@ -47,12 +70,8 @@ pub struct Step {
 ///
 /// # Errors
 /// `unsupported-gradient` where an operation has no rule, `train-malformed` where the loss does not fit the output or nothing is trained.
-pub fn step(
-    model: &Graph,
-    loss: Loss,
-    optimizer: &Optimizer,
-    trains: &dyn Fn(&str) -> bool,
-) -> Result<Step, Diag> {
+pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Result<Step, Diag> {
+    let Recipe { loss, optimizer, lasso, masks } = recipe;
     let mut graph = model.clone();
     let (inputs, outputs) = (graph.inputs().len(), graph.outputs().len());
     let mut ed = Editor::new(&mut graph);
@@ -75,18 +94,22 @@ pub fn step(
     ed.at_end(ed.graph().root());
     // An output may have been a parameter itself.
     let y = ed.graph().outputs()[0];
-    let lost = loss.of(&mut Build::new(&mut ed, "loss"), y, target)?;
+    let mut lost = loss.of(&mut Build::new(&mut ed, "loss"), y, target)?;
+    if let Some(lasso) = lasso {
+        lost = lasso.added(&mut Build::new(&mut ed, "group lasso"), lost, &values)?;
+    }
     let nodes: Vec<NodeId> = ed.graph().nodes_in(ed.graph().root()).collect();
     let one = ed.constant(Tensor::scalar(dtype, 1.0)?)?;
     let gradients = sweep(&mut ed, &nodes, &[(lost, one)], &values)?;
     ed.set_loc(Loc::None);
     ed.output(lost, Some("loss"));
     let (new, state) = optimizer.update(&mut ed, &variables, &values, &gradients, rate)?;
-    for v in new {
-        ed.output(v, None);
+    let (new, kept) = if *masks { masked(&mut ed, &variables, new)? } else { (new, Vec::new()) };
+    for (v, variable) in new.into_iter().zip(&variables) {
+        ed.output(v, Some(&format!("{}.next", variable.name)));
     }
-    for (variable, next) in state {
-        ed.output(next, None);
+    for (variable, next) in state.into_iter().chain(kept) {
+        ed.output(next, Some(&format!("{}.next", variable.name)));
         variables.push(variable);
     }
     for i in 0..variables.len() {
@@ -94,6 +117,31 @@ pub fn step(
         ed.graph_mut().states.push(pair);
     }
     Ok(Step { graph, inputs, outputs, variables })
+}
+
+/// A variable with what it is after the step.
+type Next = (Variable, ValueId);
+
+/// Parameters of two axes times masks, which are variables that stay.
+fn masked(
+    ed: &mut Editor<'_>,
+    variables: &[Variable],
+    new: Vec<ValueId>,
+) -> Result<(Vec<ValueId>, Vec<Next>), Diag> {
+    let (mut out, mut masks) = (Vec::new(), Vec::new());
+    for (variable, w) in variables.iter().zip(new) {
+        if variable.start.rank() != 2 {
+            out.push(w);
+            continue;
+        }
+        let name = format!("{}.mask", variable.name);
+        let start = &variable.start;
+        let ones = Tensor::floats(start.dtype(), start.shape(), vec![1.0; start.len()])?;
+        let mask = ed.input(&name, Type::from(ones.ty()));
+        out.push(Build::new(ed, "mask").mul(w, mask)?);
+        masks.push((Variable { name, constant: None, start: ones }, mask));
+    }
+    Ok((out, masks))
 }
 
 /// Name, value and constant of what is trained.

@@ -1,6 +1,6 @@
 //! How a step changes parameters.
 
-use super::Variable;
+use super::{Next, Variable};
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::build::Build;
 use planish_ir::op::reduce::ReduceKind;
@@ -52,8 +52,8 @@ impl Default for Optimizer {
     }
 }
 
-/// State of the optimiser, with what it is after the step.
-type State = Vec<(Variable, ValueId)>;
+/// State of the optimiser.
+type State = Vec<Next>;
 
 impl Optimizer {
     /// The parameters after the step, and the state that is added to it. `gradients` are those of `values`, the inputs that `variables` stand for.

@@ -55,7 +55,7 @@ fn every_optimiser_learns_and_repeats_itself() -> Result<(), Diag> {
         (Rule::RmsProp { decay: 0.9, epsilon: 1e-6 }, 0.02),
     ] {
         let optimizer = Optimizer { rule, ..Optimizer::default() };
-        let step = step(&model, Loss::CrossEntropy, &optimizer, &|_| true)?;
+        let step = step(&model, &Recipe::new(Loss::CrossEntropy, optimizer), &|_| true)?;
         let (losses, variables) = run(&step, &target, rate, 60)?;
         assert!(losses[0] > 0.9 && losses[59] < 0.12, "{rule:?}: {} to {}", losses[0], losses[59]);
         assert_eq!(run(&step, &target, rate, 60)?.1, variables, "{rule:?}");
@@ -90,7 +90,7 @@ fn one_step_is_what_the_formulas_say() -> Result<(), Diag> {
     (decayed.rule, decayed.decoupled) = (adam, true);
     cases.push((decayed, 3.0 - 0.01 - 0.01 * 0.3));
     for (optimizer, want) in cases {
-        let step = step(&model, Loss::MeanSquare, &optimizer, &|name| name == "w")?;
+        let step = step(&model, &Recipe::new(Loss::MeanSquare, optimizer), &|name| name == "w")?;
         let rate = Tensor::floats(DType::F64, &[], vec![0.01])?;
         let results = interp::run(
             &step.graph,
@@ -111,7 +111,7 @@ fn losses_follow_their_definitions() -> Result<(), Diag> {
     let soft: Vec<f32> = (0..90).map(|i| [0.7, 0.3, 0.0][i % 3]).collect();
     let target = Tensor::f32s(&[30, 3], &soft)?;
     let of = |loss: Loss| -> Result<f64, Diag> {
-        let step = step(&model, loss, &Optimizer::default(), &|_| true)?;
+        let step = step(&model, &Recipe::new(loss, Optimizer::default()), &|_| true)?;
         Ok(run(&step, &target, 0.0, 1)?.0[0])
     };
     let pairs = || soft.iter().map(|t| f64::from(*t)).zip(said.iter().copied());
@@ -136,12 +136,56 @@ fn losses_follow_their_definitions() -> Result<(), Diag> {
 #[test]
 fn what_cannot_be_trained_is_said() -> Result<(), Diag> {
     let model = text::parse(NET)?;
-    let none = step(&model, Loss::CrossEntropy, &Optimizer::default(), &|_| false);
+    let none = step(&model, &Recipe::new(Loss::CrossEntropy, Optimizer::default()), &|_| false);
     assert_eq!(none.map(|_| ()).map_err(|d| d.id), Err("train-malformed"));
-    let cold = step(&model, Loss::SoftTargets { temperature: 0.0 }, &Optimizer::default(), &|_| true);
+    let cold =
+        step(&model, &Recipe::new(Loss::SoftTargets { temperature: 0.0 }, Optimizer::default()), &|_| true);
     assert_eq!(cold.map(|_| ()).map_err(|d| d.id), Err("train-malformed"));
     let ints = text::parse("planish-ir 1\ngraph @\"g\"(v0 \"x\": i64[2]) { return v0 \"y\" }")?;
-    let ints = step(&ints, Loss::MeanSquare, &Optimizer::default(), &|_| true);
+    let ints = step(&ints, &Recipe::new(Loss::MeanSquare, Optimizer::default()), &|_| true);
     assert_eq!(ints.map(|_| ()).map_err(|d| d.id), Err("train-malformed"));
+    Ok(())
+}
+
+#[test]
+fn masks_keep_weights_at_zero_and_lasso_draws_blocks_there() -> Result<(), Diag> {
+    let model = text::parse(NET)?;
+    let (x, target) = points()?;
+    let mut recipe = Recipe::new(Loss::CrossEntropy, Optimizer::default());
+    recipe.masks = true;
+    let plain = step(&model, &recipe, &|_| true)?;
+    let at = |name: &str| plain.variables.iter().position(|v| v.name == name).unwrap_or(usize::MAX);
+    let (w, mask) = (at("w1"), at("w1.mask"));
+    let rate = Tensor::f32s(&[], &[0.1])?;
+    let mut inputs = plain.first(vec![x.into()], target.clone().into(), rate.into());
+    let first = plain.inputs + 2;
+    let ones: Vec<f32> = (0..16).map(|i| (i % 3 != 0).into()).map(|b: u8| f32::from(b)).collect();
+    inputs[first + mask] = Tensor::f32s(&[2, 8], &ones)?.into();
+    for _ in 0..5 {
+        let results = interp::run(&plain.graph, inputs.clone())?.values;
+        inputs[first..].clone_from_slice(plain.variables_after(&results));
+        let weights = inputs[first + w].tensor()?.to_f64();
+        assert!(weights.iter().zip(&ones).all(|(w, m)| (*w == 0.0) == (*m == 0.0)), "{weights:?}");
+    }
+    // Blocks that do not divide the matrix; what a lasso gives is the sum of their norms.
+    let mut recipe = Recipe::new(
+        Loss::CrossEntropy,
+        Optimizer { rule: Rule::Sgd { momentum: 0.0 }, ..Optimizer::default() },
+    );
+    let loss = |recipe: &Recipe, rate: f32, count: usize| {
+        run(&step(&model, recipe, &|n| n == "w2")?, &target, rate, count)
+    };
+    let without = loss(&recipe, 0.0, 1)?.0[0];
+    recipe.lasso = Some(GroupLasso { factor: 0.5, block: [3, 2] });
+    let with = loss(&recipe, 0.0, 1)?.0[0];
+    let c = planish_ir::graph::Graph::clone(&model);
+    let w2 = c.constants().find(|(_, c)| c.shape == [8, 3]).map(|(_, c)| c.decode()).transpose()?;
+    let w2 = w2.ok_or_else(|| Diag::error("arity", "w2"))?.to_f64();
+    let mut squares = [[0.0; 2]; 3];
+    w2.iter().enumerate().for_each(|(i, x)| squares[i / 3 / 3][i % 3 / 2] += x * x);
+    let norms: f64 = squares.iter().flatten().map(|s: &f64| s.sqrt()).sum();
+    assert!((with - without - 0.5 * norms).abs() < 1e-5, "{with} {without} {norms}");
+    let (losses, _) = loss(&recipe, 0.05, 100)?;
+    assert!(losses[99] < losses[0] - 0.5, "{losses:?}");
     Ok(())
 }
