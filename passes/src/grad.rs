@@ -1,9 +1,9 @@
 //! See [`Grad`].
 
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, options::OptionMeta, util};
+use planish_ir::op::build::Build;
 use planish_ir::op::gradient;
-use planish_ir::op::views::{Expand, Shape};
-use planish_ir::{Constant, Diag, Editor, Graph, Loc, NodeId, Tensor, ValueId};
+use planish_ir::{Diag, Editor, Graph, Loc, NodeId, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 declare_pass! {
@@ -89,7 +89,7 @@ impl Pass for Grad {
         }
         ed.at_end(ed.graph().root());
         ed.set_loc(Loc::None);
-        let ones = filled(ed, 1.0, y)?;
+        let ones = Build::new(ed, "grad").filled(1.0, y)?;
         let variables: Vec<ValueId> = wanted.iter().map(|(_, v)| *v).collect();
         let nodes: Vec<NodeId> = ed.graph().nodes_in(ed.graph().root()).collect();
         let found = gradient::sweep(ed, &nodes, &[(y, ones)], &variables)?;
@@ -97,7 +97,7 @@ impl Pass for Grad {
         for ((name, v), gradient) in wanted.iter().zip(found) {
             let gradient = match gradient {
                 Some(gradient) => gradient,
-                None => filled(ed, 0.0, *v)?,
+                None => Build::new(ed, "grad").filled(0.0, *v)?,
             };
             ed.output(gradient, Some(&format!("grad.{name}")));
             cx.add("gradients", 1.0);
@@ -106,28 +106,11 @@ impl Pass for Grad {
     }
 }
 
-/// A number in the shape and type of a value.
-fn filled(ed: &mut Editor<'_>, x: f64, like: ValueId) -> Result<ValueId, Diag> {
-    let g = ed.graph();
-    let dtype = g.dtype(like).ok_or_else(|| Diag::error("dtype-mismatch", "not a tensor"))?;
-    let known: Option<Vec<usize>> =
-        g.dims(like).and_then(|dims| dims.iter().map(|d| usize::try_from(d.as_const()?).ok()).collect());
-    let number = Tensor::scalar(dtype, x)?;
-    match known {
-        Some(shape) => ed.constant(Constant::splat(&number, shape)?),
-        None => {
-            let number = ed.constant(number)?;
-            let shape = ed.node1(Shape { start: 0, end: None }, &[like])?;
-            ed.node1(Expand {}, &[number, shape])
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Pipeline, TargetFacts, parse_specs};
-    use planish_ir::{DType, Value, interp, text};
+    use planish_ir::{DType, Tensor, Value, interp, text};
 
     fn after(text: &str, pass: &str) -> Result<Graph, Diag> {
         let mut g = text::parse(&format!("planish-ir 1\ngraph @\"g\"{text}"))?;

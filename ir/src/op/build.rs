@@ -75,13 +75,23 @@ impl Build<'_, '_> {
     }
     /// Zeros of the shape and type of a value.
     pub fn zeros(&mut self, like: ValueId) -> Result<ValueId, Diag> {
-        if let Ok(dims) = self.known_dims(like) {
-            let zero = Tensor::scalar(self.dtype(like)?, 0.0)?;
-            let shape = dims.iter().map(|d| *d as usize).collect();
-            return self.ed.constant(Constant::splat(&zero, shape)?);
+        self.filled(0.0, like)
+    }
+    /// A number everywhere in the shape and type of a value.
+    pub fn filled(&mut self, x: f64, like: ValueId) -> Result<ValueId, Diag> {
+        match self.known_dims(like) {
+            Ok(dims) => self.splat(x, &dims, like),
+            Err(_) => {
+                let number = self.number(x, like)?;
+                self.like(number, like)
+            }
         }
-        let zero = self.number(0.0, like)?;
-        self.like(zero, like)
+    }
+    /// A number everywhere in a shape, in the element type of a value.
+    fn splat(&mut self, x: f64, dims: &[i64], like: ValueId) -> Result<ValueId, Diag> {
+        let number = Tensor::scalar(self.dtype(like)?, x)?;
+        let shape = dims.iter().map(|d| *d as usize).collect();
+        self.ed.constant(Constant::splat(&number, shape)?)
     }
     /// An element-wise function.
     pub fn unary(&mut self, kind: UnaryKind, x: ValueId) -> Result<ValueId, Diag> {
@@ -231,17 +241,15 @@ impl Build<'_, '_> {
     }
     /// The same with known places along an axis of `n` elements; the other dims are those of `v`.
     pub fn scatter_axis(&mut self, v: ValueId, axis: usize, places: &[i64], n: i64) -> Result<ValueId, Diag> {
-        let mut shape: Vec<usize> = self.known_dims(v)?.iter().map(|d| *d as usize).collect();
-        shape[axis] = n as usize;
-        let zero = Tensor::scalar(self.dtype(v)?, 0.0)?;
-        let like = self.ed.constant(Constant::splat(&zero, shape)?)?;
+        let mut dims = self.known_dims(v)?;
+        dims[axis] = n;
+        let like = self.splat(0.0, &dims, v)?;
         let places = self.vector(places)?;
         self.scatter_add(v, axis, places, like)
     }
     /// The elements of a vector added at the places of another in `n` zeros.
     pub fn scatter_flat(&mut self, v: ValueId, places: ValueId, n: i64) -> Result<ValueId, Diag> {
-        let zero = Tensor::scalar(self.dtype(v)?, 0.0)?;
-        let zeros = self.ed.constant(Constant::splat(&zero, vec![n as usize])?)?;
+        let zeros = self.splat(0.0, &[n], v)?;
         self.ed.node1(ScatterElements { axis: 0, reduction: Reduction::Add }, &[zeros, places, v])
     }
     /// The size of a value along an axis, as a vector of one i64.

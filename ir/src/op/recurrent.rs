@@ -228,7 +228,7 @@ impl OpDef for Recurrent {
         Ok(facts)
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        cx.through(|cx| self.unrolled(cx))
+        cx.through(|cx| self.by_loops(cx))
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         self.check_fields()?;

@@ -2,7 +2,7 @@
 //! step to the next.
 //!
 //! The step is a graph like any other, so every engine runs it, and passes work on it. Its inputs are those of the model, then `target` and
-//! `rate` (the learning rate, f32 or the type of the loss), then one for each parameter and each part of the optimiser's state; its outputs those of the model, then
+//! `rate` (the learning rate, a number of the type of the first output), then one for each parameter and each part of the optimiser's state; its outputs those of the model, then
 //! `loss`, then what these parameters and this state are after the step (`NAME.next`), which the graph pairs with the inputs as its state.
 
 mod loss;
@@ -18,16 +18,17 @@ pub use schedule::{Schedule, Shape};
 use planish_ir::graph::StatePair;
 use planish_ir::op::build::Build;
 use planish_ir::op::gradient::sweep;
-use planish_ir::{ConstId, Constant, Diag, Editor, Graph, Loc, NodeId, Tensor, Type, Value, ValueId};
+use planish_ir::{Constant, Diag, Editor, Graph, Loc, NodeId, Tensor, Type, Value, ValueId};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A value that training changes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Variable {
     /// Name of the input of the step.
     pub name: String,
-    /// The constant of the model that it stands for; none for state of the optimiser.
-    pub constant: Option<ConstId>,
+    /// The constant of the model that it stands for, a value there; none for state of the optimiser and masks.
+    pub constant: Option<ValueId>,
     /// What it begins with.
     pub start: Tensor,
 }
@@ -85,11 +86,11 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     let mut variables = Vec::new();
     let mut values = Vec::new();
     for (name, v, constant) in parameters {
-        let start = ed.graph().constant(constant).decode()?;
+        let start = constant.decode()?;
         let input = ed.input(&name, Type::from(start.ty()));
         ed.replace(v, input);
         values.push(input);
-        variables.push(Variable { name, constant: Some(constant), start });
+        variables.push(Variable { name, constant: Some(v), start });
     }
     ed.at_end(ed.graph().root());
     // An output may have been a parameter itself.
@@ -148,15 +149,15 @@ fn masked(
 fn parameters(
     ed: &Editor<'_>,
     trains: &dyn Fn(&str) -> bool,
-) -> Result<Vec<(String, ValueId, ConstId)>, Diag> {
+) -> Result<Vec<(String, ValueId, Arc<Constant>)>, Diag> {
     let g = ed.graph();
     let mut out = Vec::new();
     let mut names = BTreeSet::new();
     for n in g.nodes_in(g.root()) {
         let Some(v) = g.node(n).outputs.first().copied() else { continue };
-        let (Some((id, c)), Some(name)) = (g.as_const(v), g.value(v).name.as_deref()) else { continue };
+        let (Some((_, c)), Some(name)) = (g.as_const(v), g.value(v).name.as_deref()) else { continue };
         if c.dtype.is_float() && trains(name) && names.insert(name.to_owned()) {
-            out.push((name.to_owned(), v, id));
+            out.push((name.to_owned(), v, Arc::clone(c)));
         }
     }
     if out.is_empty() {
@@ -181,9 +182,14 @@ impl Step {
         let mut graph = model.clone();
         let mut ed = Editor::new(&mut graph);
         for (variable, value) in self.variables.iter().zip(values) {
-            if let Some(id) = variable.constant {
-                ed.set_constant(id, Constant::from(value.tensor()?.clone()))?;
-            }
+            // Equal constants share a payload, so each gets one of its own.
+            let Some(old) = variable.constant else { continue };
+            let node = ed.graph().def_node(old).ok_or_else(|| malformed("not the model of this step"))?;
+            ed.before(node);
+            let new = ed.constant(value.tensor()?.clone())?;
+            ed.set_name(new, &variable.name);
+            ed.replace(old, new);
+            ed.erase(node)?;
         }
         Ok(graph)
     }

@@ -111,7 +111,7 @@ impl Optimizer {
         corrections: Option<[ValueId; 2]>,
         state: &mut State,
     ) -> Result<ValueId, Diag> {
-        // d v + f g^p
+        // The new state: d times the old one and f times g.
         let mut average = |b: &mut Build<'_, '_>, part: &str, d: f64, f: f64, g: ValueId| {
             let zeros = Tensor::floats(
                 variable.start.dtype(),

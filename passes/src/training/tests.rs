@@ -189,3 +189,28 @@ fn masks_keep_weights_at_zero_and_lasso_draws_blocks_there() -> Result<(), Diag>
     assert!(losses[99] < losses[0] - 0.5, "{losses:?}");
     Ok(())
 }
+
+#[test]
+fn parameters_that_begin_alike_end_apart() -> Result<(), Diag> {
+    let model = text::parse(
+        "planish-ir 1\ngraph @\"g\"(v0 \"x\": f64[1,2]) { v1 \"a\" = const f64[2] [0.0, 0.0]
+         v2 \"b\" = const f64[2] [0.0, 0.0]\n v3 = binary{kind=add} v0, v1 : f64[1,2]\n v4 = unary{kind=exp} v3 : f64[1,2]
+         v5 = binary{kind=add} v4, v2 : f64[1,2]\n return v5 \"y\" }",
+    )?;
+    let recipe = Recipe::new(Loss::MeanSquare, Optimizer::default());
+    let step = step(&model, &recipe, &|_| true)?;
+    let numbers = |shape: &[usize], v: &[f64]| Tensor::floats(DType::F64, shape, v.to_vec());
+    let (x, target) = (numbers(&[1, 2], &[1.0, 0.5])?, numbers(&[1, 2], &[3.0, 3.0])?);
+    let inputs = step.first(vec![x.clone().into()], target.clone().into(), numbers(&[], &[0.1])?.into());
+    let results = interp::run(&step.graph, inputs)?.values;
+    let variables = step.variables_after(&results);
+    let (a, b) = (variables[0].tensor()?.to_f64(), variables[1].tensor()?.to_f64());
+    assert_ne!(a, b);
+    let trained = step.trained(&model, variables)?;
+    assert_eq!(verify::verify(&trained), []);
+    let said = interp::run(&trained, vec![x.into()])?.values[0].tensor()?.to_f64();
+    for (i, x) in [1.0f64, 0.5].into_iter().enumerate() {
+        assert!((said[i] - ((x + a[i]).exp() + b[i])).abs() < 1e-12, "{said:?}");
+    }
+    Ok(())
+}

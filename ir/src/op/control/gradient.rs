@@ -1,7 +1,7 @@
 //! Differentiation of branches and loops. Both compute their regions again on the way back: a branch from its operands, an iteration of a loop
 //! from the values that were carried into it, which a second run of the loop keeps.
 
-use super::{If, Loop};
+use super::{If, Loop, counted, region_for, turn};
 use crate::diag::Diag;
 use crate::dtype::DType;
 use crate::graph::{Fact, RegionId, ValueId};
@@ -10,24 +10,10 @@ use crate::op::gather::Gather;
 use crate::op::gradient::{GradCx, copy, sweep};
 use crate::op::views::{Shape, Squeeze};
 use crate::tensor::Tensor;
-use crate::types::Type;
 use std::collections::BTreeMap;
 
 fn fact(cx: &GradCx<'_, '_>, v: ValueId) -> Fact {
     cx.ed.graph().value(v).fact.clone()
-}
-
-/// A region with parameters like these values.
-fn region(cx: &mut GradCx<'_, '_>, like: &[ValueId]) -> (RegionId, Vec<ValueId>) {
-    let region = cx.ed.new_region();
-    let params = like
-        .iter()
-        .map(|v| {
-            let fact = Fact { ty: fact(cx, *v).ty, content: None };
-            cx.ed.param(region, fact)
-        })
-        .collect();
-    (region, params)
 }
 
 /// Differentiates a copy of `body` at the end of a region: `map` holds what stands for its parameters, `seeds` the gradients of its results by
@@ -58,7 +44,7 @@ impl If {
         let place = cx.ed.place();
         let mut regions = Vec::new();
         for body in bodies {
-            let (back, params) = region(cx, &captured);
+            let (back, params) = region_for(cx.ed, &[], &captured);
             cx.ed.at_end(back);
             let theirs = cx.ed.graph().region(body).params.clone();
             let mut map: BTreeMap<ValueId, ValueId> =
@@ -109,17 +95,10 @@ impl Loop {
         outer.push(count);
 
         let place = cx.ed.place();
-        let back = cx.ed.new_region();
-        let turn = cx.ed.param(back, Type::tensor(DType::I64, Vec::new()).into());
-        let of_start: Vec<ValueId> = start
-            .iter()
-            .chain(&outer)
-            .map(|v| {
-                let fact = Fact { ty: fact(cx, *v).ty, content: None };
-                cx.ed.param(back, fact)
-            })
-            .collect();
-        let (sums, outer_in) = of_start.split_at(start.len());
+        let like = [start.clone(), outer.clone()].concat();
+        let (back, params_in) = region_for(cx.ed, &[turn()], &like);
+        let turn = params_in[0];
+        let (sums, outer_in) = params_in[1..].split_at(start.len());
         cx.ed.at_end(back);
         let (captures_in, rest) = outer_in.split_at(captured.len());
         let (kept_in, rest) = rest.split_at(kept.len());
@@ -153,10 +132,7 @@ impl Loop {
         found.iter().for_each(|v| cx.ed.result(back, *v));
         cx.ed.go(place);
 
-        let op = Loop { carried: start.len(), scans: 0, conditional: false };
-        let inputs: Vec<_> =
-            [Some(count), None].into_iter().chain(start.iter().chain(&outer).map(|v| Some(*v))).collect();
-        let out = cx.ed.node_with_regions(op, &inputs, vec![back])?;
+        let out = counted(cx.ed, count, (&start, &outer), 0, back)?;
         let places = smooth.iter().map(|k| 2 + k).chain(wanted.iter().map(|k| 2 + self.carried + k));
         places.zip(out).try_for_each(|(i, v)| cx.give(i, v))
     }

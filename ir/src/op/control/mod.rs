@@ -6,6 +6,7 @@ mod parts;
 mod types;
 
 pub use gate::{Fallback, Gate, Granularity};
+pub(crate) use parts::{counted, region_for, turn};
 pub use parts::{expand_gates, transplant, without_gates};
 
 use crate::diag::Diag;

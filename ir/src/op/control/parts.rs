@@ -76,15 +76,35 @@ fn given(ed: &Editor<'_>, n: NodeId, from: usize) -> Result<Vec<ValueId>, Diag> 
     (from..ed.graph().node(n).inputs.len()).map(|i| operand(ed, n, i)).collect()
 }
 
-/// A region with parameters like these values.
-fn region_for(ed: &mut Editor<'_>, values: &[ValueId]) -> (RegionId, Vec<ValueId>) {
+/// A region with these parameters and then ones like these values.
+pub(crate) fn region_for(
+    ed: &mut Editor<'_>,
+    first: &[Fact],
+    values: &[ValueId],
+) -> (RegionId, Vec<ValueId>) {
     let region = ed.new_region();
-    let params = values.iter().map(|v| {
-        let fact = ed.graph().value(*v).fact.clone();
-        ed.param(region, fact)
-    });
-    let params = params.collect();
+    let like: Vec<Fact> = values.iter().map(|v| ed.graph().value(*v).fact.clone()).collect();
+    let params = first.iter().chain(&like).map(|fact| ed.param(region, fact.clone())).collect();
     (region, params)
+}
+
+/// The number of the iteration, as the region of a loop takes it.
+pub(crate) fn turn() -> Fact {
+    Type::tensor(DType::I64, Vec::new()).into()
+}
+
+/// A loop of `count` iterations over values that are carried and captures.
+pub(crate) fn counted(
+    ed: &mut Editor<'_>,
+    count: ValueId,
+    (carried, captured): (&[ValueId], &[ValueId]),
+    scans: usize,
+    body: RegionId,
+) -> Result<Vec<ValueId>, Diag> {
+    let values = carried.iter().chain(captured).map(|v| Some(*v));
+    let operands: Vec<_> = [Some(count), None].into_iter().chain(values).collect();
+    let op = Loop { carried: carried.len(), scans, conditional: false };
+    ed.node_with_regions(op, &operands, vec![body])
 }
 
 /// Moves the nodes of a region to the end of another one, where values stand for its parameters; gives its first result there. The region
@@ -114,10 +134,10 @@ fn whole(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<ValueId, Diag> {
         let ty = result_type(ed, n)?;
         captured.push(zeros(ed, &ty, captured[0])?);
     }
-    let (yes, params) = region_for(ed, &captured);
+    let (yes, params) = region_for(ed, &[], &captured);
     let result = transplant(ed, regions[0], yes, &params)?;
     ed.result(yes, result);
-    let (no, params) = region_for(ed, &captured);
+    let (no, params) = region_for(ed, &[], &captured);
     let result = match op.fallback {
         Fallback::Zero => params[params.len() - 1],
         Fallback::Identity => params[0],
@@ -197,7 +217,7 @@ fn rows(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<ValueId, Diag> {
     let zero = ed.constant(Constant::from(Tensor::scalar_i64(0)))?;
     let any = ed.node1(Binary { kind: BinaryKind::Greater }, &[some, zero])?;
     let captured = [vec![mask, base], given(ed, n, 1)?].concat();
-    let (yes, mut params) = region_for(ed, &captured);
+    let (yes, mut params) = region_for(ed, &[], &captured);
     ed.at_end(yes);
     let at = places(ed, params[0], &count)?;
     let picked = ed.node1(Gather { axis: 0 }, &[params[2], at])?;
@@ -207,7 +227,7 @@ fn rows(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<ValueId, Diag> {
     let at = ed.node1(Unsqueeze { axes: vec![1] }, &[at])?;
     let out = ed.node1(ScatterNd { reduction: Reduction::None }, &[params[1], at, result])?;
     ed.result(yes, out);
-    let (no, params) = region_for(ed, &captured);
+    let (no, params) = region_for(ed, &[], &captured);
     ed.result(no, params[1]);
     ed.before(n);
     let operands: Vec<_> = std::iter::once(any).chain(captured).map(Some).collect();
@@ -232,15 +252,9 @@ fn routed(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<ValueId, Diag> {
     let none = zeros(ed, &weights_ty, weights)?;
     let chosen = ed.node1(ScatterElements { axis: 1, reduction: Reduction::None }, &[none, at, values])?;
     let captured = [vec![chosen], given(ed, n, 1)?].concat();
-    let body = ed.new_region();
-    let expert = ed.param(body, Type::tensor(DType::I64, Vec::new()).into());
     let carried = Fact::from(Type::from(ty));
-    let so_far = ed.param(body, carried);
-    let mut params = Vec::new();
-    for v in &captured {
-        let fact = ed.graph().value(*v).fact.clone();
-        params.push(ed.param(body, fact));
-    }
+    let (body, mut params) = region_for(ed, &[turn(), carried], &captured);
+    let [expert, so_far] = [params.remove(0), params.remove(0)];
     ed.at_end(body);
     let column = ed.node1(Gather { axis: 1 }, &[params[0], expert])?;
     let at = places(ed, column, &count)?;
@@ -258,9 +272,7 @@ fn routed(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<ValueId, Diag> {
     ed.result(body, next);
     ed.before(n);
     let trips = ed.constant(Constant::from(Tensor::scalar_i64(experts)))?;
-    let operands: Vec<_> =
-        [Some(trips), None, Some(sum)].into_iter().chain(captured.into_iter().map(Some)).collect();
-    first(ed.node_with_regions(Loop { carried: 1, scans: 0, conditional: false }, &operands, vec![body])?)
+    first(counted(ed, trips, (&[sum], &captured), 0, body)?)
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 use super::{Activation, Cell, Direction, Recurrent};
 use crate::diag::Diag;
 use crate::dtype::DType;
-use crate::graph::{Fact, ValueId};
+use crate::graph::ValueId;
 use crate::op::binary::BinaryKind as B;
 use crate::op::concat::{Concat, Split};
-use crate::op::control::Loop;
+use crate::op::control::{counted, region_for, turn};
 use crate::op::gather::Gather;
 use crate::op::gradient::GradCx;
 use crate::op::matmul::MatMul;
@@ -15,7 +15,6 @@ use crate::op::unary::UnaryKind as U;
 use crate::op::views::{Expand, Squeeze};
 use crate::op::where_::Where;
 use crate::tensor::Tensor;
-use crate::types::Type;
 
 type Cx<'a, 'e, 'g> = &'a mut GradCx<'e, 'g>;
 
@@ -35,7 +34,7 @@ struct Captures {
 
 impl Recurrent {
     /// The results of the layer, by loops.
-    pub(super) fn unrolled(&self, cx: Cx<'_, '_, '_>) -> Result<Vec<ValueId>, Diag> {
+    pub(super) fn by_loops(&self, cx: Cx<'_, '_, '_>) -> Result<Vec<ValueId>, Diag> {
         let x = cx.input(0)?;
         let lengths = match cx.has(4) {
             true => {
@@ -131,15 +130,11 @@ impl Recurrent {
         let outer: Vec<ValueId> =
             [captures.x, captures.r].into_iter().chain(optional.into_iter().flatten()).collect();
         let place = cx.ed.place();
-        let body = cx.ed.new_region();
-        let turn = cx.ed.param(body, Type::tensor(DType::I64, Vec::new()).into());
-        let mut params = Vec::new();
-        for v in start.iter().chain(&outer) {
-            let fact = Fact { ty: cx.ed.graph().ty(*v).clone(), content: None };
-            params.push(cx.ed.param(body, fact));
-        }
+        let like = [start, &outer[..]].concat();
+        let (body, params) = region_for(cx.ed, &[turn()], &like);
+        let turn = params[0];
         cx.ed.at_end(body);
-        let (state, inner) = params.split_at(start.len());
+        let (state, inner) = params[1..].split_at(start.len());
         let mut inner = inner.iter().copied();
         let mut next = || inner.next().unwrap_or(turn);
         let inside = Captures {
@@ -162,10 +157,7 @@ impl Recurrent {
         new.iter().for_each(|v| cx.ed.result(body, *v));
         cx.ed.result(body, shown);
         cx.ed.go(place);
-        let op = Loop { carried: start.len(), scans: 1, conditional: false };
-        let inputs: Vec<_> =
-            [Some(count), None].into_iter().chain(start.iter().chain(&outer).map(|v| Some(*v))).collect();
-        cx.ed.node_with_regions(op, &inputs, vec![body])
+        counted(cx.ed, count, (start, &outer), 1, body)
     }
 
     /// The state after a step.
