@@ -79,7 +79,7 @@ struct Counts {
 }
 
 /// The class of each row of scores: the first of the largest along the last axis; of a single score whether it is above a half.
-fn classes(t: &Tensor, rows: Option<usize>) -> Option<Vec<i64>> {
+pub(crate) fn classes(t: &Tensor, rows: Option<usize>) -> Option<Vec<i64>> {
     if !t.dtype().is_float() || t.is_empty() {
         return None;
     }

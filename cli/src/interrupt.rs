@@ -3,6 +3,40 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether somebody watches for signals, and whether one has come since.
+static WATCHED: AtomicBool = AtomicBool::new(false);
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// While this lives, the first SIGINT only says that the work should be ended; a second one ends the process.
+#[derive(Debug)]
+pub struct Watch(());
+
+impl Watch {
+    /// Begins to watch.
+    pub fn new() -> Watch {
+        STOPPED.store(false, Ordering::SeqCst);
+        WATCHED.store(true, Ordering::SeqCst);
+        Watch(())
+    }
+    /// Whether a signal has come.
+    pub fn stopped(&self) -> bool {
+        STOPPED.load(Ordering::SeqCst)
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Watch::new()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        WATCHED.store(false, Ordering::SeqCst);
+    }
+}
 
 static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
@@ -52,6 +86,9 @@ fn remove(path: &Path) {
 pub fn install() {
     // Without a handler the default action ends the process, which leaves temporary files behind but harms nothing.
     let _ = ctrlc::set_handler(|| {
+        if WATCHED.load(Ordering::SeqCst) && !STOPPED.swap(true, Ordering::SeqCst) {
+            return;
+        }
         if let Ok(all) = TEMPORARY.lock() {
             all.iter().for_each(|p| remove(p));
         }

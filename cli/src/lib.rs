@@ -36,6 +36,7 @@ pub mod report;
 pub mod shapes;
 pub mod specialise;
 pub mod synthetic;
+pub mod train;
 pub mod tune;
 pub mod ui;
 pub mod units;

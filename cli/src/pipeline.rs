@@ -97,6 +97,9 @@ pub struct Recipe {
     /// What happens to pictures before the model gets them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preprocess: Option<Preprocess>,
+    /// How the model is trained; only `train` and `distill` read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<crate::train::settings::Settings>,
 }
 
 /// Factors of products of f32 matrices on a GPU.
@@ -140,6 +143,7 @@ impl Default for Recipe {
             lock: String::new(),
             precision: Factors::F32,
             preprocess: None,
+            train: None,
         }
     }
 }
@@ -293,6 +297,27 @@ impl Plan {
             user.specs(&others);
             self.run(user, graph, print, &mut report)?;
         }
+        Ok(report)
+    }
+    /// Runs what a model goes through before it is trained: exact passes that keep parameters apart, then user passes. Parameters that are equal now
+    /// need not be later, so duplicates stay.
+    pub fn prepare(&self, graph: &mut Graph, print: &mut dyn FnMut(String)) -> Result<Report> {
+        let mut report = Report::default();
+        self.run(self.extending(), graph, print, &mut report)?;
+        let apart: Vec<&str> = planish_passes::pipeline::CANONICAL
+            .iter()
+            .copied()
+            .filter(|p| *p != "merge-duplicates")
+            .collect();
+        let mut exact = Pipeline::default();
+        exact.repeat(&apart);
+        exact.once("fold-batch-norm");
+        exact.repeat(&apart);
+        self.run(exact, graph, print, &mut report)?;
+        let mut user = Pipeline::default();
+        let others: Vec<PassSpec> = self.specs.iter().filter(|s| !extends(s)).cloned().collect();
+        user.specs(&others);
+        self.run(user, graph, print, &mut report)?;
         Ok(report)
     }
     /// Runs the passes before lowering.

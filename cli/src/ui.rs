@@ -122,15 +122,27 @@ pub enum Progress {
 impl Progress {
     /// One more part is done.
     pub fn step(&self) {
+        self.step_saying(String::new);
+    }
+    /// One more part is done, and how it stands, which is asked for where it is shown.
+    pub fn step_saying(&self, text: impl FnOnce() -> String) {
         match self {
             Progress::None => {}
-            Progress::Bar(bar) => bar.inc(1),
+            Progress::Bar(bar) => {
+                bar.inc(1);
+                let text = text();
+                if !text.is_empty() {
+                    bar.set_message(text);
+                }
+            }
             Progress::Lines { what, total, state } => {
                 let Ok(mut state) = state.lock() else { return };
                 state.0 += 1;
                 if state.1.elapsed() >= Duration::from_secs(10) {
                     state.1 = Instant::now();
-                    eprintln!("{what}: {}/{total}", state.0);
+                    let text = text();
+                    let comma = if text.is_empty() { "" } else { ", " };
+                    eprintln!("{what}: {}/{total}{comma}{text}", state.0);
                 }
             }
         }

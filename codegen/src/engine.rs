@@ -10,7 +10,7 @@ use planish_ir::tensor::MapKeys;
 use planish_ir::{
     Diag, Editor, Engine, Graph, PrepareOptions, Program, RunResult, Session, Tensor, Type, Value, ValueId,
 };
-use planish_rt::exec::{self, SessionOptions};
+use planish_rt::exec::{self, Desc, OutputView, SessionOptions};
 use planish_rt::kernel::{Code, Ctx, HostKernels};
 use planish_rt::object::{Object, Tensor as RtTensor};
 use planish_rt::pool::Pool;
@@ -189,6 +189,7 @@ impl Program for ModuleProgram {
             taps: self.options.taps.len(),
             input_types: self.input_types.clone(),
             output_types: self.output_types.clone(),
+            bound: None,
         }))
     }
 }
@@ -200,10 +201,20 @@ struct ModuleSession {
     taps: usize,
     input_types: Vec<Type>,
     output_types: Vec<Type>,
+    /// What the shapes of the session are bound to, where [`Session::run_for`] did that.
+    bound: Option<Vec<Option<Desc>>>,
+}
+
+/// The type and the shape of a tensor of bytes, as the runtime has it.
+fn desc(v: &Value) -> Option<Desc> {
+    let Value::Tensor(t) = v else { return None };
+    let dims = t.shape().iter().map(|d| *d as i64).collect();
+    (t.dtype() != planish_ir::DType::Str).then(|| Desc { dtype: crate::lower::rt_dtype(t.dtype()), dims })
 }
 
 impl Session for ModuleSession {
     fn run(&mut self, inputs: &[Option<Value>]) -> Result<RunResult, Diag> {
+        self.bound = None;
         if inputs.len() != self.input_types.len() {
             let text = format!("{} inputs given, the model has {}", inputs.len(), self.input_types.len());
             return Err(Diag::error("input-mismatch", text));
@@ -220,6 +231,35 @@ impl Session for ModuleSession {
         let counters: BTreeMap<String, u64> = names.zip(self.session.counters().iter().copied()).collect();
         let taps = values.split_off(values.len().saturating_sub(self.taps));
         Ok(RunResult { values, counters, taps })
+    }
+    fn run_for(&mut self, inputs: &[Option<Value>], outputs: &[usize]) -> Result<Vec<Value>, Diag> {
+        let descs: Vec<Option<Desc>> = inputs.iter().map(|v| v.as_ref().and_then(desc)).collect();
+        let dense = descs.iter().zip(inputs).all(|(d, v)| d.is_some() == v.is_some());
+        if !dense || inputs.len() != self.input_types.len() {
+            return planish_ir::engine::pick(self.run(inputs)?.values, outputs);
+        }
+        if self.bound.as_ref() != Some(&descs) {
+            self.session.bind(&descs).map_err(rt_error)?;
+            self.bound = Some(descs);
+        }
+        for (i, v) in inputs.iter().enumerate() {
+            let Some(Value::Tensor(t)) = v else { continue };
+            let data = t.bytes();
+            // SAFETY: `inputs` outlives the run below, and the addresses are forgotten after it.
+            unsafe { self.session.set_input(i, data.as_ptr(), data.len()) }.map_err(rt_error)?;
+        }
+        let ran = self.session.run().map_err(rt_error);
+        self.session.clear_buffers();
+        ran?;
+        let one = |o: &usize| match (self.session.output(*o), self.output_types.get(*o)) {
+            (Some(view), Some(ty)) => from_view(view, ty),
+            _ => Err(Diag::error("internal-run", format!("there is no output {o}"))),
+        };
+        outputs.iter().map(one).collect()
+    }
+    fn state(&self, input: usize) -> Result<Option<Value>, Diag> {
+        let Some(ty) = self.input_types.get(input) else { return Ok(None) };
+        self.session.state(input).map(|view| from_view(view, ty)).transpose()
     }
     fn reset(&mut self) {
         self.session.reset();
@@ -263,6 +303,19 @@ fn map_object(m: &MapKeys) -> Result<Object, Diag> {
     };
     let values: Vec<Arc<Object>> = values.into_iter().map(to_object).collect::<Result<_, _>>()?;
     Ok(Object::Map { keys: Arc::new(keys), values: Arc::new(Object::Sequence(values)) })
+}
+
+fn from_view(view: OutputView<'_>, ty: &Type) -> Result<Value, Diag> {
+    match view {
+        OutputView::Dense { dims, data, .. } => {
+            let dtype = ty.as_tensor().map(|t| t.dtype);
+            let dtype =
+                dtype.ok_or_else(|| Diag::error("internal-run", "a tensor where none is declared"))?;
+            let shape = dims.iter().map(|d| *d as usize).collect();
+            Ok(Tensor::from_bytes(dtype, shape, data.to_vec().into())?.into())
+        }
+        OutputView::Object(o) => from_object(o, ty),
+    }
 }
 
 /// A value from the runtime, of the given type.

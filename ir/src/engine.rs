@@ -44,8 +44,22 @@ pub trait Program: Send + Sync {
 pub trait Session: Send {
     /// Runs once. An input that carries state may be `None`: it is then what the last run left.
     fn run(&mut self, inputs: &[Option<Value>]) -> Result<RunResult, Diag>;
+    /// As [`Session::run`], but gives only these outputs, in this order: state that stays inside is not copied.
+    fn run_for(&mut self, inputs: &[Option<Value>], outputs: &[usize]) -> Result<Vec<Value>, Diag> {
+        pick(self.run(inputs)?.values, outputs)
+    }
+    /// What the next run reads as the input of this position, which carries state, where it is not given; none where it starts as zero.
+    fn state(&self, input: usize) -> Result<Option<Value>, Diag>;
     /// Forgets the state.
     fn reset(&mut self);
+}
+
+/// Some of the outputs of a run, in this order.
+pub fn pick(values: Vec<Value>, outputs: &[usize]) -> Result<Vec<Value>, Diag> {
+    let one = |o: &usize| {
+        values.get(*o).cloned().ok_or_else(|| Diag::error("internal-run", format!("there is no output {o}")))
+    };
+    outputs.iter().map(one).collect()
 }
 
 /// What a run gave.

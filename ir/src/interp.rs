@@ -84,6 +84,9 @@ impl Session for InterpSession {
         }
         Ok(RunResult { values, counters, taps })
     }
+    fn state(&self, input: usize) -> Result<Option<Value>, Diag> {
+        Ok(self.state.get(&(input as u32)).cloned())
+    }
     fn reset(&mut self) {
         self.state.clear();
         self.seed = self.options.seed;

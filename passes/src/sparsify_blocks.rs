@@ -104,16 +104,6 @@ impl SparsifyBlocks {
         let (cap, which) = (weights::cap(o, m)?, Selection::new(o, m)?);
         Ok(SparsifyBlocks { block, score, sparsity, threshold, global, cap, which })
     }
-    /// The scores of all blocks of a matrix, row-major in its grid.
-    fn scores(&self, m: &Matrix, values: &[f64]) -> Vec<f64> {
-        let [down, across] = m.grid(self.block);
-        let (mut scores, mut counts) = (vec![0.0; down * across], vec![0; down * across]);
-        m.each(self.block, |at, i| {
-            scores[at] = self.score.add(scores[at], values[i]);
-            counts[at] += 1;
-        });
-        scores.iter().zip(counts).map(|(s, n)| self.score.finish(*s, n)).collect()
-    }
     /// Which of all blocks go: ties at the cut go by index, first ones first, so that a share is met exactly.
     fn zeroed(&self, scores: &[f64]) -> Vec<bool> {
         if let Some(t) = self.threshold {
@@ -132,8 +122,19 @@ impl SparsifyBlocks {
     }
 }
 
+/// The scores of all blocks of a matrix, row-major in its grid.
+pub(crate) fn scores(score: Score, m: &Matrix, block: [u32; 2], values: &[f64]) -> Vec<f64> {
+    let [down, across] = m.grid(block);
+    let (mut scores, mut counts) = (vec![0.0; down * across], vec![0; down * across]);
+    m.each(block, |at, i| {
+        scores[at] = score.add(scores[at], values[i]);
+        counts[at] += 1;
+    });
+    scores.iter().zip(counts).map(|(s, n)| score.finish(*s, n)).collect()
+}
+
 /// A share of all blocks, those of the lowest scores.
-fn lowest(scores: &[f64], share: f64) -> Vec<bool> {
+pub(crate) fn lowest(scores: &[f64], share: f64) -> Vec<bool> {
     let quota = (share * scores.len() as f64).round() as usize;
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(a.cmp(b)));
@@ -158,7 +159,7 @@ impl Pass for SparsifyBlocks {
                     cx.remark_at(t.loc, "blocks-skipped", text);
                 }
                 Ok(m) => {
-                    let scores = self.scores(&m, &t.values.to_f64());
+                    let scores = scores(self.score, &m, self.block, &t.values.to_f64());
                     work.push((t, m, scores));
                 }
             }

@@ -79,18 +79,27 @@ impl Selection {
             ops: o.list(m, "ops"),
         })
     }
+    /// Whether the first layer is chosen.
+    pub(crate) fn first(&mut self, chosen: bool) {
+        self.first = chosen;
+    }
     /// Why a node's weights stay, if they do.
     pub(crate) fn keeps(&self, name: &str, op: &str, is_first: bool) -> Option<&'static str> {
+        self.keeps_any(&[name], op, is_first)
+    }
+    /// The same of weights that have several names.
+    pub(crate) fn keeps_any(&self, names: &[&str], op: &str, is_first: bool) -> Option<&'static str> {
         if is_first && !self.first {
             return Some("it is the first layer");
         }
         if !self.ops.is_empty() && !self.ops.iter().any(|o| o == op) {
             return Some("its operation is not among `ops`");
         }
-        if !self.include.is_empty() && !self.include.iter().any(|r| r.is_match(name)) {
+        let named = |list: &[Regex]| list.iter().any(|r| names.iter().any(|n| r.is_match(n)));
+        if !self.include.is_empty() && !named(&self.include) {
             return Some("`include` does not name it");
         }
-        self.exclude.iter().any(|r| r.is_match(name)).then_some("`exclude` names it")
+        named(&self.exclude).then_some("`exclude` names it")
     }
     /// The float weights of at least two axes that are chosen, in the order of constants; a remark `skipped` for all others.
     pub(crate) fn targets(

@@ -5,7 +5,7 @@ use crate::failure::{Failure, Result};
 use crate::inputs::{self, Signature};
 use crate::io::npy::Array;
 use crate::io::{idx, npz, picture};
-use crate::preprocess::{Preprocess, Resolved};
+use crate::preprocess::{Channels, Preprocess, Resolved};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -203,7 +203,16 @@ fn idx_file(path: &Path, cx: &Cx<'_>) -> Result<Source> {
     let axes = images.shape().len();
     let pictures = match cx.preprocess {
         Some(r) => Some(r.clone()),
-        None if images.is_u8() && matches!(axes, 3 | 4) => Some(Preprocess::default().resolve(cx.signature)?),
+        None if images.is_u8() && matches!(axes, 3 | 4) => {
+            let mut plain = Preprocess::default();
+            // Elements in a row say nothing of height and width; the file does.
+            if let ([_, h, w], [port]) = (images.shape(), &cx.signature.inputs[..])
+                && port.ty.as_tensor().and_then(|t| t.shape.as_ref()).is_some_and(|dims| dims.len() <= 2)
+            {
+                (plain.size, plain.channels) = (Some([*h, *w]), Some(Channels::Grey));
+            }
+            Some(plain.resolve(cx.signature)?)
+        }
         None => None,
     };
     let at = match (&pictures, &cx.signature.inputs[..]) {

@@ -248,6 +248,11 @@ impl Data {
         }
         (!kept.is_empty()).then(|| Data { picked: kept, ..self.clone() })
     }
+    /// Only the samples of these places, which ascend; none where there are none.
+    pub fn pick(&self, places: &[usize]) -> Option<Data> {
+        let picked: Vec<_> = places.iter().filter_map(|k| self.picked.get(*k).copied()).collect();
+        (!picked.is_empty()).then(|| Data { picked, ..self.clone() })
+    }
     /// Every fifth sample, or all others; with state every fifth sequence. None where fewer than five would have to be divided.
     fn part(&self, held: bool) -> Option<Data> {
         let mut unit = 0;

@@ -167,6 +167,9 @@ impl Session for PtxSession {
             None => result,
         }
     }
+    fn state(&self, input: usize) -> std::result::Result<Option<Value>, Diag> {
+        self.inner.state(input)
+    }
     fn reset(&mut self) {
         self.inner.reset();
     }

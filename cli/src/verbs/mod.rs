@@ -8,11 +8,13 @@ pub mod compile;
 pub mod generate;
 pub mod inspect;
 pub mod many;
+pub mod new;
 pub mod optimize;
 pub mod reduce;
 pub mod reference;
 pub mod report;
 pub mod run;
+pub mod train;
 pub mod verify;
 pub mod worker;
 
@@ -45,6 +47,8 @@ enum Verb {
     Report(report::Args),
     Advise(advise::Args),
     Verify(verify::Args),
+    Train(train::Args),
+    New(new::Args),
     Reduce(reduce::Args),
     Passes(reference::PassesArgs),
     #[command(hide = true, name = "__generate")]
@@ -106,6 +110,8 @@ fn dispatch(verb: &Verb, ui: &Ui) -> Result<Exit> {
         Verb::Compare(args) => compare::run(args, ui),
         Verb::Report(args) => report::run(args, ui),
         Verb::Advise(args) => advise::run(args, ui),
+        Verb::Train(args) => train::run(args, ui),
+        Verb::New(args) => new::run(args, ui),
         Verb::Verify(args) => verify::run(args, ui),
         Verb::Reduce(args) => reduce::run(args, ui),
         Verb::Generate(args) => generate::run(args),

@@ -5,14 +5,20 @@
 //! `rate` (the learning rate, a number of the type of the first output), then one for each parameter and each part of the optimiser's state; its outputs those of the model, then
 //! `loss`, then what these parameters and this state are after the step (`NAME.next`), which the graph pairs with the inputs as its state.
 
+mod evaluation;
 mod loss;
 mod optimizer;
+mod parameters;
+mod prune;
 mod schedule;
 #[cfg(test)]
 mod tests;
 
+pub use evaluation::{Evaluation, evaluation};
 pub use loss::{GroupLasso, Loss};
 pub use optimizer::{Optimizer, Rule};
+pub use parameters::{name_parameters, with_values};
+pub use prune::{Prune, Pruner, Ramp};
 pub use schedule::{Schedule, Shape};
 
 use planish_ir::graph::StatePair;
@@ -42,7 +48,7 @@ pub struct Recipe {
     pub optimizer: Optimizer,
     /// What is added to the loss for weights in blocks.
     pub lasso: Option<GroupLasso>,
-    /// Whether parameters of two axes have a mask, a variable `NAME.mask` that they are multiplied with after every step. The step leaves masks as they are;
+    /// Whether parameters of two axes or more have a mask, a variable `NAME.mask` that they are multiplied with after every step. The step leaves masks as they are;
     /// who runs it changes them between steps.
     pub masks: bool,
 }
@@ -123,7 +129,7 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
 /// A variable with what it is after the step.
 type Next = (Variable, ValueId);
 
-/// Parameters of two axes times masks, which are variables that stay.
+/// Parameters of two axes or more times masks, which are variables that stay.
 fn masked(
     ed: &mut Editor<'_>,
     variables: &[Variable],
@@ -131,7 +137,7 @@ fn masked(
 ) -> Result<(Vec<ValueId>, Vec<Next>), Diag> {
     let (mut out, mut masks) = (Vec::new(), Vec::new());
     for (variable, w) in variables.iter().zip(new) {
-        if variable.start.rank() != 2 {
+        if variable.start.rank() < 2 {
             out.push(w);
             continue;
         }
@@ -156,7 +162,7 @@ fn parameters(
     for n in g.nodes_in(g.root()) {
         let Some(v) = g.node(n).outputs.first().copied() else { continue };
         let (Some((_, c)), Some(name)) = (g.as_const(v), g.value(v).name.as_deref()) else { continue };
-        if c.dtype.is_float() && trains(name) && names.insert(name.to_owned()) {
+        if parameters::taker(g, v).is_some() && trains(name) && names.insert(name.to_owned()) {
             out.push((name.to_owned(), v, Arc::clone(c)));
         }
     }
@@ -173,6 +179,10 @@ impl Step {
         let start = self.variables.iter().map(|v| Value::from(v.start.clone()));
         batch.into_iter().chain([target, rate]).chain(start).collect()
     }
+    /// Position among the inputs of the step of a variable.
+    pub fn variable_input(&self, variable: usize) -> usize {
+        self.inputs + 2 + variable
+    }
     /// The variables after a step, of its results.
     pub fn variables_after<'r>(&self, results: &'r [Value]) -> &'r [Value] {
         &results[self.outputs + 1..]
@@ -180,16 +190,9 @@ impl Step {
     /// The model with the values that its parameters have by now, in the order of [`Step::variables`].
     pub fn trained(&self, model: &Graph, values: &[Value]) -> Result<Graph, Diag> {
         let mut graph = model.clone();
-        let mut ed = Editor::new(&mut graph);
         for (variable, value) in self.variables.iter().zip(values) {
-            // Equal constants share a payload, so each gets one of its own.
             let Some(old) = variable.constant else { continue };
-            let node = ed.graph().def_node(old).ok_or_else(|| malformed("not the model of this step"))?;
-            ed.before(node);
-            let new = ed.constant(value.tensor()?.clone())?;
-            ed.set_name(new, &variable.name);
-            ed.replace(old, new);
-            ed.erase(node)?;
+            parameters::replace(&mut graph, old, value.tensor()?.clone().into(), &variable.name)?;
         }
         Ok(graph)
     }

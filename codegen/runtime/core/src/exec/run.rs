@@ -8,6 +8,10 @@ use crate::plan::{Port, ValueType};
 use alloc::sync::Arc;
 use core::ptr;
 
+/// A state of so many bytes changes places with the output that it is taken from; a smaller one is copied, because new addresses cost
+/// more than the copy.
+const SWAPPED: usize = 1 << 16;
+
 impl Session {
     pub(super) fn prepare(&mut self, p: &Program, given: &[Option<Desc>]) -> Result<()> {
         let moved = |s: &State| {
@@ -156,8 +160,14 @@ impl Session {
             let (result, bytes) = (self.outputs[o].result, self.outputs[o].bytes);
             let s = &mut self.states[k];
             s.buf.reserve(bytes)?;
-            // SAFETY: the output of this run holds `bytes` bytes, and so does the state.
-            unsafe { ptr::copy(result, s.buf.ptr(), bytes) };
+            let own = &mut self.outputs[o].own;
+            if bytes >= SWAPPED && result == own.ptr().cast_const() && p.memory.0.is_none() {
+                // The result stays where it is until the next run, which writes to the other buffer.
+                core::mem::swap(own, &mut s.buf);
+            } else {
+                // SAFETY: the output of this run holds `bytes` bytes, and so does the state.
+                unsafe { ptr::copy(result, s.buf.ptr(), bytes) };
+            }
             let dims = &self.outputs[o].dims;
             if s.dims.as_ref() != Some(dims) {
                 s.dims = Some(dims.clone());

@@ -387,6 +387,17 @@ impl Session {
         Ok(())
     }
 
+    /// What the next run reads as a state that holds a dense tensor; `None` where it starts as zero.
+    pub fn state(&self, input: usize) -> Option<OutputView<'_>> {
+        let ValueType::Tensor(dtype) = self.program.plan.inputs.get(input)?.ty else { return None };
+        let s = self.states.iter().find(|s| s.input == input)?;
+        let dims = s.dims.as_ref()?;
+        let bytes = dense_bytes(dtype, dims)? as usize;
+        // SAFETY: a state with dims holds as many bytes.
+        let data = unsafe { core::slice::from_raw_parts(s.buf.ptr().cast_const(), bytes) };
+        Some(OutputView::Dense { dtype, dims, data })
+    }
+
     /// An output of the last run; `None` before the first.
     pub fn output(&self, o: usize) -> Option<OutputView<'_>> {
         let port = self.program.plan.outputs.get(o)?;

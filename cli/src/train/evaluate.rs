@@ -1,0 +1,139 @@
+//! Loss and errors of parameters on samples that training does not see.
+
+use super::Make;
+use super::samples::Samples;
+use crate::accuracy::classes;
+use crate::engine;
+use crate::failure::Result;
+use planish_ir::{PrepareOptions, Session, Tensor, Value};
+use planish_passes::training::{Loss, evaluation};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The most rows of a batch.
+const MOST: usize = 256;
+
+/// What was found.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Held {
+    /// Mean loss.
+    pub loss: f64,
+    /// Rows whose class is another, where classes are known.
+    pub errors: Option<u64>,
+    /// Rows that were compared.
+    pub rows: u64,
+}
+
+impl Held {
+    /// Share of the rows whose class is another.
+    pub fn error(&self) -> Option<f64> {
+        self.errors.map(|e| e as f64 / self.rows.max(1) as f64)
+    }
+    /// For people.
+    pub fn text(&self) -> String {
+        match self.error() {
+            Some(e) => format!("{:.2}% errors, loss {:.4}", e * 100.0, self.loss),
+            None => format!("loss {:.5}", self.loss),
+        }
+    }
+    /// Whether it is better than another: fewer errors, then a smaller loss.
+    pub fn better(&self, than: &Held) -> bool {
+        let key = |h: &Held| (h.error().unwrap_or(0.0), h.loss);
+        let (a, b) = (key(self), key(than));
+        a.0 < b.0 || (a.0 == b.0 && a.1 < b.1)
+    }
+}
+
+/// Evaluates parameters on samples: a program for each size of a batch, which take parameters as inputs.
+pub struct Evaluator<'a> {
+    make: &'a Make<'a>,
+    loss: Loss,
+    trains: &'a dyn Fn(&str) -> bool,
+    engine: &'a str,
+    threads: usize,
+    samples: Samples,
+    programs: BTreeMap<usize, Program>,
+}
+
+struct Program {
+    session: Box<dyn Session>,
+    /// Position of the loss among the outputs.
+    loss: usize,
+    parameters: Vec<String>,
+}
+
+impl<'a> Evaluator<'a> {
+    /// Nothing is compiled yet.
+    pub fn new(
+        make: &'a Make<'a>,
+        loss: Loss,
+        trains: &'a dyn Fn(&str) -> bool,
+        engine: (&'a str, usize),
+        samples: Samples,
+    ) -> Evaluator<'a> {
+        Evaluator {
+            make,
+            loss,
+            trains,
+            engine: engine.0,
+            threads: engine.1,
+            samples,
+            programs: BTreeMap::new(),
+        }
+    }
+    /// Rows that are compared.
+    pub fn rows(&self) -> usize {
+        self.samples.len()
+    }
+    /// Loss and errors of these parameters, which are found by name.
+    pub fn run(&mut self, parameters: &dyn Fn(&str) -> Option<Tensor>) -> Result<Held> {
+        let count = self.samples.len();
+        // A size that divides the rows needs no second program for the rest.
+        let size = (MOST / 2..=MOST).rev().find(|b| count.is_multiple_of(*b)).unwrap_or(MOST).min(count);
+        let (mut sum, mut errors, mut rows, mut classified) = (0.0, 0, 0, true);
+        let all: Vec<usize> = (0..count).collect();
+        for part in all.chunks(size) {
+            let mut inputs: Vec<Value> = self.samples.batch(part)?;
+            let target = inputs.last().cloned();
+            let p = self.program(part.len())?;
+            for name in &p.parameters {
+                let t = parameters(name);
+                let t =
+                    t.ok_or_else(|| crate::Failure::new("internal-train", format!("no value for {name:?}")))?;
+                inputs.push(t.into());
+            }
+            let inputs: Vec<Option<Value>> = inputs.into_iter().map(Some).collect();
+            let out = p.session.run_for(&inputs, &[0, p.loss])?;
+            let lost = out[1].tensor()?.to_f64()[0];
+            sum += lost * part.len() as f64;
+            let labels = target.as_ref().and_then(|t| t.tensor().ok()).filter(|t| !t.dtype().is_float());
+            let said =
+                labels.and_then(|l| Some((l.to_i64().ok()?, classes(out[0].tensor().ok()?, Some(l.len()))?)));
+            match said {
+                Some((labels, said)) => {
+                    rows += labels.len() as u64;
+                    errors += labels.iter().zip(&said).filter(|(a, b)| a != b).count() as u64;
+                }
+                None => {
+                    classified = false;
+                    rows += part.len() as u64;
+                }
+            }
+        }
+        Ok(Held { loss: sum / count.max(1) as f64, errors: classified.then_some(errors), rows })
+    }
+    fn program(&mut self, rows: usize) -> Result<&mut Program> {
+        if !self.programs.contains_key(&rows) {
+            let graph = (self.make)(Some(rows))?;
+            let made = evaluation(&graph, &self.loss, self.trains)?;
+            let options = PrepareOptions { threads: self.threads, ..PrepareOptions::default() };
+            let session = engine::prepare(self.engine, &made.graph, &options)?.session()?;
+            let program = Program { session, loss: made.outputs, parameters: made.parameters };
+            self.programs.insert(rows, program);
+        }
+        match self.programs.get_mut(&rows) {
+            Some(p) => Ok(p),
+            None => Err(crate::Failure::new("internal-train", "a program is missing")),
+        }
+    }
+}

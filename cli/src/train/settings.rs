@@ -1,0 +1,374 @@
+//! What decides a training: the table `[train]` of a recipe, and the options that override it.
+
+use crate::failure::{Failure, Result};
+use planish_passes::Options;
+use planish_passes::training::{GroupLasso, Loss, Optimizer, Prune, Recipe, Rule, Schedule, Shape};
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+/// What is made small.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossName {
+    /// Of classes; scores are logits, or what a softmax at the end makes of them
+    CrossEntropy,
+    /// Of values; the data hold them as `target`
+    MeanSquare,
+    /// Kullback-Leibler, from probabilities; the data hold them as `target`
+    Divergence,
+}
+
+/// How parameters change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerName {
+    /// Gradient descent with momentum
+    Sgd,
+    /// Adam
+    Adam,
+    /// Adam with decay apart from the gradient
+    Adamw,
+    /// RMSProp
+    Rmsprop,
+}
+
+/// Which parameters are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// Those of the epoch that was best on held-out samples, of the last epochs where pruning went on
+    Best,
+    /// Those of the last epoch
+    Last,
+}
+
+/// Complete settings.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Settings {
+    /// What is made small.
+    pub loss: LossName,
+    /// Times that all samples are seen.
+    pub epochs: u32,
+    /// Samples a step.
+    pub batch: u32,
+    /// Decides the order of the samples, which are held out, and all noise.
+    pub seed: u64,
+    /// How parameters change.
+    pub optimizer: OptimizerName,
+    /// The learning rate; 0.05 with sgd, 0.001 with the others unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// Of sgd.
+    pub momentum: f64,
+    /// Weight decay.
+    pub decay: f64,
+    /// The largest norm of the weights that come together at an output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_norm: Option<f64>,
+    /// How the rate goes on: `constant`, `linear`, `cosine` or `steps:EVERY:FACTOR`, with EVERY in epochs.
+    pub schedule: String,
+    /// Steps in which the rate rises.
+    pub warmup: u64,
+    /// Share of the samples that are held out where no others are given.
+    pub holdout: f64,
+    /// Epochs without a better result on held-out samples behind which training stops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
+    /// Which parameters are written.
+    pub keep: Keep,
+    /// Regular expressions: only parameters whose name one of them matches are trained.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// Regular expressions: no parameter whose name one of them matches is trained.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fixed: Vec<String>,
+    /// Settings of pruning, as `key=value,key=value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prune: Option<String>,
+    /// Group lasso, as `factor=F,block=KxN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lasso: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            loss: LossName::CrossEntropy,
+            epochs: 10,
+            batch: 64,
+            seed: 0,
+            optimizer: OptimizerName::Sgd,
+            rate: None,
+            momentum: 0.9,
+            decay: 0.0,
+            max_norm: None,
+            schedule: "cosine".into(),
+            warmup: 0,
+            holdout: 0.1,
+            patience: None,
+            keep: Keep::Best,
+            only: Vec::new(),
+            fixed: Vec::new(),
+            prune: None,
+            lasso: None,
+        }
+    }
+}
+
+/// The options.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Training")]
+pub struct TrainArgs {
+    /// What is made small; cross-entropy unless given
+    #[arg(long, value_enum)]
+    pub loss: Option<LossName>,
+    /// Times that all samples are seen; 10 unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub epochs: Option<u32>,
+    /// Samples a step; 64 unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: Option<u32>,
+    /// Decides the order of the samples, which are held out, and all noise; 0 unless given
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// How parameters change; sgd unless given
+    #[arg(long, value_enum)]
+    pub optimizer: Option<OptimizerName>,
+    /// The learning rate; 0.05 with sgd and 0.001 with others unless given
+    #[arg(long, value_name = "R")]
+    pub rate: Option<f64>,
+    /// Momentum of sgd; 0.9 unless given
+    #[arg(long, value_name = "M")]
+    pub momentum: Option<f64>,
+    /// Weight decay
+    #[arg(long, value_name = "D")]
+    pub decay: Option<f64>,
+    /// The largest norm of the weights that come together at an output
+    #[arg(long, value_name = "C")]
+    pub max_norm: Option<f64>,
+    /// How the rate goes on: constant, linear, cosine (unless given) or steps:EVERY:FACTOR, with EVERY in epochs
+    #[arg(long, value_name = "SHAPE")]
+    pub schedule: Option<String>,
+    /// Steps in which the rate rises at the start
+    #[arg(long, value_name = "STEPS")]
+    pub warmup: Option<u64>,
+    /// Share of the samples that is held out where no --eval-data are given; 10% unless given
+    #[arg(long, value_name = "P%", value_parser = crate::units::percent)]
+    pub holdout: Option<f64>,
+    /// Stop behind so many epochs without a better result on held-out samples
+    #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub patience: Option<u32>,
+    /// Which parameters are written; those that were best on held-out samples unless given
+    #[arg(long, value_enum)]
+    pub keep: Option<Keep>,
+    /// Train only parameters whose name this regular expression matches; repeatable
+    #[arg(long, value_name = "REGEX")]
+    pub only: Vec<String>,
+    /// Leave parameters alone whose name this regular expression matches; repeatable
+    #[arg(long, value_name = "REGEX")]
+    pub fixed: Vec<String>,
+    /// Prune while training: schedule=cubic|threshold|zeros,block=1x16,sparsity=0.9,..; `planish explain prune` lists all
+    #[arg(long, value_name = "KEY=VALUE,..")]
+    pub prune: Option<String>,
+    /// Draw blocks of weights to zero: factor=1e-5,block=1x16
+    #[arg(long, value_name = "KEY=VALUE,..")]
+    pub lasso: Option<String>,
+}
+
+impl TrainArgs {
+    /// The settings of a recipe with these options over them.
+    pub fn over(&self, recipe: Option<&Settings>) -> Settings {
+        let mut s = recipe.cloned().unwrap_or_default();
+        macro_rules! over {
+            ($($name:ident),*) => { $(if let Some(v) = self.$name.clone() { s.$name = v; })* };
+        }
+        over!(loss, epochs, batch, seed, optimizer, momentum, decay, schedule, warmup, holdout, keep);
+        macro_rules! over_optional {
+            ($($name:ident),*) => { $(if self.$name.is_some() { s.$name.clone_from(&self.$name); })* };
+        }
+        over_optional!(rate, max_norm, patience, prune, lasso);
+        if !self.only.is_empty() {
+            s.only.clone_from(&self.only);
+        }
+        if !self.fixed.is_empty() {
+            s.fixed.clone_from(&self.fixed);
+        }
+        s
+    }
+}
+
+impl Settings {
+    /// Checks what types do not.
+    pub fn check(&self) -> Result<()> {
+        let bad = |text: &str| Err(Failure::usage(text));
+        let positive = |x: Option<f64>| x.is_none_or(|x| x.is_finite() && x > 0.0);
+        if !positive(self.rate) || !positive(self.max_norm) {
+            return bad("a learning rate and a largest norm are above 0");
+        }
+        if !(0.0..1.0).contains(&self.momentum) || !(0.0..=1.0).contains(&self.decay) {
+            return bad("momentum is from 0 to below 1, decay from 0 to 1");
+        }
+        if !(0.0..0.9).contains(&self.holdout) {
+            return bad("less than 90% can be held out");
+        }
+        if self.epochs == 0 || self.batch == 0 {
+            return bad("there is at least one epoch, and one sample in a batch");
+        }
+        self.shape(1)?;
+        self.trains().map(drop)?;
+        self.pruning()?;
+        self.recipe()?;
+        Ok(())
+    }
+    /// The loss.
+    pub fn loss(&self) -> Loss {
+        match self.loss {
+            LossName::CrossEntropy => Loss::CrossEntropy,
+            LossName::MeanSquare => Loss::MeanSquare,
+            LossName::Divergence => Loss::Divergence,
+        }
+    }
+    /// What each step does.
+    pub fn recipe(&self) -> Result<Recipe> {
+        let adam = Rule::Adam { decay: [0.9, 0.999], epsilon: 1e-8 };
+        let rule = match self.optimizer {
+            OptimizerName::Sgd => Rule::Sgd { momentum: self.momentum },
+            OptimizerName::Adam | OptimizerName::Adamw => adam,
+            OptimizerName::Rmsprop => Rule::RmsProp { decay: 0.9, epsilon: 1e-8 },
+        };
+        let decoupled = self.optimizer == OptimizerName::Adamw;
+        let optimizer = Optimizer { rule, decay: self.decay, decoupled, max_norm: self.max_norm };
+        let lasso = self.lasso.as_deref().map(lasso).transpose()?;
+        Ok(Recipe { lasso, masks: self.prune.is_some(), ..Recipe::new(self.loss(), optimizer) })
+    }
+    /// The learning rate over the steps, of which an epoch has so many.
+    pub fn rates(&self, epoch: u64) -> Result<Schedule> {
+        let usual = if self.optimizer == OptimizerName::Sgd { 0.05 } else { 0.001 };
+        Ok(Schedule { base: self.rate.unwrap_or(usual), warmup: self.warmup, shape: self.shape(epoch)? })
+    }
+    fn shape(&self, epoch: u64) -> Result<Shape> {
+        let unknown = || {
+            let text =
+                format!("schedule {:?}: constant, linear, cosine or steps:EVERY:FACTOR", self.schedule);
+            Failure::usage(text)
+        };
+        Ok(match self.schedule.as_str() {
+            "constant" => Shape::Constant,
+            "linear" => Shape::Linear,
+            "cosine" => Shape::Cosine,
+            other => {
+                let (every, factor) =
+                    other.strip_prefix("steps:").and_then(|t| t.split_once(':')).ok_or_else(unknown)?;
+                let every: u64 = every.parse().ok().filter(|e| *e > 0).ok_or_else(unknown)?;
+                let factor: f64 = factor.parse().map_err(|_| unknown())?;
+                if !(0.0..=1.0).contains(&factor) {
+                    return Err(unknown());
+                }
+                Shape::Steps { every: every.saturating_mul(epoch), factor }
+            }
+        })
+    }
+    /// Which parameters are trained, by name.
+    pub fn trains(&self) -> Result<impl Fn(&str) -> bool + 'static> {
+        let read = |list: &[String]| -> Result<Vec<Regex>> {
+            let one = |p: &String| Regex::new(p).map_err(|e| Failure::usage(format!("{p:?}: {e}")));
+            list.iter().map(one).collect()
+        };
+        let (only, fixed) = (read(&self.only)?, read(&self.fixed)?);
+        Ok(move |name: &str| {
+            (only.is_empty() || only.iter().any(|r| r.is_match(name)))
+                && !fixed.iter().any(|r| r.is_match(name))
+        })
+    }
+    /// What is pruned, and the model that a threshold is chosen by.
+    pub fn pruning(&self) -> Result<Option<(Prune, Option<String>)>> {
+        let Some(text) = &self.prune else { return Ok(None) };
+        let (mut options, mut reference) = (Options::default(), None);
+        for (key, value) in pairs("--prune", text)? {
+            match key {
+                "reference" => reference = Some(value.to_owned()),
+                _ => options.set(key, value),
+            }
+        }
+        let prune = Prune::new(&options)?;
+        match (prune.asks_reference(), &reference) {
+            (true, None) => {
+                Err(Failure::usage("--prune schedule=threshold needs reference=MODEL, a trained one"))
+            }
+            (false, Some(_)) => Err(Failure::usage("--prune: only schedule=threshold has a reference")),
+            _ => Ok(Some((prune, reference))),
+        }
+    }
+}
+
+fn pairs<'t>(option: &str, text: &'t str) -> Result<Vec<(&'t str, &'t str)>> {
+    let pair = |part: &'t str| {
+        part.split_once('=')
+            .ok_or_else(|| Failure::usage(format!("{option} {text:?}: {part:?} is no KEY=VALUE")))
+    };
+    text.split(',').filter(|p| !p.is_empty()).map(pair).collect()
+}
+
+fn lasso(text: &str) -> Result<GroupLasso> {
+    let wrong = || Failure::usage(format!("--lasso {text:?}: factor=1e-5,block=1x16 is needed"));
+    let (mut factor, mut block) = (None, [1, 16]);
+    for (key, value) in pairs("--lasso", text)? {
+        match key {
+            "factor" => factor = value.parse::<f64>().ok().filter(|f| f.is_finite() && *f >= 0.0),
+            "block" => {
+                let sizes = value.split_once('x').and_then(|(k, n)| Some([k.parse().ok()?, n.parse().ok()?]));
+                block = sizes
+                    .filter(|b: &[usize; 2]| b.iter().all(|d| (1..=1024).contains(d)))
+                    .ok_or_else(wrong)?;
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(GroupLasso { factor: factor.ok_or_else(wrong)?, block })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_go_over_a_recipe() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let recipe: Settings = toml::from_str("epochs = 3\noptimizer = \"adamw\"\nonly = ['a']\n")?;
+        let args =
+            TrainArgs { epochs: Some(5), rate: Some(0.5), fixed: vec!["^ab".into()], ..TrainArgs::default() };
+        let s = args.over(Some(&recipe));
+        assert_eq!((s.epochs, s.optimizer, s.rate), (5, OptimizerName::Adamw, Some(0.5)));
+        s.check().map_err(|f| f.message())?;
+        let trains = s.trains().map_err(|f| f.message())?;
+        assert_eq!([trains("a"), trains("ab"), trains("b")], [true, false, false]);
+        let text = toml::to_string(&s)?;
+        assert_eq!(toml::from_str::<Settings>(&text)?, s);
+        assert!(toml::from_str::<Settings>("speed = 3").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for change in [
+            |s: &mut Settings| s.rate = Some(-1.0),
+            |s: &mut Settings| s.momentum = 1.0,
+            |s: &mut Settings| s.holdout = 0.95,
+            |s: &mut Settings| s.schedule = "steps:0:0.5".into(),
+            |s: &mut Settings| s.schedule = "fast".into(),
+            |s: &mut Settings| s.only = vec!["(".into()],
+            |s: &mut Settings| s.prune = Some("block".into()),
+            |s: &mut Settings| s.prune = Some("schedule=threshold".into()),
+            |s: &mut Settings| s.prune = Some("schedule=zeros,reference=m.onnx".into()),
+            |s: &mut Settings| s.lasso = Some("block=1x16".into()),
+            |s: &mut Settings| s.lasso = Some("factor=1,block=0x1".into()),
+        ] {
+            let mut s = Settings::default();
+            assert!(s.check().is_ok());
+            change(&mut s);
+            assert!(s.check().is_err(), "{s:?}");
+        }
+        let s = Settings { schedule: "steps:2:0.1".into(), ..Settings::default() };
+        assert_eq!(s.rates(100).ok().map(|r| r.shape), Some(Shape::Steps { every: 200, factor: 0.1 }));
+    }
+}

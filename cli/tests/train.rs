@@ -1,0 +1,237 @@
+//! Training on the command line: nets from a line, pictures, pruning, checkpoints, signals.
+#![cfg(all(feature = "llvm", target_arch = "x86_64", target_os = "linux"))]
+
+use serde_json::{Value, json};
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn planish(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
+    command.env("XDG_CACHE_HOME", dir.join("cache")).current_dir(dir).args(args).stdin(Stdio::null());
+    command
+}
+
+fn ends(code: i32, dir: &Path, args: &[&str]) -> Result<Output, Box<dyn Error>> {
+    let out = planish(dir, args).output()?;
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {said}");
+    Ok(out)
+}
+
+/// Pictures of 4 x 4 with noise, whose class is the corner that is bright, and a net for them.
+fn scene(count: u16) -> Result<tempfile::TempDir, Box<dyn Error>> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let [high, low] = count.to_be_bytes();
+    let mut images = vec![0, 0, 8, 3, 0, 0, high, low, 0, 0, 0, 4, 0, 0, 0, 4];
+    let mut labels = vec![0, 0, 8, 1, 0, 0, high, low];
+    let mut state = 7u32;
+    for k in 0..count {
+        let class = (k % 4) as usize;
+        labels.push(class as u8);
+        for i in 0..16 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let corner = i / 8 * 2 + i % 4 / 2;
+            images.push((state >> 24) as u8 / 2 + if corner == class { 70 } else { 0 });
+        }
+    }
+    fs::write(dir.path().join("p-images-idx3-ubyte"), images)?;
+    fs::write(dir.path().join("p-labels-idx1-ubyte"), labels)?;
+    ends(0, dir.path(), &["new", "--arch", "mlp:16-32-4", "--pixels", "-o", "net.onnx"])?;
+    Ok(dir)
+}
+
+const DATA: [&str; 2] = ["--data", "p-images-idx3-ubyte"];
+
+fn report(dir: &Path, args: &[&str]) -> Result<Value, Box<dyn Error>> {
+    let out = ends(0, dir, &[args, &DATA, &["--format", "json"]].concat())?;
+    Ok(serde_json::from_slice(&out.stdout)?)
+}
+
+#[test]
+fn a_net_learns_and_prunes_itself() -> Outcome {
+    let dir = scene(600)?;
+    let dir = dir.path();
+    let dense = report(dir, &["train", "net.onnx", "-o", "dense.onnx", "--epochs", "8", "--batch", "20"])?;
+    assert_eq!(
+        (&dense["schema"], &dense["samples"], &dense["held_out"]),
+        (&json!("planish.train"), &json!(540), &json!(60))
+    );
+    assert_eq!(dense["epochs"].as_array().map(Vec::len), Some(8));
+    assert!(dense["start"]["error"].as_f64() > Some(0.4), "{}", dense["start"]);
+    assert!(dense["result"]["error"].as_f64() < Some(0.1), "{dense:#}");
+    assert_eq!(
+        dense["best"].as_u64().map(|b| &dense["epochs"][b as usize - 1]["held"]),
+        Some(&dense["result"])
+    );
+    // The trained model is as good as was said, by the accuracy of another verb.
+    let said = report(
+        dir,
+        &[
+            "optimize",
+            "dense.onnx",
+            "-o",
+            "same.onnx",
+            "--pass",
+            "prune-magnitude:sparsity=0,first=true",
+            "--eval-data",
+            "p-images-idx3-ubyte",
+        ],
+    )?;
+    assert!(said["accuracy"]["before"].as_f64() > Some(0.9), "{}", said["accuracy"]);
+    let prune = "block=1x4,sparsity=0.5,every=5,exclude=fc2";
+    let pruned = report(
+        dir,
+        &["train", "dense.onnx", "-o", "pruned.onnx", "--epochs", "8", "--batch", "20", "--prune", prune],
+    )?;
+    assert_eq!(pruned["sparsity"], json!([{"name": "fc1.weight", "blocks": 0.5}]));
+    assert!(pruned["result"]["error"].as_f64() < Some(0.1), "{pruned:#}");
+    let shares: Vec<f64> =
+        pruned["epochs"].as_array().into_iter().flatten().filter_map(|e| e["sparsity"].as_f64()).collect();
+    assert!(shares.is_sorted() && shares.last() == Some(&0.5), "{shares:?}");
+    let inspected = ends(0, dir, &["inspect", "pruned.onnx", "--format", "json"])?;
+    let inspected = String::from_utf8_lossy(&inspected.stdout).into_owned();
+    assert!(inspected.contains("\"zeros\": 256,"), "{inspected}");
+    // A threshold, and pruning once before training on with the zeros that are there.
+    let paper = "schedule=threshold,reference=dense.onnx,block=1x4,every=5";
+    let paper = report(
+        dir,
+        &["train", "net.onnx", "-o", "paper.onnx", "--epochs", "8", "--batch", "20", "--prune", paper],
+    )?;
+    assert!(paper["sparsity"][0]["blocks"].as_f64() > Some(0.5), "{}", paper["sparsity"]);
+    let again = report(
+        dir,
+        &[
+            "train",
+            "dense.onnx",
+            "-o",
+            "again.onnx",
+            "--epochs",
+            "3",
+            "--prune",
+            "schedule=zeros",
+            "--pass",
+            "sparsify-blocks:block=1x4,sparsity=0.8,first=true",
+        ],
+    )?;
+    let error = |of: &str| again[of]["error"].as_f64().unwrap_or(9.0);
+    assert!(
+        error("given") < 0.1 && error("start") > error("given") && error("result") < error("start"),
+        "{again:#}"
+    );
+    assert!(again["sparsity"][0]["blocks"].as_f64() > Some(0.79), "{}", again["sparsity"]);
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_training_goes_on_to_the_same_bytes() -> Outcome {
+    let dir = scene(400)?;
+    let dir = dir.path();
+    let course =
+        ["--epochs", "3", "--batch", "4", "--optimizer", "adam", "--prune", "block=1x4,sparsity=0.5,every=5"];
+    let whole = [&["train", "net.onnx", "-o", "whole.onnx"][..], &course, &DATA].concat();
+    ends(0, dir, &whole)?;
+    let long = ["--epochs", "100000", "--batch", "4"];
+    let mut child = planish(dir, &[&["train", "net.onnx", "-o", "part.onnx"][..], &long, &DATA].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let checkpoint = dir.join("part.onnx.checkpoint");
+    let until = Instant::now() + Duration::from_secs(120);
+    while !checkpoint.exists() {
+        assert!(Instant::now() < until && child.try_wait()?.is_none(), "no checkpoint came");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+    assert!(killed.success());
+    assert_eq!(child.wait()?.code(), Some(130));
+    assert!(checkpoint.exists() && !dir.join("part.onnx").exists());
+    // In the middle of an epoch: steps are counted on.
+    let about = fs::read(&checkpoint)?;
+    assert!(String::from_utf8_lossy(&about[..4000.min(about.len())]).contains("planish.train"));
+    // Another course is refused, and so is a file that is no checkpoint.
+    let other = [&["train", "net.onnx", "-o", "part.onnx", "--resume"][..], &course, &DATA].concat();
+    let refused = ends(2, dir, &other)?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("checkpoint-other"), "{refused:?}");
+    fs::write(dir.join("bad"), "nothing")?;
+    let bad = [
+        &["train", "net.onnx", "-o", "part.onnx", "--resume", "--checkpoint", "bad", "--force"][..],
+        &course,
+        &DATA,
+    ]
+    .concat();
+    let refused = ends(2, dir, &bad)?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("checkpoint-malformed"), "{refused:?}");
+    // The checkpoint of a course that ended stands at its end: going on writes the same model.
+    let first = fs::read(dir.join("whole.onnx"))?;
+    fs::remove_file(dir.join("whole.onnx"))?;
+    ends(0, dir, &[&whole[..], &["--resume"]].concat())?;
+    assert_eq!(fs::read(dir.join("whole.onnx"))?, first);
+    let threads = [&["train", "net.onnx", "-o", "one.onnx", "--threads", "1"][..], &course, &DATA].concat();
+    ends(0, dir, &threads)?;
+    assert_eq!(fs::read(dir.join("one.onnx"))?, first);
+    Ok(())
+}
+
+#[test]
+fn training_stops_early_and_says_what_is_wrong() -> Outcome {
+    let dir = scene(200)?;
+    let dir = dir.path();
+    let early = report(
+        dir,
+        &["train", "net.onnx", "-o", "o.onnx", "--epochs", "500", "--patience", "3", "--rate", "0.2"],
+    )?;
+    let epochs = early["epochs"].as_array().map_or(0, Vec::len);
+    assert!(epochs < 500 && early["stopped_early"] == true, "{epochs}");
+    assert_eq!(early["best"].as_u64(), Some(epochs as u64 - 3));
+    for (id, code, args) in [
+        ("usage", 2, &["train", "net.onnx", "-o", "x.onnx"][..]),
+        (
+            "usage",
+            2,
+            &["train", "net.onnx", "-o", "x.onnx", "--data", "p-images-idx3-ubyte", "--schedule", "up"],
+        ),
+        (
+            "train-diverged",
+            2,
+            &[
+                "train",
+                "net.onnx",
+                "-o",
+                "x.onnx",
+                "--data",
+                "p-images-idx3-ubyte",
+                "--rate",
+                "1e30",
+                "--epochs",
+                "50",
+            ],
+        ),
+        (
+            "train-malformed",
+            2,
+            &["train", "net.onnx", "-o", "x.onnx", "--data", "p-images-idx3-ubyte", "--only", "nothing"],
+        ),
+        (
+            "pass-option",
+            2,
+            &["train", "net.onnx", "-o", "x.onnx", "--data", "p-images-idx3-ubyte", "--prune", "speed=1"],
+        ),
+        (
+            "output-exists",
+            2,
+            &["train", "net.onnx", "-o", "p-labels-idx1-ubyte", "--data", "p-images-idx3-ubyte"],
+        ),
+        ("usage", 2, &["new", "--arch", "tree:1-2", "-o", "x.onnx"]),
+    ] {
+        let out = ends(code, dir, args)?;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(said.contains(&format!("[{id}]")), "{args:?}: {said}");
+        assert!(!dir.join("x.onnx").exists(), "{args:?}");
+    }
+    Ok(())
+}
