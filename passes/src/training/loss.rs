@@ -45,25 +45,27 @@ impl Loss {
         }
     }
 
-    /// The loss, a number.
-    pub(super) fn of(self, b: &mut Build<'_, '_>, y: ValueId, target: ValueId) -> Result<ValueId, Diag> {
+    /// The losses of elements, whose mean is the loss; the first axis is that of examples.
+    pub(super) fn elements(
+        self,
+        b: &mut Build<'_, '_>,
+        y: ValueId,
+        target: ValueId,
+    ) -> Result<ValueId, Diag> {
         let rank = b.dims(y)?.len();
-        let all: Vec<usize> = (0..rank).collect();
         let last = rank.checked_sub(1);
         let last = || last.ok_or_else(|| malformed("scores have an axis of classes"));
         match self {
             Loss::MeanSquare => {
                 let apart = b.binary(BinaryKind::Sub, y, target)?;
-                let square = b.mul(apart, apart)?;
-                b.reduce(ReduceKind::Mean, square, &all, false)
+                b.mul(apart, apart)
             }
             Loss::CrossEntropy => {
                 let last = last()?;
                 let logs = log_softmax(b, y, 1.0)?;
                 let class = b.unsqueeze(target, &[last])?;
                 let said = b.ed.node1(GatherElements { axis: last }, &[logs, class])?;
-                let mean = b.reduce(ReduceKind::Mean, said, &all, false)?;
-                b.unary(UnaryKind::Neg, mean)
+                b.unary(UnaryKind::Neg, said)
             }
             Loss::SoftTargets { temperature } => {
                 if !(temperature.is_finite() && temperature > 0.0) {
@@ -72,8 +74,7 @@ impl Loss {
                 let logs = log_softmax(b, y, temperature)?;
                 let part = b.mul(target, logs)?;
                 let sum = b.reduce(ReduceKind::Sum, part, &[last()?], false)?;
-                let mean = b.reduce(ReduceKind::Mean, sum, &all[..rank - 1], false)?;
-                b.scale(-temperature * temperature, mean)
+                b.scale(-temperature * temperature, sum)
             }
             Loss::Divergence => {
                 let logs = log_softmax(b, y, 1.0)?;
@@ -84,11 +85,26 @@ impl Loss {
                 let own = b.unary(UnaryKind::Log, safe)?;
                 let apart = b.binary(BinaryKind::Sub, own, logs)?;
                 let part = b.mul(target, apart)?;
-                let sum = b.reduce(ReduceKind::Sum, part, &[last()?], false)?;
-                b.reduce(ReduceKind::Mean, sum, &all[..rank - 1], false)
+                b.reduce(ReduceKind::Sum, part, &[last()?], false)
             }
         }
     }
+}
+
+/// The mean of the [losses of elements](Loss::elements), a number.
+pub(super) fn mean(b: &mut Build<'_, '_>, elements: ValueId) -> Result<ValueId, Diag> {
+    let all: Vec<usize> = (0..b.dims(elements)?.len()).collect();
+    b.reduce(ReduceKind::Mean, elements, &all, false)
+}
+
+/// The [losses of elements](Loss::elements) as one for each example, a vector whose mean is the loss.
+pub(super) fn of_examples(b: &mut Build<'_, '_>, elements: ValueId) -> Result<ValueId, Diag> {
+    let rank = b.dims(elements)?.len();
+    if rank == 0 {
+        return Err(malformed("the loss has no axis of examples, which `reinforce` needs"));
+    }
+    let inner: Vec<usize> = (1..rank).collect();
+    if inner.is_empty() { Ok(elements) } else { b.reduce(ReduceKind::Mean, elements, &inner, false) }
 }
 
 /// The logarithm of the softmax along the last axis of scores divided by a number: of those before a softmax that made `y`.
