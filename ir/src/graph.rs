@@ -4,7 +4,7 @@ use crate::constant::{ConstId, Constant};
 use crate::diag::Loc;
 use crate::dim::{Dim, Symbols};
 use crate::entity::PrimaryMap;
-use crate::op::Op;
+use crate::op::{Effects, Op};
 use crate::types::Type;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -86,6 +86,13 @@ pub struct Node {
     pub(crate) prev: Option<NodeId>,
     pub(crate) next: Option<NodeId>,
     pub(crate) live: bool,
+}
+
+impl Node {
+    /// What it does besides computing its results.
+    pub fn effects(&self) -> Effects {
+        self.op.effects(&self.inputs)
+    }
 }
 
 /// A region: parameters, nodes in an order in which definitions come before uses, and results.

@@ -38,7 +38,7 @@ impl Pass for EliminateDead {
                     if !g.is_live(n) {
                         continue;
                     }
-                    let stops = g.node(n).op.effects() == Effects::Stops;
+                    let stops = g.node(n).effects() == Effects::Stops;
                     if !stops && g.node(n).outputs.iter().all(|v| g.uses(*v).is_empty()) {
                         ed.erase(n)?;
                         cx.add("nodes-removed", 1.0);

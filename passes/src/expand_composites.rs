@@ -2,15 +2,18 @@
 
 use crate::options::OptionMeta;
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass};
-use planish_ir::op::attention::expand_attention;
+use planish_ir::op::composites::expand_composites;
 use planish_ir::{Diag, Editor, Op};
 
 declare_pass! {
     /// Replaces composites that have no kernel of their own by their parts, so that fusion sees these: attention becomes two matrix products,
     /// a factor, a mask and a softmax. Attention of f32 has a kernel where every dim of an operand is known to be 1 or that of the result.
+    /// Stochastic gates become element-wise operations of their noise, and detached values themselves: gradients that are taken later are
+    /// those of what is there then, no longer those of their estimators.
     ///
     /// # Preserves
-    /// All outputs up to rounding (relative 1e-5 in f32): several roundings instead of one.
+    /// All outputs up to rounding (relative 1e-5 in f32): several roundings instead of one. Draws of stochastic gates differ where noise is
+    /// that close to what decides.
     ///
     /// # Declines
     /// What has a kernel stays, unless `all` is true; metric `attention-kept`.
@@ -35,10 +38,15 @@ impl Pass for ExpandComposites {
         &Self::META
     }
     fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
-        let count = expand_attention(ed, self.all)?;
+        let count = expand_composites(ed, self.all)?;
         let g = ed.graph();
         let kept = g.all_nodes().into_iter().filter(|n| matches!(g.node(*n).op, Op::Attention(_))).count();
-        for (name, count) in [("attention-expanded", count), ("attention-kept", kept)] {
+        for (name, count) in [
+            ("attention-expanded", count.attention),
+            ("attention-kept", kept),
+            ("stochastic-gates-expanded", count.gates),
+            ("detached-removed", count.detached),
+        ] {
             if count > 0 {
                 cx.add(name, count as f64);
             }

@@ -68,7 +68,7 @@ impl FoldConstants {
     /// The constants that the results of a node are, if they can be known.
     fn fold(&self, g: &Graph, n: NodeId, cx: &mut PassCx) -> Option<Vec<Constant>> {
         let node = g.node(n);
-        if node.op.effects() != Effects::None || fuse_quantised::multiplies_integers(g, n) {
+        if node.effects() != Effects::None || fuse_quantised::multiplies_integers(g, n) {
             return None;
         }
         if let [v] = node.outputs.as_slice()

@@ -6,6 +6,7 @@
 pub mod calibrate;
 pub mod cost;
 pub mod detect_sparsity;
+pub mod determinize;
 pub mod eliminate_dead;
 pub mod embed_preprocessing;
 pub mod expand_composites;

@@ -12,7 +12,7 @@ declare_pass! {
     /// All outputs bit for bit.
     ///
     /// # Declines
-    /// Nodes with regions and random operations stay.
+    /// Nodes with regions stay, and random operations without an operand for their seed.
     ///
     /// # Example
     /// `v1 = unary{kind=exp} v0  v2 = unary{kind=exp} v0` becomes one node.
@@ -34,7 +34,7 @@ impl Pass for MergeDuplicates {
             let mut seen: HashMap<(String, Vec<Option<ValueId>>), Vec<ValueId>> = HashMap::new();
             for n in nodes {
                 let node = ed.graph().node(n);
-                if !node.regions.is_empty() || node.op.effects() != Effects::None {
+                if !node.regions.is_empty() || node.effects() != Effects::None {
                     continue;
                 }
                 let op = match &node.op {

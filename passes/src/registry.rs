@@ -32,6 +32,7 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::sparsify_blocks::SparsifyBlocks,
         crate::quantize::Quantize,
         crate::insert_gates::InsertGates,
+        crate::determinize::Determinize,
         crate::grad::Grad,
     ]
 }

@@ -87,8 +87,8 @@ fn every_engine_trains_alike(makers: &[Maker]) -> Result<(), Diag> {
             let x = Tensor::f32s(&shape, &numbers(9, &shape))?;
             let target = Tensor::ints(DType::I64, &[4], vec![0, 4, 2, 1])?;
             let rate = Tensor::f32s(&[], &[0.05])?;
-            let start = step.first(vec![x.into()], target.into(), rate.into());
-            let first = step.inputs + 2;
+            let start = step.first(vec![x.into()], target.into(), rate.into(), 1);
+            let first = step.variables_from();
             let mut wanted = Vec::new();
             let mut inputs = start.clone();
             for _ in 0..4 {

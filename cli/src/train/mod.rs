@@ -229,6 +229,10 @@ impl<'a> Trainer<'a> {
             inputs.push(targets.batch(rows)?.into());
         }
         inputs.push(Tensor::scalar(self.dtype, self.rates.rate(self.standing.step, total))?.into());
+        if self.made.seed.is_some() {
+            let seed = stream(!self.job.settings.seed, self.standing.step);
+            inputs.push(Tensor::scalar_i64(seed.cast_signed()).into());
+        }
         let mut inputs: Vec<Option<Value>> = inputs.into_iter().map(Some).collect();
         let given = std::mem::take(&mut self.given);
         inputs.extend((0..self.made.variables.len()).map(|i| given.get(&i).cloned().map(Value::from)));

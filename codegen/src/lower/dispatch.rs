@@ -54,7 +54,10 @@ pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::TreeEnsemble(t) => trees::lower_tree_ensemble(cx, t),
         // Shape and data movement.
         Op::Shape(_) => movement::lower_shape(cx),
-        Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_) | Op::BitCast(_) => movement::lower_view(cx),
+        Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_) | Op::BitCast(_) | Op::Detach(_) => {
+            movement::lower_view(cx)
+        }
+        Op::StochasticGate(_) => Err(Diag::error("internal-lower", "stochastic gates are lowered in parts")),
         Op::Attention(o) => contraction::lower_attention(cx, o),
         Op::Transpose(_) if cx.node_id().is_some_and(|n| contraction::takes_transpose(cx.graph, n)) => Ok(()),
         Op::Transpose(t) => movement::lower_transpose(cx, t),

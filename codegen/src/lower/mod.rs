@@ -91,7 +91,7 @@ pub use specialised::{Body, lower_bodies};
 
 use crate::kernel::{Arch, KernelModule, TargetSpec};
 use crate::weights::Weights;
-use planish_ir::op::attention::without_attention;
+use planish_ir::op::composites::without_composites;
 use planish_ir::{Diag, Graph};
 use planish_rt::plan::Plan;
 
@@ -164,7 +164,7 @@ pub struct Module {
 /// All operations of a graph that cannot be lowered. Builds no kernels and touches no weights.
 pub fn check(graph: &Graph) -> Vec<Diag> {
     let options = LowerOptions { targets: Vec::new(), ..LowerOptions::default() };
-    let graph = match without_attention(graph, false) {
+    let graph = match without_composites(graph, false) {
         Ok(graph) => graph,
         Err(diag) => return vec![diag],
     };
@@ -185,7 +185,7 @@ pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Module, Vec<Diag>>
     if options.targets.len() > 1 && options.for_gpu() {
         return Err(vec![Diag::error("internal-lower", "a GPU is the only target or none")]);
     }
-    let graph = without_attention(graph, options.for_gpu()).map_err(|diag| vec![diag])?;
+    let graph = without_composites(graph, options.for_gpu()).map_err(|diag| vec![diag])?;
     let mut cx = LowerCx::new(&graph, options);
     cx.signature();
     cx.body(graph.root());

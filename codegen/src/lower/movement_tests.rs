@@ -293,8 +293,34 @@ fn signals_follow_the_interpreter() -> Result<(), Diag> {
     for normal in [false, true] {
         // With a seed, and with the first number of the stream of a session, both draw the same numbers.
         for seed in [Some(5), None] {
-            agree(Random { dtype: DType::F32, normal, a: -1.0, b: 2.0, seed }, &[i(&[2], &[3, 40])])?;
+            let op = Random { dtype: DType::F32, normal, a: -1.0, b: 2.0, seed };
+            agree(op.clone(), &[i(&[2], &[3, 40])])?;
+            for given in [0, -9] {
+                agree(op.clone(), &[i(&[2], &[3, 40]), i(&[], &[given])])?;
+            }
         }
     }
     Ok(())
+}
+
+#[test]
+fn gates_that_draw_follow_the_interpreter() -> Result<(), Diag> {
+    use planish_ir::op::detach::Detach;
+    use planish_ir::op::stochastic::{Estimator, GateKind, StochasticGate};
+    let numbers = |low: f32, step: f32| {
+        let v: Vec<f32> = (0..60).map(|i| low + step * (i * 7 % 60) as f32).collect();
+        Tensor::f32s(&[12, 5], &v)
+    };
+    let (a, u) = (numbers(-3.0, 0.101)?, numbers(0.0, 1.0 / 59.0)?);
+    for kind in &GateKind::ALL[1..] {
+        agree(StochasticGate::new(*kind), &[a.clone(), u.clone()])?;
+    }
+    agree(StochasticGate::binary(Estimator::Identity), &[a.clone(), u.clone()])?;
+    let t = Tensor::f32s(&[], &[0.5])?;
+    for kind in [GateKind::Sigmoid, GateKind::Softmax] {
+        let hard = StochasticGate { estimator: Estimator::StraightThrough, ..StochasticGate::new(kind) };
+        agree(hard, &[a.clone(), u.clone(), t.clone()])?;
+    }
+    agree(Detach {}, &[a])?;
+    agree(Detach {}, &[i(&[3], &[1, 2, 3])])
 }

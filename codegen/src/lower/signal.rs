@@ -366,15 +366,27 @@ pub(super) fn lower_random(cx: &mut LowerCx<'_>, op: &Random) -> Result<(), Diag
             cx.bind(dim, &spec, a as u32, &Dim::Const(0), &Dim::Const(1 << 40), what)?;
         }
     }
+    let given = cx.opt_input(1)?;
     let y = cx.output(0)?;
     let n = y.elems();
-    let base = stream_base(cx, op.seed);
+    let own = op.seed.unwrap_or(0);
     let (normal, low, high) = (op.normal, op.a, op.b);
-    let l =
-        Launch::new("random").write(&y).dim(&n).dim(&base).extent(n.ceil_div(&CHUNK.into())).cost(40 * CHUNK);
+    let mut l = Launch::new("random").write(&y).dim(&n);
+    l = match &given {
+        Some(seed) => l.read(seed),
+        None => l.dim(&stream_base(cx, op.seed)),
+    };
+    let given = given.is_some();
+    let l = l.extent(n.ceil_div(&CHUNK.into())).cost(40 * CHUNK);
     cx.launch(l, move |k| {
-        let (y, n, base) = (k.buf(0), k.dim(0), k.dim(1));
+        let (y, n) = (k.buf(0), k.dim(0));
+        let base = if given { Err(k.buf(1)) } else { Ok(k.dim(1)) };
         k.b.parallel_for(|b, chunk| {
+            let base = base.unwrap_or_else(|seed| {
+                let (zero, own) = (b.i64(0), b.i64(own));
+                let seed = load(b, DType::I64, seed, zero, 1, None);
+                stream_val(b, seed, own)
+            });
             let (lo, hi) = span(b, chunk, CHUNK, n);
             b.loop_(lo, hi, 1, |b, i| {
                 let v = if normal {

@@ -5,7 +5,7 @@
 use super::cx::{Life, LowerCx};
 use super::{LowerOptions, Module, finish};
 use planish_ir::dim::SymOrigin;
-use planish_ir::op::attention::without_attention;
+use planish_ir::op::composites::without_composites;
 use planish_ir::{Diag, Dim, Graph, SymId};
 use planish_rt::plan::{
     self, BinOp, Block, BlockId, Expr, ExprId, ExprPool, Place, Port, Slot, SlotId, SlotKind, Step, Value,
@@ -37,7 +37,7 @@ pub fn lower_bodies(
         return Err(vec![Diag::error("internal-lower", "a GPU is the only target or none")]);
     }
     let graphs =
-        bodies.iter().map(|b| without_attention(b.graph, options.for_gpu())).collect::<Result<Vec<_>, _>>();
+        bodies.iter().map(|b| without_composites(b.graph, options.for_gpu())).collect::<Result<Vec<_>, _>>();
     let graphs = graphs.map_err(|d| vec![d])?;
     let mut cx = LowerCx::new(general, options);
     cx.signature();

@@ -12,7 +12,6 @@ use crate::op::util::expect_equal;
 use crate::op::{EvalCx, InferCx, Op, OpDef, broadcast_shapes};
 use crate::tensor::{Tensor, Value};
 use crate::types::{TensorType, Type};
-use std::borrow::Cow;
 
 crate::op_struct! {
     /// `softmax(scale * q k + mask) v` over matrices in the last two axes: q is `[.., l, d]`, k `[.., d, s]` or with `trans_k` `[.., s, d]`, v `[.., s, e]`, the result `[.., l, e]`; the axes before are broadcast. The optional fourth operand is added to the scores `[.., l, s]` and broadcast to them. Floats of one dtype; sums are formed in f64 and rounded once. Vaswani et al. 2017, "Attention Is All You Need", equation 1; ONNX `Attention` is more general and is imported in parts.
@@ -133,38 +132,6 @@ pub fn has_kernel(g: &Graph, n: NodeId) -> bool {
         node.inputs.get(3).copied().flatten().is_none() || operand(3).is_some_and(|m| fits(&m, &scores));
     let f32s = node.inputs.iter().flatten().all(|v| g.dtype(*v) == Some(crate::DType::F32));
     f32s && mask && !keys.is(0) && [&q, &k, &v].iter().all(|x| fits(&x[..x.len() - 2], batch))
-}
-
-/// Replaces attentions of a graph by their parts, all or those without a [kernel](has_kernel); how many there were.
-pub fn expand_attention(ed: &mut Editor<'_>, all: bool) -> Result<usize, Diag> {
-    let nodes: Vec<NodeId> = ed.graph().all_nodes();
-    let mut count = 0;
-    for n in nodes {
-        let Op::Attention(op) = ed.graph().node(n).op.clone() else { continue };
-        if !all && has_kernel(ed.graph(), n) {
-            continue;
-        }
-        let (inputs, y) = (ed.graph().node(n).inputs.clone(), ed.graph().node(n).outputs[0]);
-        ed.before(n);
-        let new = op.parts(ed, &inputs)?;
-        let declared = ed.graph().value(y).fact.clone();
-        ed.set_fact(new, declared);
-        ed.replace(y, new);
-        ed.erase(n)?;
-        count += 1;
-    }
-    Ok(count)
-}
-
-/// The graph, or a copy in which [parts](expand_attention) stand for attentions.
-pub fn without_attention(graph: &Graph, all: bool) -> Result<Cow<'_, Graph>, Diag> {
-    let goes = |n: NodeId| matches!(graph.node(n).op, Op::Attention(_)) && (all || !has_kernel(graph, n));
-    if !graph.all_nodes().into_iter().any(goes) {
-        return Ok(Cow::Borrowed(graph));
-    }
-    let mut copy = graph.clone();
-    expand_attention(&mut Editor::new(&mut copy), all)?;
-    Ok(Cow::Owned(copy))
 }
 
 #[cfg(test)]

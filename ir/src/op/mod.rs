@@ -5,7 +5,7 @@
 
 use crate::attr::Attrs;
 use crate::diag::Diag;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
 use crate::op::gradient::GradCx;
 use crate::tensor::Value;
 
@@ -17,10 +17,12 @@ pub mod binary;
 pub mod build;
 pub mod cast;
 pub mod col2im;
+pub mod composites;
 pub mod concat;
 pub mod control;
 pub mod conv;
 pub mod conv_transpose;
+pub mod detach;
 pub mod einsum;
 pub mod fused;
 pub mod gated_matmul;
@@ -47,6 +49,7 @@ pub mod signal;
 pub mod slice;
 pub mod softmax;
 pub mod sort;
+pub mod stochastic;
 pub mod strings;
 pub mod unary;
 mod util;
@@ -91,8 +94,8 @@ pub trait OpDef: Attrs + Clone + PartialEq + std::fmt::Debug {
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
         Err(cx.no_rule(""))
     }
-    /// Effects.
-    fn effects(&self) -> Effects {
+    /// Effects of a node with these operands.
+    fn effects(&self, _: &[Option<ValueId>]) -> Effects {
         Effects::None
     }
     /// Whether each element of the one result depends on one element of each (broadcast) operand only.
@@ -138,9 +141,8 @@ macro_rules! op_table {
             pub(crate) fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
                 match self { $(Op::$variant(op) => op.gradient(cx),)* }
             }
-            /// Its effects.
-            pub fn effects(&self) -> Effects {
-                match self { $(Op::$variant(op) => op.effects(),)* }
+            pub(crate) fn effects(&self, inputs: &[Option<ValueId>]) -> Effects {
+                match self { $(Op::$variant(op) => op.effects(inputs),)* }
             }
             /// Whether each element of its one result depends on one element of each (broadcast) operand only.
             pub fn is_elementwise(&self) -> bool {
@@ -227,6 +229,8 @@ op_table! {
     MelWeights => signal::MelWeights,
     Random => random::Random,
     Multinomial => random::Multinomial,
+    StochasticGate => stochastic::StochasticGate,
+    Detach => detach::Detach,
     If => control::If,
     Loop => control::Loop,
     Gate => control::Gate,

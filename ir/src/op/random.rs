@@ -1,11 +1,12 @@
 //! Random tensors.
 //!
 //! Every execution of a node draws one number from the stream of the run (or takes the node's seed) and derives its
-//! elements from that number and their positions, so that elements can be computed in any order.
+//! elements from that number and their positions, so that elements can be computed in any order. With a seed that is an operand
+//! elements are a function of that seed, the node's and their positions: noise that a step of training can be given again.
 
 use crate::diag::Diag;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
 use crate::op::util::{fact, sizes_of, vector_len};
 use crate::op::{Effects, EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value, elem_count};
@@ -31,7 +32,7 @@ fn base(cx: &mut EvalCx<'_>, seed: Option<i64>) -> u64 {
 }
 
 crate::op_struct! {
-    /// A tensor of the shape that the operand lists, with random elements: uniform in `a..b`, or normal with mean `a` and deviation `b`. ONNX `RandomUniform`, `RandomNormal`, `Bernoulli`.
+    /// A tensor of the shape that the first operand lists, with random elements: uniform in `a..b`, or normal with mean `a` and deviation `b`. With the optional second operand, a seed (i64, a scalar), they are a function of it, of the field `seed` (0 if none) and of their positions, and nothing else. ONNX `RandomUniform`, `RandomNormal`, `Bernoulli`, without an operand for the seed.
     Random {
         /// The dtype of the result, a float.
         dtype: DType,
@@ -41,12 +42,16 @@ crate::op_struct! {
         a: f64,
         /// Upper bound or standard deviation.
         b: f64,
-        /// Makes the elements the same in every run.
+        /// Makes the elements the same in every run, or those of equal seeds that are operands different from those of other nodes.
         seed: Option<i64>,
     }
 }
 
 impl Random {
+    /// What [`Random::element`] begins with when a seed is an operand.
+    pub fn seeded(&self, operand: i64) -> u64 {
+        stream(operand.cast_unsigned(), self.seed.unwrap_or(0).cast_unsigned())
+    }
     /// Element `i` of the stream that `base` begins.
     pub fn element(&self, base: u64, i: u64) -> f64 {
         if !self.normal {
@@ -60,9 +65,15 @@ impl Random {
 
 impl OpDef for Random {
     const NAME: &'static str = "random";
-    const INPUTS: (usize, usize) = (1, 1);
+    const INPUTS: (usize, usize) = (1, 2);
     fn infer(&self, cx: &mut InferCx<'_>) -> Result<Vec<Fact>, Diag> {
         cx.expect_dtype(0, |d| d == DType::I64, "i64")?;
+        if cx.has(1) {
+            cx.expect_dtype(1, |d| d == DType::I64, "i64")?;
+            if !cx.dims(1)?.is_empty() {
+                return Err(Diag::error("shape-mismatch", "a seed is a scalar"));
+            }
+        }
         if !self.dtype.is_float() {
             return Err(Diag::error("dtype-mismatch", "random numbers are floats"));
         }
@@ -81,12 +92,18 @@ impl OpDef for Random {
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let shape = sizes_of(&cx.ints(0)?)?;
         let n = elem_count(&shape)? as u64;
-        let base = base(cx, self.seed);
+        let base = match cx.opt_tensor(1)? {
+            Some(seed) => {
+                let seed = seed.to_i64()?.first().copied();
+                self.seeded(seed.ok_or_else(|| Diag::error("shape-mismatch", "a seed is a scalar"))?)
+            }
+            None => base(cx, self.seed),
+        };
         let v = (0..n).map(|i| self.element(base, i)).collect();
         Ok(vec![Tensor::floats(self.dtype, &shape, v)?.into()])
     }
-    fn effects(&self) -> Effects {
-        Effects::Random
+    fn effects(&self, inputs: &[Option<ValueId>]) -> Effects {
+        if inputs.get(1).is_some_and(Option::is_some) { Effects::None } else { Effects::Random }
     }
 }
 
@@ -145,7 +162,7 @@ impl OpDef for Multinomial {
         }
         Ok(vec![Tensor::from_elems(self.dtype, shape.to_vec(), Elems::I(out))?.into()])
     }
-    fn effects(&self) -> Effects {
+    fn effects(&self, _: &[Option<ValueId>]) -> Effects {
         Effects::Random
     }
 }
@@ -170,6 +187,23 @@ mod tests {
         assert_eq!(first, run(op, &[i(&[1], &[4])]));
         let int = Random { dtype: DType::I64, normal: true, a: 0.0, b: 1.0, seed: None };
         assert_eq!(fails(int, &[shape]), "dtype-mismatch");
+    }
+
+    #[test]
+    fn a_seed_that_is_an_operand_decides_alone() {
+        let of = |own: Option<i64>, given: i64| {
+            let op = Random { dtype: DType::F64, normal: false, a: 0.0, b: 1.0, seed: own };
+            run(op, &[i(&[1], &[3]), i(&[], &[given])]).to_f64()
+        };
+        let want: Vec<f64> = (0..3).map(|i| unit(stream(stream(5, 2), i))).collect();
+        assert_eq!(of(Some(2), 5), want);
+        assert_eq!(of(None, -7), of(Some(0), -7));
+        assert_ne!(of(Some(2), 6), want);
+        assert_ne!(of(Some(3), 5), want);
+        let op = Random { dtype: DType::F64, normal: true, a: 0.0, b: 1.0, seed: None };
+        assert_eq!(run(op.clone(), &[i(&[2], &[0, 3]), i(&[], &[1])]).shape(), [0, 3]);
+        assert_eq!(fails(op.clone(), &[i(&[1], &[3]), i(&[1], &[1])]), "shape-mismatch");
+        assert_eq!(fails(op, &[i(&[1], &[3]), f(&[], &[1.0])]), "dtype-mismatch");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::diag::Diag;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
 use crate::op::{Effects, EvalCx, InferCx, OpDef};
 use crate::tensor::Value;
 
@@ -32,7 +32,7 @@ impl OpDef for Require {
         }
         Ok(vec![cx.take(1)?])
     }
-    fn effects(&self) -> Effects {
+    fn effects(&self, _: &[Option<ValueId>]) -> Effects {
         Effects::Stops
     }
 }

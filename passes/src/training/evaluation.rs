@@ -38,7 +38,9 @@ pub fn evaluation(model: &Graph, loss: &Loss, trains: &dyn Fn(&str) -> bool) -> 
     }
     ed.at_end(ed.graph().root());
     let y = ed.graph().outputs()[0];
-    let lost = loss.of(&mut Build::new(&mut ed, "loss"), y, target)?;
+    let mut b = Build::new(&mut ed, "loss");
+    let elements = loss.elements(&mut b, y, target)?;
+    let lost = super::loss::mean(&mut b, elements)?;
     ed.output(lost, Some("loss"));
     Ok(Evaluation { graph, inputs, outputs, parameters: names })
 }

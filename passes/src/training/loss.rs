@@ -3,12 +3,12 @@
 use super::malformed;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::build::Build;
-use planish_ir::op::concat::{Pad, PadMode};
+use planish_ir::op::concat::{Pad, PadMode, Split};
 use planish_ir::op::gather::GatherElements;
 use planish_ir::op::reduce::ReduceKind;
 use planish_ir::op::softmax::{Softmax, SoftmaxKind};
 use planish_ir::op::unary::UnaryKind;
-use planish_ir::{DType, Diag, Graph, Op, Type, ValueId};
+use planish_ir::{DType, Diag, Dim, Graph, Op, Type, ValueId};
 
 /// The loss of a batch: the mean over all but the last axis, that of classes or features.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -21,6 +21,14 @@ pub enum Loss {
     SoftTargets {
         /// What scores are divided by.
         temperature: f64,
+    },
+    /// Distillation: `1 - w` times [soft targets](Loss::SoftTargets) and `w` times cross-entropy with classes. Targets have twice as many columns as
+    /// the scores: what a teacher says at the temperature, then probabilities of the classes (a one for the right one).
+    Distill {
+        /// What scores are divided by for the first part.
+        temperature: f64,
+        /// w.
+        hard: f64,
     },
     /// Kullback-Leibler divergence of the softmax of the scores from probabilities: the same gradients as soft targets at temperature 1.
     Divergence,
@@ -41,29 +49,37 @@ impl Loss {
                 };
                 Ok(Type::tensor(DType::I64, batch.to_vec()))
             }
+            Loss::Distill { .. } => {
+                let mut dims = ty.dims()?.to_vec();
+                let last = dims.last_mut().ok_or_else(|| malformed("scores have an axis of classes"))?;
+                *last = last.mul(&Dim::Const(2));
+                Ok(Type::tensor(ty.dtype, dims))
+            }
             _ => Ok(Type::from(ty.clone())),
         }
     }
 
-    /// The loss, a number.
-    pub(super) fn of(self, b: &mut Build<'_, '_>, y: ValueId, target: ValueId) -> Result<ValueId, Diag> {
+    /// The losses of elements, whose mean is the loss; the first axis is that of examples.
+    pub(super) fn elements(
+        self,
+        b: &mut Build<'_, '_>,
+        y: ValueId,
+        target: ValueId,
+    ) -> Result<ValueId, Diag> {
         let rank = b.dims(y)?.len();
-        let all: Vec<usize> = (0..rank).collect();
         let last = rank.checked_sub(1);
         let last = || last.ok_or_else(|| malformed("scores have an axis of classes"));
         match self {
             Loss::MeanSquare => {
                 let apart = b.binary(BinaryKind::Sub, y, target)?;
-                let square = b.mul(apart, apart)?;
-                b.reduce(ReduceKind::Mean, square, &all, false)
+                b.mul(apart, apart)
             }
             Loss::CrossEntropy => {
                 let last = last()?;
                 let logs = log_softmax(b, y, 1.0)?;
                 let class = b.unsqueeze(target, &[last])?;
                 let said = b.ed.node1(GatherElements { axis: last }, &[logs, class])?;
-                let mean = b.reduce(ReduceKind::Mean, said, &all, false)?;
-                b.unary(UnaryKind::Neg, mean)
+                b.unary(UnaryKind::Neg, said)
             }
             Loss::SoftTargets { temperature } => {
                 if !(temperature.is_finite() && temperature > 0.0) {
@@ -72,8 +88,17 @@ impl Loss {
                 let logs = log_softmax(b, y, temperature)?;
                 let part = b.mul(target, logs)?;
                 let sum = b.reduce(ReduceKind::Sum, part, &[last()?], false)?;
-                let mean = b.reduce(ReduceKind::Mean, sum, &all[..rank - 1], false)?;
-                b.scale(-temperature * temperature, mean)
+                b.scale(-temperature * temperature, sum)
+            }
+            Loss::Distill { temperature, hard } => {
+                if !(0.0..=1.0).contains(&hard) {
+                    return Err(malformed("the weight of classes is from 0 to 1"));
+                }
+                let parts = b.ed.node(Split { axis: last()?, parts: 2 }, &[Some(target)])?;
+                let soft = Loss::SoftTargets { temperature }.elements(b, y, parts[0])?;
+                let sharp = Loss::SoftTargets { temperature: 1.0 }.elements(b, y, parts[1])?;
+                let (soft, sharp) = (b.scale(1.0 - hard, soft)?, b.scale(hard, sharp)?);
+                b.binary(BinaryKind::Add, soft, sharp)
             }
             Loss::Divergence => {
                 let logs = log_softmax(b, y, 1.0)?;
@@ -84,11 +109,26 @@ impl Loss {
                 let own = b.unary(UnaryKind::Log, safe)?;
                 let apart = b.binary(BinaryKind::Sub, own, logs)?;
                 let part = b.mul(target, apart)?;
-                let sum = b.reduce(ReduceKind::Sum, part, &[last()?], false)?;
-                b.reduce(ReduceKind::Mean, sum, &all[..rank - 1], false)
+                b.reduce(ReduceKind::Sum, part, &[last()?], false)
             }
         }
     }
+}
+
+/// The mean of the [losses of elements](Loss::elements), a number.
+pub(super) fn mean(b: &mut Build<'_, '_>, elements: ValueId) -> Result<ValueId, Diag> {
+    let all: Vec<usize> = (0..b.dims(elements)?.len()).collect();
+    b.reduce(ReduceKind::Mean, elements, &all, false)
+}
+
+/// The [losses of elements](Loss::elements) as one for each example, a vector whose mean is the loss.
+pub(super) fn of_examples(b: &mut Build<'_, '_>, elements: ValueId) -> Result<ValueId, Diag> {
+    let rank = b.dims(elements)?.len();
+    if rank == 0 {
+        return Err(malformed("the loss has no axis of examples, which `reinforce` needs"));
+    }
+    let inner: Vec<usize> = (1..rank).collect();
+    if inner.is_empty() { Ok(elements) } else { b.reduce(ReduceKind::Mean, elements, &inner, false) }
 }
 
 /// The logarithm of the softmax along the last axis of scores divided by a number: of those before a softmax that made `y`.

@@ -2,11 +2,19 @@
 //! step to the next.
 //!
 //! The step is a graph like any other, so every engine runs it, and passes work on it. Its inputs are those of the model, then `target` and
-//! `rate` (the learning rate, a number of the type of the first output), then one for each parameter and each part of the optimiser's state; its outputs those of the model, then
+//! `rate` (the learning rate, a number of the type of the first output), if the model draws random numbers `seed` (i64, to be another one in every step), then one for
+//! each parameter and each part of the state of regularisers and optimiser; its outputs those of the model, then
 //! `loss`, then what these parameters and this state are after the step (`NAME.next`), which the graph pairs with the inputs as its state.
 
 mod evaluation;
+mod gates;
+#[cfg(test)]
+mod gates_tests;
 mod loss;
+pub mod mixture;
+#[cfg(test)]
+mod mixture_tests;
+mod noise;
 mod optimizer;
 mod parameters;
 mod prune;
@@ -15,6 +23,7 @@ mod schedule;
 mod tests;
 
 pub use evaluation::{Evaluation, evaluation};
+pub use gates::Sparsity;
 pub use loss::{GroupLasso, Loss};
 pub use optimizer::{Optimizer, Rule};
 pub use parameters::{name_parameters, with_values};
@@ -22,6 +31,7 @@ pub use prune::{Prune, Pruner, Ramp};
 pub use schedule::{Schedule, Shape};
 
 use planish_ir::graph::StatePair;
+use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::build::Build;
 use planish_ir::op::gradient::sweep;
 use planish_ir::{Constant, Diag, Editor, Graph, Loc, NodeId, Tensor, Type, Value, ValueId};
@@ -33,14 +43,14 @@ use std::sync::Arc;
 pub struct Variable {
     /// Name of the input of the step.
     pub name: String,
-    /// The constant of the model that it stands for, a value there; none for state of the optimiser and masks.
+    /// The constant of the model that it stands for, a value there; none for state of regularisers and of the optimiser, and masks.
     pub constant: Option<ValueId>,
     /// What it begins with.
     pub start: Tensor,
 }
 
 /// What a step does.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Recipe {
     /// What it makes small.
     pub loss: Loss,
@@ -51,12 +61,24 @@ pub struct Recipe {
     /// Whether parameters of two axes or more have a mask, a variable `NAME.mask` that they are multiplied with after every step. The step leaves masks as they are;
     /// who runs it changes them between steps.
     pub masks: bool,
+    /// How many stochastic gates are to be on.
+    pub sparsity: Option<Sparsity>,
+    /// Outputs of the model, numbers, that are added to the loss, and what they are multiplied by.
+    pub terms: Vec<(String, f64)>,
+    /// What the learning rate is multiplied by for parameters whose names begin so; the first that fits counts. Gaters that learn by
+    /// `reinforce` need a hundredth or so.
+    pub factors: Vec<(String, f64)>,
 }
 
 impl Recipe {
     /// A loss and an optimiser, nothing else.
     pub fn new(loss: Loss, optimizer: Optimizer) -> Recipe {
-        Recipe { loss, optimizer, lasso: None, masks: false }
+        let (terms, factors) = (Vec::new(), Vec::new());
+        Recipe { loss, optimizer, lasso: None, masks: false, sparsity: None, terms, factors }
+    }
+    /// What the learning rate of a parameter is multiplied by.
+    fn factor(&self, name: &str) -> f64 {
+        self.factors.iter().find(|(start, _)| name.starts_with(start.as_str())).map_or(1.0, |(_, f)| *f)
     }
 }
 
@@ -69,7 +91,9 @@ pub struct Step {
     pub inputs: usize,
     /// Number of outputs of the model, which come first; the loss comes after them.
     pub outputs: usize,
-    /// Parameters, then state of the optimiser: the inputs behind `rate`, and the outputs behind the loss.
+    /// Which input is `seed`; none if the model draws nothing.
+    pub seed: Option<usize>,
+    /// Parameters, then state: the last inputs, see [`Step::variables_from`], and the outputs behind the loss.
     pub variables: Vec<Variable>,
 }
 
@@ -78,7 +102,7 @@ pub struct Step {
 /// # Errors
 /// `unsupported-gradient` where an operation has no rule, `train-malformed` where the loss does not fit the output or nothing is trained.
 pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Result<Step, Diag> {
-    let Recipe { loss, optimizer, lasso, masks } = recipe;
+    let Recipe { loss, optimizer, lasso, masks, sparsity, .. } = recipe;
     let mut graph = model.clone();
     let (inputs, outputs) = (graph.inputs().len(), graph.outputs().len());
     let mut ed = Editor::new(&mut graph);
@@ -89,6 +113,7 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     let target = ed.input("target", target);
     let dtype = ed.graph().dtype(y).ok_or_else(|| malformed("the output is no tensor"))?;
     let rate = ed.input("rate", Type::tensor(dtype, Vec::new()));
+    let seed = noise::seeded(&mut ed)?.map(|_| inputs + 2);
     let mut variables = Vec::new();
     let mut values = Vec::new();
     for (name, v, constant) in parameters {
@@ -101,16 +126,30 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     ed.at_end(ed.graph().root());
     // An output may have been a parameter itself.
     let y = ed.graph().outputs()[0];
-    let mut lost = loss.of(&mut Build::new(&mut ed, "loss"), y, target)?;
+    let gates = gates::gates(&ed);
+    let mut state = Vec::new();
+    let mut b = Build::new(&mut ed, "loss");
+    let elements = loss.elements(&mut b, y, target)?;
+    let mut lost = loss::mean(&mut b, elements)?;
+    for (name, factor) in &recipe.terms {
+        lost = term(&mut b, lost, name, outputs, *factor)?;
+    }
+    if let Some(sparsity) = sparsity {
+        lost = sparsity.added(&mut Build::new(&mut ed, "sparsity"), lost, &gates, &mut state)?;
+    }
+    let drawn = gates::reinforced(&mut Build::new(&mut ed, "reinforce"), elements, &gates, &mut state)?;
     if let Some(lasso) = lasso {
         lost = lasso.added(&mut Build::new(&mut ed, "group lasso"), lost, &values)?;
     }
     let nodes: Vec<NodeId> = ed.graph().nodes_in(ed.graph().root()).collect();
     let one = ed.constant(Tensor::scalar(dtype, 1.0)?)?;
-    let gradients = sweep(&mut ed, &nodes, &[(lost, one)], &values)?;
+    let seeds: Vec<(ValueId, ValueId)> = [(lost, one)].into_iter().chain(drawn).collect();
+    let gradients = sweep(&mut ed, &nodes, &seeds, &values)?;
     ed.set_loc(Loc::None);
     ed.output(lost, Some("loss"));
-    let (new, state) = optimizer.update(&mut ed, &variables, &values, &gradients, rate)?;
+    let factors: Vec<f64> = variables.iter().map(|v| recipe.factor(&v.name)).collect();
+    let (new, further) = optimizer.update(&mut ed, &variables, &values, &gradients, rate, &factors)?;
+    state.extend(further);
     let (new, kept) = if *masks { masked(&mut ed, &variables, new)? } else { (new, Vec::new()) };
     for (v, variable) in new.into_iter().zip(&variables) {
         ed.output(v, Some(&format!("{}.next", variable.name)));
@@ -119,11 +158,32 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
         ed.output(next, Some(&format!("{}.next", variable.name)));
         variables.push(variable);
     }
+    let first = inputs + 2 + usize::from(seed.is_some());
     for i in 0..variables.len() {
-        let pair = StatePair { output: (outputs + 1 + i) as u32, input: (inputs + 2 + i) as u32 };
+        let pair = StatePair { output: (outputs + 1 + i) as u32, input: (first + i) as u32 };
         ed.graph_mut().states.push(pair);
     }
-    Ok(Step { graph, inputs, outputs, variables })
+    Ok(Step { graph, inputs, outputs, seed, variables })
+}
+
+/// A loss and a multiple of one of the outputs of the model, which are the first ones.
+fn term(
+    b: &mut Build<'_, '_>,
+    loss: ValueId,
+    name: &str,
+    outputs: usize,
+    factor: f64,
+) -> Result<ValueId, Diag> {
+    let g = b.ed.graph();
+    let at = (0..outputs).find(|i| g.output_name(*i) == name);
+    let v = at
+        .map(|i| g.outputs()[i])
+        .filter(|v| g.dtype(*v).is_some_and(|d| d.is_float()) && g.dims(*v).is_some_and(<[_]>::is_empty));
+    let v = v.ok_or_else(|| malformed(format!("there is no output `{name}` that is one number")))?;
+    let to = b.dtype(loss)?;
+    let v = b.cast(v, to)?;
+    let v = b.scale(factor, v)?;
+    b.binary(BinaryKind::Add, loss, v)
 }
 
 /// A variable with what it is after the step.
@@ -174,14 +234,20 @@ fn parameters(
 }
 
 impl Step {
-    /// The inputs of the first step: those of the model, the target and the rate, then what all variables begin with.
-    pub fn first(&self, batch: Vec<Value>, target: Value, rate: Value) -> Vec<Value> {
+    /// The inputs of the first step: those of the model, the target and the rate, the seed if the model draws anything, then what all
+    /// variables begin with.
+    pub fn first(&self, batch: Vec<Value>, target: Value, rate: Value, seed: i64) -> Vec<Value> {
         let start = self.variables.iter().map(|v| Value::from(v.start.clone()));
-        batch.into_iter().chain([target, rate]).chain(start).collect()
+        let seed = self.seed.map(|_| Value::from(Tensor::scalar_i64(seed)));
+        batch.into_iter().chain([target, rate]).chain(seed).chain(start).collect()
+    }
+    /// Which input is the first variable; all behind it are variables.
+    pub fn variables_from(&self) -> usize {
+        self.inputs + 2 + usize::from(self.seed.is_some())
     }
     /// Position among the inputs of the step of a variable.
     pub fn variable_input(&self, variable: usize) -> usize {
-        self.inputs + 2 + variable
+        self.variables_from() + variable
     }
     /// The variables after a step, of its results.
     pub fn variables_after<'r>(&self, results: &'r [Value]) -> &'r [Value] {

@@ -56,7 +56,8 @@ impl Default for Optimizer {
 type State = Vec<Next>;
 
 impl Optimizer {
-    /// The parameters after the step, and the state that is added to it. `gradients` are those of `values`, the inputs that `variables` stand for.
+    /// The parameters after the step, and the state that is added to it. `gradients` are those of `values`, the inputs that `variables` stand for, and `factors`
+    /// what the learning rate is multiplied by for each.
     pub(super) fn update(
         &self,
         ed: &mut Editor<'_>,
@@ -64,6 +65,7 @@ impl Optimizer {
         values: &[ValueId],
         gradients: &[Option<ValueId>],
         rate: ValueId,
+        factors: &[f64],
     ) -> Result<(Vec<ValueId>, State), Diag> {
         let mut state = State::new();
         let corrections = match self.rule {
@@ -71,7 +73,7 @@ impl Optimizer {
             _ => None,
         };
         let mut out = Vec::new();
-        for ((variable, w), gradient) in variables.iter().zip(values).zip(gradients) {
+        for (((variable, w), gradient), factor) in variables.iter().zip(values).zip(gradients).zip(factors) {
             // What the loss does not depend on stays.
             let Some(gradient) = *gradient else {
                 out.push(*w);
@@ -86,7 +88,10 @@ impl Optimizer {
             }
             let by = self.direction(&mut b, variable, g, corrections, &mut state)?;
             let to = b.dtype(*w)?;
-            let rate = b.cast(rate, to)?;
+            let mut rate = b.cast(rate, to)?;
+            if *factor != 1.0 {
+                rate = b.scale(*factor, rate)?;
+            }
             let by = b.mul(by, rate)?;
             let mut new = b.binary(BinaryKind::Sub, *w, by)?;
             if decays && self.decoupled {

@@ -34,8 +34,8 @@ fn run(step: &Step, target: &Tensor, rate: f32, count: usize) -> Result<(Vec<f64
     assert_eq!(verify::verify(&step.graph), []);
     let (x, _) = points()?;
     let mut losses = Vec::new();
-    let mut inputs = step.first(vec![x.into()], target.clone().into(), Tensor::f32s(&[], &[rate])?.into());
-    let first = step.inputs + 2;
+    let mut inputs = step.first(vec![x.into()], target.clone().into(), Tensor::f32s(&[], &[rate])?.into(), 0);
+    let first = step.variables_from();
     for _ in 0..count {
         let results = interp::run(&step.graph, inputs.clone())?.values;
         losses.push(results[step.outputs].tensor()?.to_f64()[0]);
@@ -94,7 +94,7 @@ fn one_step_is_what_the_formulas_say() -> Result<(), Diag> {
         let rate = Tensor::floats(DType::F64, &[], vec![0.01])?;
         let results = interp::run(
             &step.graph,
-            step.first(vec![number(2.0)?.into()], number(1.0)?.into(), rate.into()),
+            step.first(vec![number(2.0)?.into()], number(1.0)?.into(), rate.into(), 0),
         )?;
         assert_eq!(results.values[step.outputs].tensor()?.to_f64(), [25.0]);
         let w = step.variables_after(&results.values)[0].tensor()?.to_f64()[0];
@@ -157,8 +157,8 @@ fn masks_keep_weights_at_zero_and_lasso_draws_blocks_there() -> Result<(), Diag>
     let at = |name: &str| plain.variables.iter().position(|v| v.name == name).unwrap_or(usize::MAX);
     let (w, mask) = (at("w1"), at("w1.mask"));
     let rate = Tensor::f32s(&[], &[0.1])?;
-    let mut inputs = plain.first(vec![x.into()], target.clone().into(), rate.into());
-    let first = plain.inputs + 2;
+    let mut inputs = plain.first(vec![x.into()], target.clone().into(), rate.into(), 0);
+    let first = plain.variables_from();
     let ones: Vec<f32> = (0..16).map(|i| (i % 3 != 0).into()).map(|b: u8| f32::from(b)).collect();
     inputs[first + mask] = Tensor::f32s(&[2, 8], &ones)?.into();
     for _ in 0..5 {
@@ -201,7 +201,7 @@ fn parameters_that_begin_alike_end_apart() -> Result<(), Diag> {
     let step = step(&model, &recipe, &|_| true)?;
     let numbers = |shape: &[usize], v: &[f64]| Tensor::floats(DType::F64, shape, v.to_vec());
     let (x, target) = (numbers(&[1, 2], &[1.0, 0.5])?, numbers(&[1, 2], &[3.0, 3.0])?);
-    let inputs = step.first(vec![x.clone().into()], target.clone().into(), numbers(&[], &[0.1])?.into());
+    let inputs = step.first(vec![x.clone().into()], target.clone().into(), numbers(&[], &[0.1])?.into(), 0);
     let results = interp::run(&step.graph, inputs)?.values;
     let variables = step.variables_after(&results);
     let (a, b) = (variables[0].tensor()?.to_f64(), variables[1].tensor()?.to_f64());

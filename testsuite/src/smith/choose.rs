@@ -86,7 +86,7 @@ pub(crate) fn arg_reduce(s: &mut Smith) -> Option<Item> {
     s.emit1("arg-reduce", &fields, &[&x], Quality { exact: true, size: 64.0 })
 }
 
-/// What random numbers are cannot be compared, but that they are numbers of the right kind can.
+/// What random numbers are can be compared where their seed is an operand; else only that they are numbers of the right kind.
 pub(crate) fn random(s: &mut Smith) -> Option<Item> {
     let dims: Vec<i64> = any_shape(&mut s.rng).iter().map(|d| *d as i64).collect();
     let dims = s.ints(&dims);
@@ -99,6 +99,11 @@ pub(crate) fn random(s: &mut Smith) -> Option<Item> {
         ("b", "1.0".to_owned()),
         ("seed", if s.rng.one_in(2) { "7" } else { "none" }.to_owned()),
     ];
+    if s.rng.one_in(2) {
+        let given = s.int(11);
+        let size = if normal { 8.0 } else { 1.0 };
+        return s.emit1("random", &fields, &[&dims, &given], Quality { exact: false, size });
+    }
     let keep = s.pool.len();
     let x = s.emit1("random", &fields, &[&dims], Quality { exact: false, size: 1.0 })?;
     s.pool.truncate(keep);
@@ -118,6 +123,26 @@ pub(crate) fn multinomial(s: &mut Smith) -> Option<Item> {
     s.pool.truncate(keep);
     let limit = s.int(classes as i64);
     s.emit1("binary", &[("kind", "less".to_owned())], &[&drawn, &limit], Quality { exact: true, size: 1.0 })
+}
+
+/// What comes in and noise are quarters, so that no draw is decided by rounding; a first maximum might be.
+pub(crate) fn stochastic_gate(s: &mut Smith) -> Option<Item> {
+    let dtype = s.rng.choose(&[DType::F32, DType::F32, DType::F64, DType::F16]);
+    let kinds = ["binary", "smooth", "gaussian", "logistic", "gumbel-sigmoid", "gumbel-softmax"];
+    let kind = s.rng.choose(&kinds);
+    let rank = 1 + s.rng.below(3);
+    let dims = shape(&mut s.rng, rank);
+    let (a, noise) = (s.get(dtype, &dims, Domain::Exact), s.get(dtype, &dims, Domain::Exact));
+    let estimator = if kind == "binary" { "identity" } else { "derivative" };
+    let fields = [("kind", kind.to_owned()), ("estimator", estimator.to_owned()), ("sd", "1.0".to_owned())];
+    let quality = Quality { exact: kind == "binary", size: 64.0 };
+    s.emit1("stochastic-gate", &fields, &[&a, &noise], quality)
+}
+
+pub(crate) fn detach(s: &mut Smith) -> Option<Item> {
+    let x = anything(s, |_| true);
+    let quality = Quality { exact: x.exact, size: x.size };
+    s.emit1("detach", &[], &[&x], quality)
 }
 
 /// The sum over everything of a tensor whose dims only the data decide.

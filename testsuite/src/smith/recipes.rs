@@ -93,6 +93,8 @@ recipes! {
     "arg-reduce": choose::arg_reduce,
     "random": choose::random,
     "multinomial": choose::multinomial,
+    "stochastic-gate": choose::stochastic_gate,
+    "detach": choose::detach,
     "non-zero": choose::non_zero,
     "compress": choose::compress,
     "unique": choose::unique,

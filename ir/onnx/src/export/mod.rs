@@ -11,7 +11,7 @@ mod types;
 use crate::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use bytes::Bytes;
 use cx::ExportCx;
-use planish_ir::op::attention::without_attention;
+use planish_ir::op::composites::without_composites;
 use planish_ir::op::control::without_gates;
 use planish_ir::{Diag, Graph};
 use prost::Message;
@@ -79,7 +79,7 @@ pub fn export_model(
     graph: &Graph,
     options: &ExportOptions,
 ) -> Result<(ModelProto, Vec<(u64, Bytes)>), Vec<Diag>> {
-    let graph = &*without_attention(graph, true).map_err(|diag| vec![diag])?;
+    let graph = &*without_composites(graph, true).map_err(|diag| vec![diag])?;
     let graph = &*without_gates(graph).map_err(|diag| vec![diag])?;
     let mut cx = ExportCx::new(graph, options);
     let body: GraphProto = cx.main();

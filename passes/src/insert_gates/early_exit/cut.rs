@@ -69,7 +69,7 @@ pub(super) fn choose(g: &Graph, after: &str, batch: &Dim, several: bool) -> Resu
             None => Some("no float tensor with the batch as first axis crosses it".to_owned()),
             Some(_) if open.len() > 1 && !several => Some(format!("{} values cross it", open.len())),
             Some(_) => nodes[i + 1..].iter().find_map(|n| {
-                let stops = inner(g, *n).chain([*n]).any(|n| g.node(n).op.effects() != Effects::None);
+                let stops = inner(g, *n).chain([*n]).any(|n| g.node(n).effects() != Effects::None);
                 stops.then(|| format!("{} after it must run", g.describe(*n)))
             }),
         };

@@ -122,6 +122,8 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
             ];
             with(cx, node, "LRN", attributes)
         }
+        Op::StochasticGate(_) => Err(Diag::error("internal-export", "stochastic gates are written in parts")),
+        Op::Detach(_) => plain(cx, node, "Identity"),
         Op::Attention(_) => Err(Diag::unsupported("attention that was not expanded")),
         Op::Recurrent(op) => nn::recurrent(cx, node, op),
         Op::Resize(op) => nn::resize(cx, node, op),

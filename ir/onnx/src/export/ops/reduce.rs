@@ -115,6 +115,11 @@ pub(super) fn window(cx: &mut ExportCx<'_>, node: &Node, op: &SignalWindow) -> R
 }
 
 pub(super) fn random(cx: &mut ExportCx<'_>, node: &Node, op: &Random) -> Result<(), Diag> {
+    if node.inputs.get(1).is_some_and(Option::is_some) {
+        return Err(Diag::unsupported(
+            "`random` with a seed that is computed; ONNX knows constant seeds only, and `determinize` removes the noise of stochastic gates",
+        ));
+    }
     let (inputs, outputs) = (cx.inputs(node), cx.outputs(node));
     let like = cx.temp("ConstantOfShape", inputs, Vec::new());
     let (name, a, b) =
