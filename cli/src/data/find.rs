@@ -35,7 +35,7 @@ pub(super) fn sources(path: &Path, option: &str, cx: &Cx<'_>) -> Result<Vec<Sour
         return Ok(vec![array(path, cx).map_err(about)?]);
     }
     let text = format!(
-        "{option} {}: neither a folder nor an .npz, .npy or IDX (..-ubyte, .idx, or with .gz) file",
+        "{option} {}: neither a folder nor an .npz, .npy, IDX (..-ubyte, .idx, or with .gz) or CSV (.csv, .csv.gz) file",
         path.display()
     );
     Err(Failure::usage(text))

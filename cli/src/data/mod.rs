@@ -2,11 +2,15 @@
 //! at a time, when they are asked for.
 
 mod find;
+mod labels;
 mod source;
+pub mod table;
+pub mod tokens;
 
 use crate::failure::{Failure, Result};
 use crate::inputs::{self, Signature};
 use crate::preprocess::Preprocess;
+use crate::ui::Ui;
 use planish_ir::engine::bind_inputs;
 use planish_ir::graph::StatePair;
 use planish_ir::{Diag, Graph, Value, interp, verify};
@@ -14,14 +18,16 @@ use sha2::{Digest, Sha256};
 use source::Source;
 use std::path::PathBuf;
 use std::sync::Arc;
+use table::{Shared, TableArgs};
+use tokens::Encoder;
 
 /// The options.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Data")]
 pub struct DataArgs {
     /// Samples for passes, for the check of the result and for accuracy: a folder or an .npz file, as `--inputs` of `run` takes them, an
-    /// .npy file for a model of one input, a folder of PNG or JPEG files (subfolders are classes), a folder of .npz files, or an IDX file
-    /// of pictures with its labels beside it. Repeatable
+    /// .npy file for a model of one input, a folder of PNG or JPEG files (subfolders are classes), a folder of .npz files, an IDX file of
+    /// pictures with its labels beside it, or a CSV file. Repeatable
     #[arg(long, value_name = "DIR|FILE")]
     pub data: Vec<PathBuf>,
     /// The first axis of the arrays of .npz and .npy files counts samples
@@ -37,6 +43,8 @@ pub struct DataArgs {
     /// (with --state every 5th sequence); `none` measures no accuracy and keeps nothing
     #[arg(long, requires = "data", value_name = "DIR|FILE|none")]
     pub eval_data: Option<PathBuf>,
+    #[command(flatten)]
+    pub table: TableArgs,
 }
 
 /// Samples of a model. Copies share the files.
@@ -57,6 +65,8 @@ struct Set {
     states: Vec<(usize, usize)>,
     /// What else decides the values: settings as text.
     settings: String,
+    /// What rows of tables have in common.
+    table: Option<Arc<Shared>>,
 }
 
 /// The inputs of one inference.
@@ -84,7 +94,7 @@ impl DataArgs {
         if self.data.is_empty() {
             return Ok(None);
         }
-        self.find(&self.data, "--data", graph, preprocess).map(Some)
+        self.find(&self.data, "--data", graph, preprocess, None).map(Some)
     }
     /// The samples for passes and those that accuracy is measured on, none if there are to be none, and whether they are others.
     pub fn split(
@@ -96,7 +106,8 @@ impl DataArgs {
         match &self.eval_data {
             Some(p) if p.as_os_str() == "none" => Ok((data.clone(), None)),
             Some(p) => {
-                let held = self.find(std::slice::from_ref(p), "--eval-data", graph, preprocess)?;
+                let known = data.set.table.as_ref();
+                let held = self.find(std::slice::from_ref(p), "--eval-data", graph, preprocess, known)?;
                 Ok((data.clone(), Some((held, true))))
             }
             None => Ok(match (data.part(false), data.part(true)) {
@@ -111,6 +122,7 @@ impl DataArgs {
         option: &str,
         graph: &Graph,
         preprocess: Option<&Preprocess>,
+        known: Option<&Arc<Shared>>,
     ) -> Result<Data> {
         let signature = Signature::of(graph);
         let mut states = crate::verbs::run::state_pairs(&self.state, &signature)?.0;
@@ -118,8 +130,20 @@ impl DataArgs {
             states.extend(graph.states.iter().map(|s| (s.output as usize, s.input as usize)));
         }
         let resolved = preprocess.map(|p| p.resolve(&signature)).transpose()?;
+        let fed: Vec<usize> = states.iter().map(|(_, i)| *i).collect();
+        let csv: Vec<&PathBuf> =
+            paths.iter().filter(|p| crate::io::csv::is_named(p) && !p.is_dir()).collect();
+        let mut tables = table::tables(&csv, &self.table, &signature, &fed, known)?.into_iter();
         let mut sources = Vec::new();
+        let mut shared = None;
         for path in paths {
+            if csv.contains(&path)
+                && let Some(table) = tables.next()
+            {
+                shared = Some(table.shared().clone());
+                sources.push(Source::Table(Box::new(table)));
+                continue;
+            }
             let cx =
                 find::Cx { signature: &signature, preprocess: resolved.as_ref(), axis: self.samples_axis };
             sources.extend(find::sources(path, option, &cx)?);
@@ -144,8 +168,8 @@ impl DataArgs {
         if picked.is_empty() {
             return Err(Failure::new("input-missing", format!("{path}: there are no samples")));
         }
-        let settings = format!("{states:?} {} {preprocess:?}", self.samples_axis);
-        let set = Set { sources, signature, states, settings };
+        let settings = format!("{states:?} {} {preprocess:?} {:?}", self.samples_axis, self.table.rows);
+        let set = Set { sources, signature, states, settings, table: shared };
         let data = Data { path, set: Arc::new(set), picked };
         data.stateful(graph)?;
         data.check(&mut |sample| data.fits(graph, sample))?;
@@ -174,7 +198,7 @@ impl Data {
         let picked = (0..samples.len()).map(|k| (0, k)).collect();
         let signature = Signature { inputs: Vec::new(), outputs: Vec::new(), symbols: Default::default() };
         let sources = vec![Source::Memory(samples)];
-        let set = Set { sources, signature, states: Vec::new(), settings: String::new() };
+        let set = Set { sources, signature, states: Vec::new(), settings: String::new(), table: None };
         Data { path: path.to_owned(), set: Arc::new(set), picked }
     }
     /// How many samples there are; at least one.
@@ -198,6 +222,22 @@ impl Data {
             Some(f) => Err(f.about(&self.path)),
             None => Ok(sample),
         }
+    }
+    /// How text becomes ids, where samples are text.
+    pub fn encoder(&self) -> Option<&Encoder> {
+        self.set.table.as_ref()?.encoder()
+    }
+    /// The columns of numbers, in order, where samples are rows of them.
+    pub fn features(&self) -> Option<&[String]> {
+        self.set.table.as_ref()?.features()
+    }
+    /// The names of classes that a table has names for; their places are the labels of samples.
+    pub fn classes(&self) -> Option<&[String]> {
+        self.set.table.as_ref()?.classes()
+    }
+    /// Says what was made of tables.
+    pub fn tell(&self, ui: &Ui) {
+        self.set.table.iter().flat_map(|t| &t.notes).for_each(|note| ui.say(note));
     }
     /// Whether a sample begins a sequence: its state is that of the start. Without state every sample does.
     pub fn begins(&self, k: usize) -> bool {

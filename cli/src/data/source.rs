@@ -1,6 +1,7 @@
 //! Where samples come from, and reading one of them.
 
 use super::Sample;
+use super::table::Table;
 use crate::failure::{Failure, Result};
 use crate::inputs::{self, Port, Signature};
 use crate::io::npy::Array;
@@ -23,6 +24,8 @@ pub(super) enum Source {
     Arrays(Box<Arrays>),
     /// A picture each.
     Pictures { files: Vec<PictureFile>, resolved: Resolved, inputs: usize },
+    /// A row each.
+    Table(Box<Table>),
 }
 
 /// Arrays for inputs, by position.
@@ -55,13 +58,14 @@ impl Source {
             Source::Folders { folders, .. } => folders.len(),
             Source::Arrays(a) => a.count,
             Source::Pictures { files, .. } => files.len(),
+            Source::Table(t) => t.len(),
         }
     }
     /// Whether all samples have one size.
     pub(super) fn uniform(&self) -> bool {
         match self {
             Source::Memory(_) | Source::Folders { .. } => false,
-            Source::Arrays(_) => true,
+            Source::Arrays(_) | Source::Table(_) => true,
             // Those that have not are refused when they are read.
             Source::Pictures { .. } => true,
         }
@@ -75,6 +79,7 @@ impl Source {
                 one_folder(name, path, signature, pictures.as_ref()).map_err(of)
             }
             Source::Arrays(a) => a.sample(k),
+            Source::Table(t) => t.sample(k),
             Source::Pictures { files, resolved, inputs } => {
                 let f = &files[k];
                 let mut values = vec![None; *inputs];
@@ -121,6 +126,11 @@ impl Source {
             }),
             Source::Arrays(a) => a.files.iter().try_for_each(|p| file("", p)),
             Source::Pictures { files, .. } => files.iter().try_for_each(|f| file(&f.name, &f.path)),
+            Source::Table(t) => {
+                file("", t.path())?;
+                t.digest(h);
+                Ok(())
+            }
         }
     }
 }

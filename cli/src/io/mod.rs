@@ -1,5 +1,6 @@
-//! Tensors and pictures in files.
+//! Tensors, pictures and tables in files.
 
+pub mod csv;
 pub mod idx;
 pub mod npy;
 pub mod npz;

@@ -55,6 +55,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     }
     let path = args.model.display().to_string();
     let data = args.data.read(&model.graph)?;
+    data.iter().for_each(|d| d.tell(ui));
     // Ranges come from other samples than those that results are judged on.
     let split = data.as_ref().map(|d| args.data.split(d, &model.graph, None)).transpose()?;
     let (seen, judged) = match split {

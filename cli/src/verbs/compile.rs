@@ -354,6 +354,7 @@ pub fn make(args: &Args, described: bool, ui: &Ui) -> Result<Made> {
     }
     bodies.extend(&plan)?;
     let data = args.data.read_with(&bodies.model.graph, preprocess.as_ref())?;
+    data.iter().for_each(|d| d.tell(ui));
     data.iter().try_for_each(|d| bodies.accept(d))?;
     let split = data.as_ref().filter(|_| plan.lossy());
     let split = split.map(|d| args.data.split(d, &bodies.model.graph, preprocess.as_ref())).transpose()?;

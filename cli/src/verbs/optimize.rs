@@ -83,6 +83,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     }
     plan.extend(&mut model.graph)?;
     let data = args.data.read_with(&model.graph, preprocess.as_ref())?;
+    data.iter().for_each(|d| d.tell(ui));
     let split = data.as_ref().filter(|_| plan.lossy());
     let split = split.map(|d| args.data.split(d, &model.graph, preprocess.as_ref())).transpose()?;
     let seen = split.as_ref().map_or(data.as_ref(), |(seen, _)| Some(seen));
