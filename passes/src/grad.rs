@@ -170,13 +170,12 @@ mod tests {
 
     #[test]
     fn what_has_no_rule_is_named() {
-        let text = "(v0 \"x\": f32[4]) {
-            v1 = const i64[] [0]
-            v2 = cumulate{product=true, exclusive=false, reverse=false} v0, v1 : f32[4] @\"running\"
+        let text = "(v0 \"x\": f32[1,1,4,4], v1 \"r\": f32[2,5]) {
+            v2 = max-roi-pool{height=2, width=2, scale=1.0} v0, v1 : f32[2,1,2,2] @\"regions\"
             return v2 \"y\" }";
-        let Err(d) = after(text, "grad") else { panic!("a rule for running products") };
+        let Err(d) = after(text, "grad") else { panic!("a rule for maxima of regions") };
         assert_eq!(d.id, "unsupported-gradient");
-        assert!(d.to_string().contains("running"), "{d}");
+        assert!(d.to_string().contains("regions"), "{d}");
         for (pass, says) in [
             ("grad{of=z}", "no output `z`"),
             ("grad{wrt=q}", "no input or weight `q`"),

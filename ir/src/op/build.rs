@@ -8,6 +8,8 @@ use crate::editor::Editor;
 use crate::graph::ValueId;
 use crate::op::binary::{Binary, BinaryKind};
 use crate::op::cast::Cast;
+use crate::op::concat::{Concat, Pad, PadMode};
+use crate::op::matmul::MatMul;
 use crate::op::reduce::{Reduce, ReduceKind};
 use crate::op::reshape::Reshape;
 use crate::op::scatter::{Reduction, ScatterElements};
@@ -15,6 +17,8 @@ use crate::op::unary::{Unary, UnaryKind};
 use crate::op::views::{Expand, Shape, Squeeze, Transpose, Unsqueeze};
 use crate::op::where_::Where;
 use crate::tensor::Tensor;
+use crate::types::Type;
+use std::ops::Range;
 
 /// Makes nodes. Errors name what they are made for.
 pub struct Build<'e, 'g> {
@@ -142,6 +146,63 @@ impl Build<'_, '_> {
             Err(_) => self.ed.node1(Shape { start: 0, end: None }, &[v]),
         }
     }
+    /// Vectors of i64 one after another.
+    pub fn join(&mut self, parts: &[ValueId]) -> Result<ValueId, Diag> {
+        let known: Option<Vec<Vec<i64>>> = parts.iter().map(|v| self.ints(*v)).collect();
+        match known {
+            Some(parts) => self.vector(&parts.concat()),
+            None => self
+                .ed
+                .node(Concat { axis: 0 }, &parts.iter().copied().map(Some).collect::<Vec<_>>())
+                .map(|v| v[0]),
+        }
+    }
+    /// The product of vectors of integers, element by element.
+    pub fn product(&mut self, a: ValueId, b: ValueId) -> Result<ValueId, Diag> {
+        match (self.ints(a), self.ints(b)) {
+            (Some(a), Some(b)) => self.vector(&a.iter().zip(&b).map(|(a, b)| a * b).collect::<Vec<_>>()),
+            _ => self.mul(a, b),
+        }
+    }
+    /// The sizes of the axes of a value in a range, as a vector of i64.
+    pub fn sizes(&mut self, v: ValueId, axes: Range<usize>) -> Result<ValueId, Diag> {
+        let known: Option<Vec<i64>> = self.dims(v)?[axes.clone()].iter().map(Dim::as_const).collect();
+        match known {
+            Some(sizes) => self.vector(&sizes),
+            None => {
+                let op = Shape { start: axes.start as i64, end: Some(axes.end as i64) };
+                self.ed.node1(op, &[v])
+            }
+        }
+    }
+    /// `v` with the dims that it is known to have.
+    pub fn with_dims(&mut self, v: ValueId, dims: Vec<Dim>) -> Result<ValueId, Diag> {
+        if self.dims(v)? != dims {
+            let dtype = self.dtype(v)?;
+            self.ed.set_fact(v, Type::tensor(dtype, dims).into());
+        }
+        Ok(v)
+    }
+    /// The product of `v` with a constant matrix `[from, to]` along an axis.
+    pub fn along(&mut self, v: ValueId, axis: usize, matrix: Tensor) -> Result<ValueId, Diag> {
+        let rank = self.dims(v)?.len();
+        let mut perm: Vec<usize> = (0..rank).collect();
+        perm.swap(axis, rank - 1);
+        let matrix = self.ed.constant(matrix)?;
+        let v = if axis + 1 == rank { v } else { self.transpose(v, &perm)? };
+        let v = if rank == 1 { self.unsqueeze(v, &[0])? } else { v };
+        let v = self.ed.node1(MatMul { trans_a: false, trans_b: false }, &[v, matrix])?;
+        let v = if rank == 1 { self.ed.node1(Squeeze { axes: vec![0] }, &[v])? } else { v };
+        if axis + 1 == rank { Ok(v) } else { self.transpose(v, &perm) }
+    }
+    /// `v` moved by `by` places along an axis: towards its beginning, or its end if that is negative; zeros come in.
+    pub fn moved(&mut self, v: ValueId, axis: usize, by: i64) -> Result<ValueId, Diag> {
+        let rank = self.dims(v)?.len();
+        let mut pads = vec![0; 2 * rank];
+        (pads[axis], pads[axis + rank]) = (-by, by);
+        let pads = self.vector(&pads)?;
+        self.ed.node1(Pad { mode: PadMode::Constant }, &[v, pads])
+    }
     /// The elements of `v` in the shape of another value.
     pub fn reshape_like(&mut self, v: ValueId, like: ValueId) -> Result<ValueId, Diag> {
         let shape = self.shape(like)?;
@@ -254,9 +315,6 @@ impl Build<'_, '_> {
     }
     /// The size of a value along an axis, as a vector of one i64.
     pub fn size(&mut self, v: ValueId, axis: usize) -> Result<ValueId, Diag> {
-        match self.dims(v)?.get(axis).and_then(Dim::as_const) {
-            Some(n) => self.vector(&[n]),
-            None => self.ed.node1(Shape { start: axis as i64, end: Some(axis as i64 + 1) }, &[v]),
-        }
+        self.sizes(v, axis..axis + 1)
     }
 }

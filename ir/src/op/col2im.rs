@@ -4,9 +4,13 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::concat::{Pad, PadMode};
+use crate::op::gather::Gather;
+use crate::op::gradient::GradCx;
+use crate::op::reshape::Reshape;
 use crate::op::window::for_each_index;
 use crate::op::{EvalCx, InferCx, OpDef};
-use crate::tensor::{Tensor, Value, elem_count, strides};
+use crate::tensor::{Tensor, Value, elem_count};
 use crate::types::Type;
 
 crate::op_struct! {
@@ -33,6 +37,23 @@ impl Col2Im {
             return Err(Diag::error("field-range", format!("fields {lens:?} of blocks over {axes} axes")));
         }
         Ok(())
+    }
+    /// How many blocks an image has along each axis.
+    fn counts(&self, image: &[usize], block: &[usize]) -> Vec<usize> {
+        let axes = image.len();
+        let count = |a: usize| {
+            let reach = (block[a] as i64 - 1) * self.dilations[a] + 1;
+            let room = image[a] as i64 + self.pads[a] + self.pads[a + axes] - reach;
+            if room < 0 { 0 } else { (room / self.strides[a]) as usize + 1 }
+        };
+        (0..axes.min(block.len())).map(count).collect()
+    }
+    /// Where in the image, row-major, element `e` of block `p` is; none outside.
+    fn place(&self, image: &[usize], p: &[usize], e: &[usize]) -> Option<usize> {
+        (0..image.len()).try_fold(0, |to, a| {
+            let i = p[a] as i64 * self.strides[a] + e[a] as i64 * self.dilations[a] - self.pads[a];
+            usize::try_from(i).ok().filter(|i| *i < image[a]).map(|i| to * image[a] + i)
+        })
     }
 }
 
@@ -67,6 +88,33 @@ impl OpDef for Col2Im {
         }
         Ok(vec![Type::tensor(dtype, shape).into()])
     }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let sizes = |cx: &GradCx<'_, '_>, i: usize| -> Result<Vec<usize>, Diag> {
+            let known = cx.ints(cx.input(i)?).ok_or_else(|| cx.no_rule("with sizes that are computed"))?;
+            Ok(known.into_iter().map(|v| v.max(0) as usize).collect())
+        };
+        let (image, block) = (sizes(cx, 1)?, sizes(cx, 2)?);
+        let (plane, counts) = (elem_count(&image)?, self.counts(&image, &block));
+        // Every element of a block reads what it was added to; what lies outside of the image is the zero behind it.
+        let mut places = Vec::new();
+        for_each_index(&block, |e| {
+            for_each_index(&counts, |p| {
+                places.push(self.place(&image, p, e).unwrap_or(plane) as i64);
+                Ok(())
+            })
+        })?;
+        let lead = cx.sizes(dy, 0..2)?;
+        let end = cx.vector(&[plane as i64])?;
+        let flat = cx.join(&[lead, end])?;
+        let flat = cx.ed.node1(Reshape { allow_zero: true }, &[dy, flat])?;
+        let pads = cx.vector(&[0, 0, 0, 0, 0, 1])?;
+        let flat = cx.ed.node1(Pad { mode: PadMode::Constant }, &[flat, pads])?;
+        let places = cx.vector(&places)?;
+        let dx = cx.ed.node1(Gather { axis: 2 }, &[flat, places])?;
+        let dx = cx.reshape_like(dx, x)?;
+        cx.give(0, dx)
+    }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
         let sizes = |v: Vec<i64>| -> Result<Vec<usize>, Diag> {
@@ -80,12 +128,7 @@ impl OpDef for Col2Im {
         let (&[n, rows, blocks], size) = (x.shape(), elem_count(&block)?) else {
             return Err(Diag::error("shape-mismatch", "the columns must have rank 3"));
         };
-        let mut counts = Vec::new();
-        for a in 0..axes.min(block.len()) {
-            let reach = (block[a] as i64 - 1) * self.dilations[a] + 1;
-            let room = image[a] as i64 + self.pads[a] + self.pads[a + axes] - reach;
-            counts.push(if room < 0 { 0 } else { (room / self.strides[a]) as usize + 1 });
-        }
+        let counts = self.counts(&image, &block);
         if counts.len() != axes
             || block.len() != axes
             || size == 0
@@ -102,16 +145,12 @@ impl OpDef for Col2Im {
         shape.extend(&image);
         let mut out = vec![0.0; elem_count(&shape)?];
         let plane: usize = image.iter().product();
-        let (v, st) = (x.to_f64(), strides(&image));
+        let v = x.to_f64();
         let mut element = 0;
         for_each_index(&block, |e| {
             let mut at = 0;
             for_each_index(&counts, |p| {
-                let to = (0..axes).try_fold(0, |to, a| {
-                    let i = p[a] as i64 * self.strides[a] + e[a] as i64 * self.dilations[a] - self.pads[a];
-                    usize::try_from(i).ok().filter(|i| *i < image[a]).map(|i| to + i * st[a])
-                });
-                if let Some(to) = to {
+                if let Some(to) = self.place(&image, p, e) {
                     for c in 0..n * channels {
                         out[c * plane + to] += v[(c * size + element) * blocks + at];
                     }

@@ -424,8 +424,15 @@ impl OpDef for Pad {
         };
         let pads = cx.ints(cx.input(1)?).ok_or_else(|| cx.no_rule(computed))?;
         let pads = Pad::pads(rank, &pads, axes.as_deref())?;
-        if cx.wants(2) {
-            return Err(cx.no_rule("with respect to the value of the pads"));
+        if cx.wants(2) && self.mode == PadMode::Constant {
+            let (nothing, one) = (cx.zeros(x)?, cx.number(1.0, x)?);
+            let operands = [Some(nothing), cx.inputs()[1], Some(one), cx.inputs().get(3).copied().flatten()];
+            let padding = cx.ed.node(self.clone(), &operands)?[0];
+            let d = cx.mul(dy, padding)?;
+            let d = cx.reduce(ReduceKind::Sum, d, &(0..rank).collect::<Vec<_>>(), false)?;
+            let value = cx.input(2)?;
+            let d = cx.reshape_like(d, value)?;
+            cx.give(2, d)?;
         }
         if self.mode == PadMode::Constant {
             let back: Vec<i64> = pads.iter().map(|p| -p.0).chain(pads.iter().map(|p| -p.1)).collect();

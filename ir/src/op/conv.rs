@@ -5,8 +5,11 @@ use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
 use crate::graph::ValueId;
+use crate::op::binary::BinaryKind;
+use crate::op::concat::{Concat, Pad, PadMode};
 use crate::op::conv_transpose::ConvTranspose;
 use crate::op::gradient::GradCx;
+use crate::op::matmul::MatMul;
 use crate::op::reduce::ReduceKind;
 use crate::op::slice::Slice;
 use crate::op::window::{AutoPad, Placed, Windows, for_each_index};
@@ -101,7 +104,9 @@ pub(crate) fn of_weights(
     kernel: &[i64],
     op: &Conv,
 ) -> Result<ValueId, Diag> {
-    let dims = cx.known_dims(x)?;
+    let (Ok(dims), Ok(_)) = (cx.known_dims(x), cx.known_dims(dy)) else {
+        return by_elements(cx, (x, dy), kernel, op);
+    };
     let (n, groups) = (dims[0], op.groups);
     let swap = |from: usize| -> Vec<usize> { [1, 0].into_iter().chain(2..from).collect() };
     let whole = swap(dims.len());
@@ -140,6 +145,113 @@ pub(crate) fn of_weights(
     cx.transpose(dw, &whole)
 }
 
+/// The same where shapes are not fixed: one matrix product for each element of the kernel.
+fn by_elements(
+    cx: &mut GradCx<'_, '_>,
+    (x, dy): (ValueId, ValueId),
+    kernel: &[i64],
+    op: &Conv,
+) -> Result<ValueId, Diag> {
+    let (rank, groups) = (kernel.len() - 2, op.groups);
+    let whole: Vec<usize> = [1, 0].into_iter().chain(2..kernel.len()).collect();
+    let rows = |cx: &mut GradCx<'_, '_>, v: ValueId, channels: i64| -> Result<ValueId, Diag> {
+        let v = cx.transpose(v, &whole)?;
+        cx.reshape(v, &[groups, channels, -1])
+    };
+    let (begins, ends) = op.pads.split_at(rank);
+    let pads = [&[0, 0], begins, &[0, 0], ends].concat();
+    let mut padded = x;
+    if pads.iter().any(|p| *p != 0) {
+        let pads = cx.vector(&pads)?;
+        padded = cx.ed.node1(Pad { mode: PadMode::Constant }, &[x, pads])?;
+    }
+    let axes: Vec<i64> = (2..kernel.len() as i64).collect();
+    let (axes, steps) = (cx.vector(&axes)?, cx.vector(&op.strides)?);
+    // How far the windows of the result go, from the first element of one on.
+    let positions = cx.sizes(dy, 2..kernel.len())?;
+    let reach = cx.product(positions, steps)?;
+    let mut dims = cx.dims(x)?[..2].to_vec();
+    dims.extend_from_slice(&cx.dims(dy)?[2..]);
+    let result = rows(cx, dy, kernel[0] / groups)?;
+    let mut parts = Vec::new();
+    let window: Vec<usize> = kernel[2..].iter().map(|k| *k as usize).collect();
+    let mut elements = Vec::new();
+    for_each_index(&window, |e| {
+        elements.push(e.iter().zip(&op.dilations).map(|(e, d)| *e as i64 * d).collect::<Vec<i64>>());
+        Ok(())
+    })?;
+    for start in elements {
+        let back: Vec<i64> = start.iter().zip(&op.strides).map(|(e, s)| e + 1 - s).collect();
+        let (start, back) = (cx.vector(&start)?, cx.vector(&back)?);
+        let end = cx.binary(BinaryKind::Add, reach, back)?;
+        let taken = cx.ed.node1(Slice {}, &[padded, start, end, axes, steps])?;
+        let taken = cx.with_dims(taken, dims.clone())?;
+        let taken = rows(cx, taken, kernel[1])?;
+        let part = cx.ed.node1(MatMul { trans_a: false, trans_b: true }, &[result, taken])?;
+        parts.push(Some(cx.unsqueeze(part, &[3])?));
+    }
+    if parts.is_empty() {
+        return Err(cx.no_rule("of an empty window"));
+    }
+    let dw = cx.ed.node(Concat { axis: 3 }, &parts)?;
+    cx.reshape(dw[0], kernel)
+}
+
+/// The gradient of windows over the spatial axes of `x`, brought back to their places: `dy` \[N, .., positions...\] by the transposed
+/// convolution with `w`. `x` only tells the sizes.
+pub(crate) fn back(
+    cx: &mut GradCx<'_, '_>,
+    (dy, w, x): (ValueId, ValueId, ValueId),
+    (windows, pads): (&Windows<'_>, &[i64]),
+    groups: i64,
+) -> Result<ValueId, Diag> {
+    let (dims, out, kernel) = (cx.dims(x)?, cx.dims(dy)?, cx.dims(w)?);
+    let rank = dims.len() - 2;
+    let mut cut = false;
+    let mut output_padding = Vec::new();
+    for a in 0..rank {
+        let steps = out[a + 2].sub(&1.into()).mul(&windows.strides[a].into());
+        let reach = steps.add(&windows.extent(a, &kernel[a + 2]));
+        let rest = dims[a + 2].sub(&reach).add(&(pads[a] + pads[a + rank]).into());
+        // What the last window leaves over is less than a step; the result is cut to size if it is not known.
+        cut |= rest.as_const().is_none();
+        output_padding.push(rest.as_const().unwrap_or(windows.strides[a] - 1));
+    }
+    let op = ConvTranspose {
+        strides: windows.strides.to_vec(),
+        dilations: windows.dilations.to_vec(),
+        output_padding,
+        pads: pads.to_vec(),
+        groups,
+    };
+    let mut dx = cx.ed.node1(op, &[dy, w])?;
+    if cut {
+        let ends = cx.sizes(x, 2..rank + 2)?;
+        let starts = cx.vector(&vec![0; rank])?;
+        let axes = cx.vector(&(2..rank as i64 + 2).collect::<Vec<_>>())?;
+        dx = cx.ed.node1(Slice {}, &[dx, starts, ends, axes])?;
+    }
+    let whole = [&cx.dims(dx)?[..2], &dims[2..]].concat();
+    cx.with_dims(dx, whole)
+}
+
+/// The padding of windows of known size over `x`: the beginnings of all spatial axes, then the ends.
+pub(crate) fn padding(
+    cx: &GradCx<'_, '_>,
+    windows: &Windows<'_>,
+    x: ValueId,
+    kernel: &[i64],
+) -> Result<Vec<i64>, Diag> {
+    let (mut begins, mut ends) = (Vec::new(), Vec::new());
+    for (a, (d, k)) in cx.dims(x)?[2..].iter().zip(kernel).enumerate() {
+        let (begin, end) = windows.padding(a, d, &(*k).into());
+        let unknown = || cx.no_rule("with padding that follows from a size that is not fixed");
+        begins.push(begin.as_const().ok_or_else(unknown)?);
+        ends.push(end.as_const().ok_or_else(unknown)?);
+    }
+    Ok([begins, ends].concat())
+}
+
 impl OpDef for Conv {
     const NAME: &'static str = "conv";
     const INPUTS: (usize, usize) = (2, 3);
@@ -152,27 +264,15 @@ impl OpDef for Conv {
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
         let (dy, x, w) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
-        let (dims, kernel, out) = (cx.known_dims(x)?, cx.known_dims(w)?, cx.known_dims(dy)?);
-        let rank = dims.len() - 2;
-        let pads = self.windows().padded(&dims[2..], &kernel[2..])?;
+        let (rank, kernel) = (cx.dims(x)?.len(), cx.known_dims(w)?);
+        let pads = padding(cx, &self.windows(), x, &kernel[2..])?;
         if cx.has(2) {
-            let axes: Vec<usize> = (0..dims.len()).filter(|a| *a != 1).collect();
+            let axes: Vec<usize> = (0..rank).filter(|a| *a != 1).collect();
             let db = cx.reduce(ReduceKind::Sum, dy, &axes, false)?;
             cx.give(2, db)?;
         }
         if cx.wants(0) {
-            let reach =
-                |a: usize| (out[a + 2] - 1) * self.strides[a] + (kernel[a + 2] - 1) * self.dilations[a] + 1;
-            let back = ConvTranspose {
-                strides: self.strides.clone(),
-                dilations: self.dilations.clone(),
-                output_padding: (0..rank)
-                    .map(|a| dims[a + 2] - reach(a) + pads[a] + pads[a + rank])
-                    .collect(),
-                pads: pads.clone(),
-                groups: self.groups,
-            };
-            let dx = cx.ed.node1(back, &[dy, w])?;
+            let dx = back(cx, (dy, w, x), (&self.windows(), &pads), self.groups)?;
             cx.give(0, dx)?;
         }
         if cx.wants(1) {

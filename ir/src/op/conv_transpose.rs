@@ -76,7 +76,7 @@ impl OpDef for ConvTranspose {
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
         let (mut dy, x, w) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
-        let (dims, kernel) = (cx.known_dims(x)?, cx.known_dims(w)?);
+        let (dims, kernel) = (cx.dims(x)?, cx.known_dims(w)?);
         if cx.has(2) {
             let axes: Vec<usize> = (0..dims.len()).filter(|a| *a != 1).collect();
             let db = cx.reduce(ReduceKind::Sum, dy, &axes, false)?;
@@ -106,6 +106,7 @@ impl OpDef for ConvTranspose {
         };
         if cx.wants(0) {
             let dx = cx.ed.node1(forth.clone(), &[dy, w])?;
+            let dx = cx.with_dims(dx, dims)?;
             cx.give(0, dx)?;
         }
         if cx.wants(1) {

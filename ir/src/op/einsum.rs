@@ -142,29 +142,55 @@ impl OpDef for Einsum {
         let spec = EinsumSpec::parse(&self.equation, &ranks)?;
         let letters: Vec<char> = ('a'..='z').chain('A'..='Z').collect();
         let word = |term: &[usize]| term.iter().map(|i| letters.get(*i)).collect::<Option<String>>();
-        let many = || cx.no_rule("with so many indices");
-        let out = word(&spec.output).ok_or_else(many)?;
+        const TOO_MANY: &str = "with so many indices";
+        let out = word(&spec.output).ok_or_else(|| cx.no_rule(TOO_MANY))?;
         let words: Vec<String> =
-            spec.inputs.iter().map(|t| word(t)).collect::<Option<_>>().ok_or_else(many)?;
+            spec.inputs.iter().map(|t| word(t)).collect::<Option<_>>().ok_or_else(|| cx.no_rule(TOO_MANY))?;
+        let mut sizes: Vec<Option<i64>> = vec![Some(1); spec.count];
+        for (v, term) in operands.iter().zip(&spec.inputs) {
+            for (d, index) in cx.dims(*v)?.iter().zip(term) {
+                if !d.is(1) {
+                    sizes[*index] = d.as_const();
+                }
+            }
+        }
         for (i, mine) in spec.inputs.iter().enumerate() {
             if !cx.wants(i) {
                 continue;
             }
-            if mine.iter().enumerate().any(|(k, index)| mine[..k].contains(index)) {
-                return Err(cx.no_rule("of a diagonal"));
+            // Off a diagonal the gradient is 0: an index that occurs again gets a letter of its own, and an identity holds both together.
+            let (mut word, mut same) = (String::new(), Vec::new());
+            let mut free = letters[spec.count.min(letters.len())..].iter();
+            for (k, index) in mine.iter().enumerate() {
+                if mine[..k].contains(index) {
+                    let letter = *free.next().ok_or_else(|| cx.no_rule(TOO_MANY))?;
+                    let n =
+                        sizes[*index].ok_or_else(|| cx.no_rule("of a diagonal whose size is not fixed"))?;
+                    let n = usize::try_from(n).unwrap_or(0);
+                    let ones = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 }).collect();
+                    let ones = Tensor::floats(cx.dtype(dy)?, &[n, n], ones)?;
+                    same.push((format!("{}{letter}", letters[*index]), cx.ed.constant(ones)?));
+                    word.push(letter);
+                } else {
+                    word.push(letters[*index]);
+                }
             }
             let other = |k: &usize| *k != i;
             let terms: Vec<&str> = [out.as_str()]
                 .into_iter()
                 .chain((0..words.len()).filter(other).map(|k| words[k].as_str()))
+                .chain(same.iter().map(|(word, _)| word.as_str()))
                 .collect();
-            let inputs: Vec<ValueId> =
-                [dy].into_iter().chain((0..words.len()).filter(other).map(|k| operands[k])).collect();
+            let inputs: Vec<ValueId> = [dy]
+                .into_iter()
+                .chain((0..words.len()).filter(other).map(|k| operands[k]))
+                .chain(same.iter().map(|(_, v)| *v))
+                .collect();
             // Indices of this operand alone were summed over: every element of such an axis has the same gradient.
             let alone = |c: char| !terms.iter().any(|t| t.contains(c));
-            let rest: String = words[i].chars().filter(|c| !alone(*c)).collect();
+            let rest: String = word.chars().filter(|c| !alone(*c)).collect();
             let axes: Vec<usize> =
-                words[i].chars().enumerate().filter(|(_, c)| alone(*c)).map(|(a, _)| a).collect();
+                word.chars().enumerate().filter(|(_, c)| alone(*c)).map(|(a, _)| a).collect();
             let equation = format!("{}->{rest}", terms.join(","));
             let d = cx.ed.node1(Einsum { equation }, &inputs)?;
             let d = cx.unsqueeze(d, &axes)?;

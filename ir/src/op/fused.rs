@@ -3,9 +3,11 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
+use crate::op::gradient::{GradCx, copy};
 use crate::op::{EvalCx, InferCx, MANY, Op, OpDef};
 use crate::tensor::Value;
+use std::collections::BTreeMap;
 
 crate::op_struct! {
     /// Runs its region once, on its operands. A group for one kernel: at most one contraction (convolution or matrix product), which then comes first, and element-wise operations after it, all with the dims of the first result.
@@ -30,6 +32,18 @@ impl OpDef for Fused {
             }
         }
         Ok(cx.region_results(0).into_iter().cloned().collect())
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        cx.through(|cx| {
+            let region = cx.ed.graph().node(cx.node()).regions[0];
+            let params = cx.ed.graph().region(region).params.clone();
+            let given = cx.inputs().to_vec();
+            let mut map: BTreeMap<ValueId, ValueId> =
+                params.into_iter().zip(given).filter_map(|(p, v)| Some((p, v?))).collect();
+            copy(cx.ed, region, &mut map)?;
+            let results = cx.ed.graph().region(region).results.clone();
+            Ok(results.into_iter().map(|v| map.get(&v).copied().unwrap_or(v)).collect())
+        })
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let args = (0..cx.inputs.len()).map(|i| cx.take(i)).collect::<Result<Vec<_>, _>>()?;

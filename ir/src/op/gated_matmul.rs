@@ -4,6 +4,10 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::binary::BinaryKind;
+use crate::op::gradient::GradCx;
+use crate::op::matmul::MatMul;
+use crate::op::unary::UnaryKind;
 use crate::op::util::expect_equal;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Tensor, Value, elem_count};
@@ -64,6 +68,15 @@ impl OpDef for GatedMatMul {
         let mut dims: Vec<Dim> = lead.to_vec();
         dims.extend([m.clone(), n]);
         Ok(vec![Fact { ty: TensorType::new(dtype, dims).into(), content: None }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        cx.through(|cx| {
+            let (x, w) = (cx.input(0)?, cx.input(1)?);
+            let size = cx.unary(UnaryKind::Abs, x)?;
+            let small = cx.compare(BinaryKind::Less, size, f64::from(self.bound()))?;
+            let x = cx.only(small, false, x)?;
+            Ok(vec![cx.ed.node1(MatMul { trans_a: false, trans_b: self.trans_b }, &[x, w])?])
+        })
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, w) = (cx.tensor(0)?.clone(), cx.tensor(1)?.clone());

@@ -3,9 +3,12 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::graph::Fact;
+use crate::op::concat::Concat;
 use crate::op::gradient::GradCx;
+use crate::op::reshape::Reshape;
 use crate::op::scatter::{Reduction, ScatterElements, ScatterNd};
 use crate::op::util::{element_index, expect_equal, flat, gather_by, is_index, moved};
+use crate::op::views::Expand;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Value, strides};
 
@@ -59,10 +62,12 @@ impl OpDef for Gather {
             1 => {}
             _ => {
                 // All indices as one axis.
-                let mut shape = cx.known_dims(x)?;
-                shape[self.axis] = cx.known_dims(at)?.iter().product();
-                dy = cx.reshape(dy, &shape)?;
-                at = cx.reshape(at, &[shape[self.axis]])?;
+                let (rank, behind) = (cx.dims(x)?.len(), self.axis + cx.dims(at)?.len());
+                at = cx.reshape(at, &[-1])?;
+                let (count, front) = (cx.size(at, 0)?, cx.sizes(dy, 0..self.axis)?);
+                let back = cx.sizes(dy, behind..behind + rank - 1 - self.axis)?;
+                let shape = cx.join(&[front, count, back])?;
+                dy = cx.ed.node1(Reshape { allow_zero: true }, &[dy, shape])?;
             }
         }
         let dx = cx.scatter_add(dy, self.axis, at, x)?;
@@ -182,9 +187,25 @@ impl OpDef for GatherNd {
         Ok(vec![moved(ty, out, || None)?])
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        let (dy, x, at) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
+        let (dy, x, mut at) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
         if self.batch_dims > 0 {
-            return Err(cx.no_rule("with axes that go together"));
+            // Whole tuples: the shared axes come first.
+            let dims = cx.dims(at)?;
+            let (last, dtype) = (dims.len() - 1, cx.dtype(at)?);
+            let one = cx.vector(&[1])?;
+            let lead = cx.sizes(at, 0..last)?;
+            let column = cx.join(&[lead, one])?;
+            let mut columns = Vec::new();
+            for (axis, d) in dims[..self.batch_dims].iter().enumerate() {
+                let n = d.as_const().ok_or_else(|| cx.no_rule("with shared axes that are not fixed"))?;
+                let steps = cx.vector(&(0..n).collect::<Vec<_>>())?;
+                let steps = cx.cast(steps, dtype)?;
+                let others: Vec<usize> = (0..=last).filter(|a| *a != axis).collect();
+                let steps = cx.unsqueeze(steps, &others)?;
+                columns.push(Some(cx.ed.node1(Expand {}, &[steps, column])?));
+            }
+            columns.push(Some(at));
+            at = cx.ed.node(Concat { axis: last }, &columns)?[0];
         }
         let zeros = cx.zeros(x)?;
         let dx = cx.ed.node1(ScatterNd { reduction: Reduction::Add }, &[zeros, at, dy])?;

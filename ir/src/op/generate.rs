@@ -4,7 +4,9 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::concat::Concat;
 use crate::op::gradient::GradCx;
+use crate::op::reduce::{Cumulate, ReduceKind};
 use crate::op::util::{fact, larger, moved, pick, scalar_f64, scalar_i64};
 use crate::op::{EvalCx, InferCx, OpDef, concat};
 use crate::tensor::{Elems, Tensor, Value, elem_count};
@@ -70,6 +72,25 @@ impl OpDef for Range {
         let mut out = fact(dtype, vec![n]);
         out.content = content.filter(|_| matches!(dtype, DType::I64 | DType::I32));
         Ok(vec![out])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let dy = cx.only_seed()?;
+        // Where it ends changes how many numbers there are, not the numbers.
+        for (i, factor) in [(0, None), (2, Some(()))] {
+            let mut d = dy;
+            if factor.is_some() {
+                let ones = cx.filled(1.0, dy)?;
+                let axis = cx.ed.constant(Tensor::scalar_i64(0))?;
+                let steps = Cumulate { product: false, exclusive: true, reverse: false };
+                let steps = cx.ed.node1(steps, &[ones, axis])?;
+                d = cx.mul(dy, steps)?;
+            }
+            let d = cx.reduce(ReduceKind::Sum, d, &[0], false)?;
+            let operand = cx.input(i)?;
+            let d = cx.reshape_like(d, operand)?;
+            cx.give(i, d)?;
+        }
+        Ok(())
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let t = [cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?];
@@ -213,6 +234,21 @@ impl OpDef for OneHot {
         };
         dims.insert(self.axis, depth);
         Ok(vec![fact(cx.dtype(2)?, dims)])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, values) = (cx.only_seed()?, cx.input(2)?);
+        let (index, depth, dtype) = (cx.input(0)?, cx.input(1)?, cx.dtype(values)?);
+        let all: Vec<usize> = (0..cx.dims(dy)?.len()).collect();
+        let mut sums = Vec::new();
+        for values in [[1.0, 0.0], [0.0, 1.0]] {
+            let values = cx.ed.constant(Tensor::floats(dtype, &[2], values.to_vec())?)?;
+            let here = cx.ed.node1(self.clone(), &[index, depth, values])?;
+            let part = cx.mul(dy, here)?;
+            let sum = cx.reduce(ReduceKind::Sum, part, &all, false)?;
+            sums.push(Some(cx.unsqueeze(sum, &[0])?));
+        }
+        let d = cx.ed.node(Concat { axis: 0 }, &sums)?;
+        cx.give(2, d[0])
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, values) = (cx.tensor(0)?, cx.tensor(2)?);

@@ -2,6 +2,10 @@
 
 use crate::diag::Diag;
 use crate::graph::Fact;
+use crate::op::binary::BinaryKind;
+use crate::op::concat::{Pad, PadMode};
+use crate::op::gradient::GradCx;
+use crate::op::slice::Slice;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Tensor, Value};
 use crate::types::{TensorType, Type};
@@ -44,6 +48,30 @@ impl OpDef for Lrn {
         let shape = cx.dims(0)?.to_vec();
         self.check(shape.len())?;
         Ok(vec![Type::from(TensorType { dtype, shape: Some(shape), quant: None }).into()])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        cx.through(|cx| {
+            let x = cx.input(0)?;
+            let dims = cx.dims(x)?;
+            let channels = dims[1].as_const().ok_or_else(|| cx.no_rule("of channels that are not fixed"))?;
+            let (before, after) = self.reach();
+            let squares = cx.mul(x, x)?;
+            let mut pads = vec![0; 2 * dims.len()];
+            (pads[1], pads[dims.len() + 1]) = (before, after);
+            let pads = cx.vector(&pads)?;
+            let padded = cx.ed.node1(Pad { mode: PadMode::Constant }, &[squares, pads])?;
+            let axis = cx.vector(&[1])?;
+            let mut sum = squares;
+            for k in (0..self.size.min(before + channels)).filter(|k| *k != before) {
+                let (start, end) = (cx.vector(&[k])?, cx.vector(&[k + channels])?);
+                let part = cx.ed.node1(Slice {}, &[padded, start, end, axis])?;
+                sum = cx.binary(BinaryKind::Add, sum, part)?;
+            }
+            let scaled = cx.scale(self.alpha / self.size as f64, sum)?;
+            let base = cx.plus(self.bias, scaled)?;
+            let factor = cx.compare(BinaryKind::Pow, base, -self.beta)?;
+            Ok(vec![cx.mul(x, factor)?])
+        })
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

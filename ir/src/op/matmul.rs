@@ -6,6 +6,7 @@ use crate::dtype::DType;
 use crate::graph::Fact;
 use crate::graph::ValueId;
 use crate::op::binary::{broadcast_concrete, broadcast_positions};
+use crate::op::gather::Gather;
 use crate::op::gradient::GradCx;
 use crate::op::util::expect_equal;
 use crate::op::{EvalCx, InferCx, OpDef, broadcast_shapes};
@@ -139,6 +140,31 @@ impl OpDef for Det {
         };
         expect_equal(r, c, "the axes of a square matrix")?;
         Ok(vec![Fact { ty: TensorType::new(dtype, batch.to_vec()).into(), content: None }])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+        let rank = cx.dims(x)?.len();
+        let n = cx.dims(x)?[rank - 1].as_const();
+        let n = n.ok_or_else(|| cx.no_rule("of matrices whose size is not fixed"))?;
+        if n == 0 {
+            return Ok(());
+        }
+        // The gradient of an element is its cofactor, which singular matrices have too.
+        let others: Vec<i64> = (0..n).flat_map(|i| (0..n).filter(move |j| *j != i)).collect();
+        let others = cx.vector(&others)?;
+        let others = cx.reshape(others, &[n, n - 1])?;
+        let rows = cx.ed.node1(Gather { axis: rank - 2 }, &[x, others])?;
+        let minors = cx.ed.node1(Gather { axis: rank }, &[rows, others])?;
+        let perm: Vec<usize> = (0..rank - 2).chain([rank - 2, rank, rank - 1, rank + 1]).collect();
+        let minors = cx.transpose(minors, &perm)?;
+        let minors = cx.ed.node1(Det {}, &[minors])?;
+        let signs = (0..n * n).map(|i| if (i / n + i % n) % 2 == 0 { 1.0 } else { -1.0 }).collect();
+        let signs = Tensor::floats(cx.dtype(x)?, &[n as usize, n as usize], signs)?;
+        let signs = cx.ed.constant(signs)?;
+        let cofactors = cx.mul(minors, signs)?;
+        let dy = cx.unsqueeze(dy, &[rank - 2, rank - 1])?;
+        let dx = cx.mul(dy, cofactors)?;
+        cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

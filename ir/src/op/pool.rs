@@ -4,11 +4,12 @@ use crate::constant::Constant;
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
 use crate::op::binary::BinaryKind;
-use crate::op::conv::{is_number, spatial_rank};
-use crate::op::conv_transpose::ConvTranspose;
+use crate::op::conv::{back, is_number, padding, spatial_rank};
 use crate::op::gradient::GradCx;
+use crate::op::reshape::Reshape;
+use crate::op::unary::UnaryKind;
 use crate::op::window::{AutoPad, Windows, for_each_index};
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value, elem_count};
@@ -94,6 +95,52 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Every position of `v` added to all elements of its window over `x`.
+    fn spread(&self, cx: &mut GradCx<'_, '_>, v: ValueId, x: ValueId) -> Result<ValueId, Diag> {
+        let rank = self.kernel.len();
+        let (images, channels, space) = (cx.size(v, 0)?, cx.size(v, 1)?, cx.sizes(v, 2..rank + 2)?);
+        let planes = cx.product(images, channels)?;
+        let one = cx.vector(&[1])?;
+        let shape = cx.join(&[planes, one, space])?;
+        let v = cx.ed.node1(Reshape { allow_zero: true }, &[v, shape])?;
+        let window = [1, 1].into_iter().chain(self.kernel.iter().map(|k| *k as usize)).collect();
+        let window = Constant::splat(&Tensor::scalar(cx.dtype(x)?, 1.0)?, window)?;
+        let window = cx.ed.constant(window)?;
+        let pads = padding(cx, &self.windows(), x, &self.kernel)?;
+        let all = back(cx, (v, window, x), (&self.windows(), &pads), 1)?;
+        cx.reshape_like(all, x)
+    }
+    /// By how much the sums of windows over `x` are divided, in a shape that is broadcast to that of the result.
+    fn counts(&self, cx: &mut GradCx<'_, '_>, x: ValueId) -> Result<ValueId, Diag> {
+        let space: Option<Vec<usize>> =
+            cx.dims(x)?[2..].iter().map(|d| d.as_const().and_then(|n| usize::try_from(n).ok())).collect();
+        let kernel: Vec<usize> = self.kernel.iter().map(|k| *k as usize).collect();
+        let whole = self.auto_pad == AutoPad::Explicit && !self.ceil_mode;
+        if let Some(space) = space {
+            let placed = self.windows().place(&space, &kernel, self.ceil_mode)?;
+            let mut counts = Vec::new();
+            for_each_index(&placed.out, |index| {
+                let padded = self.count_include_pad;
+                let taken =
+                    if padded { placed.padded_size(index) as f64 } else { placed.taps(index).len() as f64 };
+                counts.push(taken);
+                Ok(())
+            })?;
+            let counts = Tensor::floats(cx.dtype(x)?, &placed.out, counts)?;
+            return cx.ed.constant(counts);
+        }
+        if whole && (self.count_include_pad || self.pads.iter().all(|p| *p == 0)) {
+            return cx.number(kernel.iter().product::<usize>() as f64, x);
+        }
+        if self.count_include_pad {
+            return Err(cx.no_rule("with padding that counts up to a size that is not fixed"));
+        }
+        let ones = cx.filled(1.0, x)?;
+        cx.ed.node1(Pool { kind: PoolKind::Lp, p: 1, ..self.clone() }, &[ones])
+    }
+}
+
 impl OpDef for Pool {
     const NAME: &'static str = "pool";
     const INPUTS: (usize, usize) = (1, 1);
@@ -112,10 +159,23 @@ impl OpDef for Pool {
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
         let (dy, x) = (cx.only_seed()?, cx.input(0)?);
-        let dims = cx.known_dims(x)?;
-        let (rank, planes) = (dims.len() - 2, dims[0] * dims[1]);
         let dx = match self.kind {
-            PoolKind::Lp => return Err(cx.no_rule("of a norm")),
+            PoolKind::Lp => {
+                let (y, p) = (cx.output(0), self.p as f64);
+                let (mut share, mut mine) = (dy, cx.unary(UnaryKind::Sign, x)?);
+                if self.p > 1 {
+                    // 0 where all elements of a window are.
+                    let none = cx.compare(BinaryKind::Equal, y, 0.0)?;
+                    let norm = cx.compare(BinaryKind::Pow, y, p - 1.0)?;
+                    share = cx.binary(BinaryKind::Div, dy, norm)?;
+                    share = cx.only(none, false, share)?;
+                    let size = cx.unary(UnaryKind::Abs, x)?;
+                    let size = cx.compare(BinaryKind::Pow, size, p - 1.0)?;
+                    mine = cx.mul(mine, size)?;
+                }
+                let all = self.spread(cx, share, x)?;
+                cx.mul(mine, all)?
+            }
             PoolKind::Max => {
                 let order = Some(IndexOrder::RowMajor);
                 let at = match self.indices == order {
@@ -123,50 +183,21 @@ impl OpDef for Pool {
                     false => cx.ed.node(Pool { indices: order, ..self.clone() }, &[Some(x)])?[1],
                 };
                 let (at, flat) = (cx.reshape(at, &[-1])?, cx.reshape(dy, &[-1])?);
-                cx.scatter_flat(flat, at, dims.iter().product())?
+                match cx.known_dims(x) {
+                    Ok(dims) => cx.scatter_flat(flat, at, dims.iter().product())?,
+                    Err(_) => {
+                        let like = cx.reshape(x, &[-1])?;
+                        cx.scatter_add(flat, 0, at, like)?
+                    }
+                }
             }
             PoolKind::Average => {
-                let kernel: Vec<usize> = self.kernel.iter().map(|k| *k as usize).collect();
-                let space: Vec<usize> = dims[2..].iter().map(|d| *d as usize).collect();
-                let placed = self.windows().place(&space, &kernel, self.ceil_mode)?;
-                let mut counts = Vec::new();
-                for_each_index(&placed.out, |index| {
-                    let taken = placed.taps(index).len() as f64;
-                    counts.push(if self.count_include_pad {
-                        placed.padded_size(index) as f64
-                    } else {
-                        taken
-                    });
-                    Ok(())
-                })?;
-                let counts = Tensor::floats(cx.dtype(x)?, &placed.out, counts)?;
-                let counts = cx.ed.constant(counts)?;
+                let counts = self.counts(cx, x)?;
                 let share = cx.binary(BinaryKind::Div, dy, counts)?;
-                // Every position adds its share to its window.
-                let out = placed.out.iter().map(|n| *n as i64);
-                let share =
-                    cx.reshape(share, &[planes, 1].into_iter().chain(out.clone()).collect::<Vec<_>>())?;
-                let pads = self.windows().padded(&dims[2..], &self.kernel)?;
-                let reach = |(a, n): (usize, i64)| {
-                    (n - 1) * self.strides[a] + (self.kernel[a] - 1) * self.dilations[a] + 1
-                };
-                let reach: Vec<i64> = out.enumerate().map(reach).collect();
-                let window = Tensor::scalar(cx.dtype(x)?, 1.0)?;
-                let window = Constant::splat(&window, [1, 1].into_iter().chain(kernel).collect())?;
-                let window = cx.ed.constant(window)?;
-                let spread = ConvTranspose {
-                    strides: self.strides.clone(),
-                    dilations: self.dilations.clone(),
-                    output_padding: (0..rank)
-                        .map(|a| dims[a + 2] - reach[a] + pads[a] + pads[a + rank])
-                        .collect(),
-                    pads,
-                    groups: 1,
-                };
-                cx.ed.node1(spread, &[share, window])?
+                self.spread(cx, share, x)?
             }
         };
-        let dx = cx.reshape(dx, &dims)?;
+        let dx = cx.reshape_like(dx, x)?;
         cx.give(0, dx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {

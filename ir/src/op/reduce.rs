@@ -12,6 +12,8 @@ use crate::op::{EvalCx, InferCx, OpDef, normalize_axes};
 use crate::tensor::{Elems, Tensor, Value, elem_count, strides};
 use crate::types::{TensorType, Type};
 
+mod running;
+
 crate::attr_enum! {
     /// What a reduction computes.
     ReduceKind {
@@ -348,7 +350,7 @@ impl OpDef for Cumulate {
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
         let (dy, axis) = (cx.only_seed()?, cx.input(1)?);
         if self.product {
-            return Err(cx.no_rule("of products"));
+            return running::products(self, cx);
         }
         let dx = cx.ed.node1(Cumulate { reverse: !self.reverse, ..self.clone() }, &[dy, axis])?;
         cx.give(0, dx)

@@ -3,8 +3,10 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
+use crate::op::binary::BinaryKind;
 use crate::op::conv::{expect_dim, expect_vector, is_number};
+use crate::op::gradient::GradCx;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value, elem_count};
 use crate::types::Type;
@@ -112,6 +114,42 @@ fn scaled_size(n: usize, scale: f64) -> Result<usize, Diag> {
     Ok(size as usize)
 }
 
+/// What elements made by taps along an axis give back to the `old` elements that made them.
+fn transposed(
+    cx: &mut GradCx<'_, '_>,
+    dy: ValueId,
+    axis: usize,
+    (taps, old): (&[&[(usize, f64)]], usize),
+) -> Result<ValueId, Diag> {
+    /// The most elements of a matrix that stands for taps.
+    const DENSE: usize = 1 << 22;
+    let (new, dtype) = (taps.len(), cx.dtype(dy)?);
+    if old.saturating_mul(new) <= DENSE {
+        let mut matrix = vec![0.0; old * new];
+        for (i, taps) in taps.iter().enumerate() {
+            taps.iter().for_each(|(from, w)| matrix[i * old + from] += w);
+        }
+        return cx.along(dy, axis, Tensor::floats(dtype, &[new, old], matrix)?);
+    }
+    let rank = cx.dims(dy)?.len();
+    let mut sum = None;
+    for k in 0..taps.iter().map(|t| t.len()).max().unwrap_or(0) {
+        let tap = |t: &&[(usize, f64)]| t.get(k).copied().unwrap_or((0, 0.0));
+        let places: Vec<i64> = taps.iter().map(|t| tap(t).0 as i64).collect();
+        let weights: Vec<f64> = taps.iter().map(|t| tap(t).1).collect();
+        let weights = cx.ed.constant(Tensor::floats(dtype, &[new], weights)?)?;
+        let others: Vec<usize> = (0..rank).filter(|a| *a != axis).collect();
+        let weights = cx.unsqueeze(weights, &others)?;
+        let part = cx.mul(dy, weights)?;
+        let part = cx.scatter_axis(part, axis, &places, old as i64)?;
+        sum = Some(match sum {
+            Some(sum) => cx.binary(BinaryKind::Add, sum, part)?,
+            None => part,
+        });
+    }
+    sum.ok_or_else(|| cx.no_rule("without elements"))
+}
+
 impl Resize {
     fn check(&self, rank: usize) -> Result<(), Diag> {
         let mut seen = vec![false; rank];
@@ -130,6 +168,46 @@ impl Resize {
             return Err(Diag::error("field-range", "the nearest element cannot be anti-aliased"));
         }
         Ok(())
+    }
+    /// The resampled axes of a node whose result or its gradient is `y`.
+    fn known_axes(
+        &self,
+        cx: &GradCx<'_, '_>,
+        y: ValueId,
+        x: ValueId,
+    ) -> Result<Vec<(usize, ResizeAxis)>, Diag> {
+        let unknown = || cx.no_rule("along an axis whose size is not fixed");
+        let sizes = |v: ValueId| -> Result<Vec<usize>, Diag> {
+            let dims = cx.dims(v)?;
+            let size = |a: &usize| dims[*a].as_const().and_then(|n| usize::try_from(n).ok());
+            self.axes.iter().map(size).collect::<Option<_>>().ok_or_else(unknown)
+        };
+        let floats = |i: usize| -> Result<Option<Vec<f64>>, Diag> {
+            let Some(v) = cx.inputs().get(i).copied().flatten() else { return Ok(None) };
+            let known = cx
+                .ed
+                .graph()
+                .as_const(v)
+                .ok_or_else(|| cx.no_rule("with regions and scales that are computed"))?;
+            Ok(Some(known.1.decode()?.to_f64()))
+        };
+        let (old, new) = (sizes(x)?, sizes(y)?);
+        let n = old.len();
+        let scales = match (floats(2)?, floats(3)?) {
+            (Some(scales), _) => scales,
+            (None, Some(sizes)) => {
+                self.from_sizes(&old, &sizes.iter().map(|v| *v as i64).collect::<Vec<_>>())?.1
+            }
+            (None, None) => {
+                return Err(Diag::error("arity", "exactly one of scales and sizes must be given"));
+            }
+        };
+        let roi = floats(1)?.unwrap_or_else(|| [vec![0.0; n], vec![1.0; n]].concat());
+        let axis = |k: usize| {
+            let roi = (roi[k], roi[k + n]);
+            (self.axes[k], ResizeAxis { old: old[k], new: new[k], scale: scales[k], roi })
+        };
+        Ok((0..n).map(axis).collect())
     }
     /// New sizes and scales of `axes` for old sizes, from `sizes` under the policy.
     pub fn from_sizes(&self, old: &[usize], sizes: &[i64]) -> Result<(Vec<usize>, Vec<f64>), Diag> {
@@ -207,6 +285,22 @@ impl OpDef for Resize {
             shape[*a] = d.unwrap_or_else(|| cx.fresh(0, *a, 0, None));
         }
         Ok(vec![Type::tensor(dtype, shape).into()])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (mut dy, x) = (cx.only_seed()?, cx.input(0)?);
+        if cx.wants(1) || cx.wants(2) {
+            return Err(cx.no_rule("with respect to regions and scales"));
+        }
+        for (axis, place) in self.known_axes(cx, dy, x)?.into_iter().rev() {
+            if place.is_identity() {
+                continue;
+            }
+            let taps = axis_taps(self, &place)?;
+            let taps: Vec<&[(usize, f64)]> =
+                taps.iter().map(|t| if t.outside { &[] } else { t.weights.as_slice() }).collect();
+            dy = transposed(cx, dy, axis, (&taps, place.old))?;
+        }
+        cx.give(0, dy)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

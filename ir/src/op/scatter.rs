@@ -104,9 +104,14 @@ crate::op_struct! {
     }
 }
 
-/// The rule of writing: `again` writes in the same way without a reduction, `read` reads from the places that are written to. Of elements written to one
+/// The rule of writing: `again` writes in the same way without a reduction, `add` adds, `read` reads from the places that are written to. Of elements written to one
 /// place each gets the gradient of that place: right for sums, and where places differ.
-fn written(cx: &mut GradCx<'_, '_>, reduction: Reduction, again: Op, read: Op) -> Result<(), Diag> {
+fn written(
+    cx: &mut GradCx<'_, '_>,
+    reduction: Reduction,
+    [again, add]: [Op; 2],
+    read: Op,
+) -> Result<(), Diag> {
     let (dy, at, new) = (cx.only_seed()?, cx.input(1)?, cx.input(2)?);
     let dx = match reduction {
         Reduction::Add => dy,
@@ -114,7 +119,23 @@ fn written(cx: &mut GradCx<'_, '_>, reduction: Reduction, again: Op, read: Op) -
             let zeros = cx.zeros(new)?;
             cx.ed.node1(again, &[dy, at, zeros])?
         }
-        _ => return Err(cx.no_rule("with products and extremes")),
+        Reduction::Mul => return Err(cx.no_rule("with products")),
+        // Elements that are as large as the result share its gradient.
+        Reduction::Min | Reduction::Max => {
+            let (x, y, dtype) = (cx.input(0)?, cx.output(0), cx.dtype(dy)?);
+            let mine = cx.binary(BinaryKind::Equal, x, y)?;
+            let mine = cx.cast(mine, dtype)?;
+            let there = cx.ed.node1(read.clone(), &[y, at])?;
+            let theirs = cx.binary(BinaryKind::Equal, new, there)?;
+            let theirs = cx.cast(theirs, dtype)?;
+            let count = cx.ed.node1(add, &[mine, at, theirs])?;
+            let share = cx.binary(BinaryKind::Div, dy, count)?;
+            let dx = cx.mul(share, mine)?;
+            cx.give(0, dx)?;
+            let share = cx.ed.node1(read, &[share, at])?;
+            let dnew = cx.mul(share, theirs)?;
+            return cx.give(2, dnew);
+        }
     };
     cx.give(0, dx)?;
     let dnew = cx.ed.node1(read, &[dy, at])?;
@@ -144,8 +165,13 @@ impl OpDef for ScatterElements {
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
         let axis = self.axis;
-        let again = ScatterElements { axis, reduction: Reduction::None };
-        written(cx, self.reduction, again.into(), GatherElements { axis }.into())
+        let as_is = |reduction| Op::from(ScatterElements { axis, reduction });
+        written(
+            cx,
+            self.reduction,
+            [Reduction::None, Reduction::Add].map(as_is),
+            GatherElements { axis }.into(),
+        )
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, at, up) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
@@ -190,8 +216,13 @@ impl OpDef for ScatterNd {
         Ok(vec![moved(cx.ty(0)?, dims.to_vec(), || None)?])
     }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
-        let again = ScatterNd { reduction: Reduction::None };
-        written(cx, self.reduction, again.into(), GatherNd { batch_dims: 0 }.into())
+        let as_is = |reduction| Op::from(ScatterNd { reduction });
+        written(
+            cx,
+            self.reduction,
+            [Reduction::None, Reduction::Add].map(as_is),
+            GatherNd { batch_dims: 0 }.into(),
+        )
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, at, up) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
@@ -261,6 +292,33 @@ impl OpDef for TensorScatter {
             }
         }
         Ok(vec![moved(ty, dims.to_vec(), || None)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x, new) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
+        let rank = cx.dims(x)?.len();
+        let sizes = [x, new].map(|v| cx.dims(v).ok().and_then(|d| d.get(self.axis)?.as_const()));
+        let [Some(n), Some(count)] = sizes else {
+            return Err(cx.no_rule("along an axis whose size is not fixed"));
+        };
+        let zeros = cx.zeros(new)?;
+        let starts = if cx.has(2) { Some(cx.input(2)?) } else { None };
+        let dx = cx.ed.node(self.clone(), &[Some(dy), Some(zeros), starts])?;
+        cx.give(0, dx[0])?;
+        // What was written at an index reads there.
+        let steps: Vec<i64> = (0..count).collect();
+        let mut at = cx.vector(&steps)?;
+        at = cx.unsqueeze(at, &(0..rank).filter(|a| *a != self.axis).collect::<Vec<_>>())?;
+        if let Some(starts) = starts {
+            let starts = cx.cast(starts, DType::I64)?;
+            let starts = cx.unsqueeze(starts, &(1..rank).collect::<Vec<_>>())?;
+            at = cx.binary(BinaryKind::Add, starts, at)?;
+        }
+        if self.circular {
+            at = cx.compare(BinaryKind::Mod, at, n.max(1) as f64)?;
+        }
+        let at = cx.like(at, new)?;
+        let dnew = cx.ed.node1(GatherElements { axis: self.axis }, &[dy, at])?;
+        cx.give(1, dnew)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, up) = (cx.tensor(0)?, cx.tensor(1)?);

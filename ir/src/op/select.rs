@@ -3,9 +3,10 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
 use crate::op::gradient::GradCx;
 use crate::op::util::{expect_equal, fact, flat, gather_by, moved, pick, split_at_axis};
+use crate::op::views::Squeeze;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Elems, Tensor, Value, strides};
 use std::cmp::Ordering;
@@ -44,6 +45,20 @@ impl OpDef for NonZero {
     }
 }
 
+/// The rule of choosing slices along an axis, or elements, by a vector of their indices.
+fn put_back(cx: &mut GradCx<'_, '_>, axis: Option<usize>, at: ValueId) -> Result<(), Diag> {
+    let (dy, x) = (cx.only_seed()?, cx.input(0)?);
+    let dx = match axis {
+        Some(axis) => cx.scatter_add(dy, axis, at, x)?,
+        None => {
+            let flat = cx.reshape(x, &[-1])?;
+            let flat = cx.scatter_add(dy, 0, at, flat)?;
+            cx.reshape_like(flat, x)?
+        }
+    };
+    cx.give(0, dx)
+}
+
 crate::op_struct! {
     /// The slices along `axis` (or the elements in row-major order) where the second operand, a vector of bools that may be shorter, is true. ONNX `Compress`.
     Compress {
@@ -77,6 +92,14 @@ impl OpDef for Compress {
             None => cx.fresh(0, axis, 0, max),
         };
         Ok(vec![moved(ty, dims, || None)?])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, c) = (cx.only_seed()?, cx.input(1)?);
+        let at = cx.ed.node1(NonZero {}, &[c])?;
+        let count = cx.dims(dy)?[self.axis.unwrap_or(0)].clone();
+        let at = cx.with_dims(at, vec![Dim::Const(1), count])?;
+        let at = cx.ed.node1(Squeeze { axes: vec![0] }, &[at])?;
+        put_back(cx, self.axis, at)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let mut x = cx.tensor(0)?.clone();
@@ -129,6 +152,10 @@ impl OpDef for Unique {
         dims[axis] = n.clone();
         let list = |n: Dim| fact(DType::I64, vec![n]);
         Ok(vec![moved(ty, dims, || None)?, list(n.clone()), list(all), list(n)])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let at = cx.output(1);
+        put_back(cx, self.axis, at)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let mut x = cx.tensor(0)?.clone();

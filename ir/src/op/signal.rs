@@ -4,10 +4,13 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
 use crate::op::util::{expect_equal, fact, is_index, larger, scalar_f64, scalar_i64, size_of, split_at_axis};
 use crate::op::{EvalCx, InferCx, OpDef, cast, normalize_axis};
 use crate::tensor::{Elems, Tensor, Value, elem_count};
 use std::f64::consts::TAU;
+
+mod gradient;
 
 crate::op_struct! {
     /// The discrete Fourier transform along an axis of `[.., n, .., 1 or 2]`, whose last axis holds a real or a complex number. Operands: x; optionally the length, to which the axis is cut or padded with 0; optionally the axis, by default the last but one. The inverse divides by the length. ONNX `DFT`.
@@ -78,6 +81,9 @@ impl OpDef for Dft {
             None => cx.fresh(0, axis, 0, None),
         };
         Ok(vec![fact(dtype, dims)])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        self.backward(cx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;
@@ -209,6 +215,9 @@ impl OpDef for Stft {
             _ => cx.fresh(0, 1, 0, None),
         };
         Ok(vec![fact(dtype, vec![batch.clone(), frames, bins, Dim::Const(2)])])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        self.backward(cx)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let x = cx.tensor(0)?;

@@ -2,12 +2,16 @@
 
 use crate::diag::Diag;
 use crate::dim::Dim;
-use crate::graph::Fact;
+use crate::dtype::DType;
+use crate::graph::{Fact, ValueId};
 use crate::op::concat::{Pad, PadMode};
+use crate::op::gather::Gather;
+use crate::op::generate::Range;
 use crate::op::gradient::GradCx;
 use crate::op::util::{gather_by, larger, moved, smaller, vector_len};
+use crate::op::views::{Expand, Squeeze};
 use crate::op::{EvalCx, InferCx, OpDef};
-use crate::tensor::{Value, strides};
+use crate::tensor::{Tensor, Value, strides};
 
 crate::op_struct! {
     /// Part of a tensor. Operands: x, starts, ends, and optionally axes (by default the first ones) and steps (by default 1). Negative starts and ends count from the end; out of range ones are clamped. ONNX `Slice`.
@@ -94,6 +98,49 @@ impl Slice {
     }
 }
 
+/// The gradient where bounds and sizes are not all known: the numbers of the places along each axis are sliced, too.
+fn by_places(cx: &mut GradCx<'_, '_>, mut dy: ValueId, x: ValueId) -> Result<(), Diag> {
+    let rank = cx.dims(x)?.len();
+    let computed =
+        || Diag::error("unsupported-gradient", "`slice` along axes that are computed has no gradient here");
+    let axes = match cx.inputs().get(3).copied().flatten() {
+        Some(v) => Some(cx.ints(v).ok_or_else(computed)?),
+        None => None,
+    };
+    let [count] = cx.known_dims(cx.input(1)?)?[..] else { return Err(computed()) };
+    let axes = Slice::axes(rank, count as usize, axes.as_deref())?;
+    let [zero, one] = [0, 1].map(Tensor::scalar_i64);
+    let (zero, one) = (cx.ed.constant(zero)?, cx.ed.constant(one)?);
+    let first = cx.vector(&[0])?;
+    for (k, axis) in axes.into_iter().enumerate() {
+        let n = cx.size(x, axis)?;
+        let n = cx.ed.node1(Squeeze { axes: vec![0] }, &[n])?;
+        let places = cx.ed.node1(Range {}, &[zero, n, one])?;
+        let k = cx.vector(&[k as i64])?;
+        let mut operands = vec![Some(places)];
+        for i in [1, 2, 4] {
+            let Some(v) = cx.inputs().get(i).copied().flatten() else { continue };
+            let v = cx.ed.node1(Gather { axis: 0 }, &[v, k])?;
+            operands.push(Some(cx.cast(v, DType::I64)?));
+        }
+        if operands.len() == 4 {
+            operands.insert(3, Some(first));
+        }
+        let places = cx.ed.node(Slice {}, &operands)?[0];
+        let mut dims = cx.dims(dy)?;
+        let places = cx.with_dims(places, vec![dims[axis].clone()])?;
+        // Zeros of the shape of the gradient but for this axis, which is that of the operand.
+        let shape = [cx.sizes(dy, 0..axis)?, cx.size(x, axis)?, cx.sizes(dy, axis + 1..rank)?];
+        let shape = cx.join(&shape)?;
+        let nothing = cx.number(0.0, dy)?;
+        let like = cx.ed.node1(Expand {}, &[nothing, shape])?;
+        dims[axis] = cx.dims(x)?[axis].clone();
+        let like = cx.with_dims(like, dims)?;
+        dy = cx.scatter_add(dy, axis, places, like)?;
+    }
+    cx.give(0, dy)
+}
+
 impl OpDef for Slice {
     const NAME: &'static str = "slice";
     const INPUTS: (usize, usize) = (3, 5);
@@ -168,20 +215,22 @@ impl OpDef for Slice {
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
         let (mut dy, x) = (cx.only_seed()?, cx.input(0)?);
         let list = |cx: &GradCx<'_, '_>, i: usize| match cx.has(i) {
-            true => {
-                cx.ints(cx.input(i)?).map(Some).ok_or_else(|| cx.no_rule("with bounds that are computed"))
-            }
+            true => cx.ints(cx.input(i)?).map(Some).ok_or_else(|| cx.no_rule("along axes that are computed")),
             false => Ok(None),
         };
         let dims = cx.dims(x)?;
+        if (1..5).any(|i| i != 3 && cx.has(i) && list(cx, i).is_err()) {
+            return by_places(cx, dy, x);
+        }
         let (starts, ends) = (list(cx, 1)?.unwrap_or_default(), list(cx, 2)?.unwrap_or_default());
         let axes = Slice::axes(dims.len(), starts.len(), list(cx, 3)?.as_deref())?;
+        let known: Option<Vec<i64>> = axes.iter().map(|a| dims[*a].as_const()).collect();
+        let Some(known) = known else { return by_places(cx, dy, x) };
         let steps = list(cx, 4)?.unwrap_or_else(|| vec![1; starts.len()]);
         // Zeros around what was cut out, and between where it was not every element.
         let (mut before, mut after) = (vec![0; dims.len()], vec![0; dims.len()]);
         for (k, axis) in axes.into_iter().enumerate() {
-            let unknown = || cx.no_rule("along an axis whose size is not fixed");
-            let n = dims[axis].as_const().ok_or_else(unknown)?;
+            let n = known[k];
             let (start, len) = slice_range(n, starts[k], ends[k], steps[k])?;
             if steps[k] == 1 {
                 (before[axis], after[axis]) = (start, n - start - len);

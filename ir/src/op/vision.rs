@@ -3,8 +3,14 @@
 use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
+use crate::op::binary::BinaryKind;
 use crate::op::conv::expect_dim;
+use crate::op::gather::Gather;
+use crate::op::gradient::GradCx;
+use crate::op::matmul::MatMul;
+use crate::op::reduce::ReduceKind;
+use crate::op::unary::UnaryKind;
 use crate::op::{EvalCx, InferCx, OpDef};
 use crate::tensor::{Tensor, Value, elem_count};
 use crate::types::Type;
@@ -86,6 +92,45 @@ fn neighbours(y: f64, x: f64, h: usize, w: usize) -> Option<[(usize, f64); 4]> {
     ])
 }
 
+impl RoiAlign {
+    /// The weights \[R, bins, n\] of the `n` pixels along an axis in each bin of regions between these bounds: interpolation goes along
+    /// one axis after the other.
+    fn weights(
+        &self,
+        cx: &mut GradCx<'_, '_>,
+        (low, high): (ValueId, ValueId),
+        bins: i64,
+        n: i64,
+    ) -> Result<ValueId, Diag> {
+        let mut size = cx.binary(BinaryKind::Sub, high, low)?;
+        if !self.half_pixel {
+            size = cx.compare(BinaryKind::Max, size, 1.0)?;
+        }
+        let bin = cx.scale(1.0 / bins as f64, size)?;
+        let points = self.sampling;
+        let place = |i: i64| (i / points) as f64 + ((i % points) as f64 + 0.5) / points as f64;
+        let inner = (0..bins * points).map(place).collect();
+        let inner = Tensor::floats(cx.dtype(low)?, &[bins as usize, points as usize, 1], inner)?;
+        let inner = cx.ed.constant(inner)?;
+        let (low, bin) = (cx.unsqueeze(low, &[1, 2, 3])?, cx.unsqueeze(bin, &[1, 2, 3])?);
+        let inner = cx.mul(bin, inner)?;
+        let place = cx.binary(BinaryKind::Add, low, inner)?;
+        let after = cx.compare(BinaryKind::GreaterEqual, place, -1.0)?;
+        let before = cx.compare(BinaryKind::LessEqual, place, n as f64)?;
+        let inside = cx.binary(BinaryKind::And, after, before)?;
+        let place = cx.compare(BinaryKind::Max, place, 0.0)?;
+        let place = cx.compare(BinaryKind::Min, place, n as f64 - 1.0)?;
+        let pixels = Tensor::floats(cx.dtype(place)?, &[n as usize], (0..n).map(|i| i as f64).collect())?;
+        let pixels = cx.ed.constant(pixels)?;
+        let far = cx.binary(BinaryKind::Sub, place, pixels)?;
+        let far = cx.unary(UnaryKind::Abs, far)?;
+        let near = cx.one_less(far)?;
+        let near = cx.unary(UnaryKind::Relu, near)?;
+        let near = cx.only(inside, true, near)?;
+        cx.reduce(ReduceKind::Mean, near, &[2], false)
+    }
+}
+
 impl OpDef for RoiAlign {
     const NAME: &'static str = "roi-align";
     const INPUTS: (usize, usize) = (3, 3);
@@ -95,6 +140,31 @@ impl OpDef for RoiAlign {
             return Err(Diag::error("field-range", format!("{} points", self.sampling)));
         }
         pooled(cx, 4, [self.height, self.width])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        if self.max || self.sampling == 0 {
+            return Err(cx.no_rule("of maxima, and with as many points as a bin has pixels,"));
+        }
+        cx.through(|cx| {
+            let (x, rois, batch) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
+            let dims = cx.dims(x)?;
+            let (Some(h), Some(w)) = (dims[2].as_const(), dims[3].as_const()) else {
+                return Err(cx.no_rule("of images whose size is not fixed"));
+            };
+            let scaled = cx.scale(self.scale, rois)?;
+            let places = cx.plus(if self.half_pixel { -0.5 } else { 0.0 }, scaled)?;
+            let mut bounds = Vec::new();
+            for k in 0..4 {
+                let k = cx.ed.constant(Tensor::scalar_i64(k))?;
+                bounds.push(cx.ed.node1(Gather { axis: 1 }, &[places, k])?);
+            }
+            let rows = self.weights(cx, (bounds[1], bounds[3]), self.height, h)?;
+            let columns = self.weights(cx, (bounds[0], bounds[2]), self.width, w)?;
+            let (rows, columns) = (cx.unsqueeze(rows, &[1])?, cx.unsqueeze(columns, &[1])?);
+            let images = cx.ed.node1(Gather { axis: 0 }, &[x, batch])?;
+            let part = cx.ed.node1(MatMul { trans_a: false, trans_b: false }, &[rows, images])?;
+            Ok(vec![cx.ed.node1(MatMul { trans_a: false, trans_b: true }, &[part, columns])?])
+        })
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, rois, batch) = (cx.tensor(0)?, cx.tensor(1)?, cx.ints(2)?);

@@ -7,7 +7,6 @@ use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::editor::Editor;
 use crate::graph::{Fact, Graph, NodeId, RegionId, ValueId};
-use crate::op::Op;
 use crate::op::binary::{Binary, BinaryKind};
 use crate::op::cast::Cast;
 use crate::op::concat::Concat;
@@ -16,7 +15,9 @@ use crate::op::reduce::{Reduce, ReduceKind};
 use crate::op::scatter::{Reduction, ScatterElements, ScatterNd};
 use crate::op::select::NonZero;
 use crate::op::sort::TopK;
-use crate::op::views::{Expand, Shape, Squeeze, Unsqueeze};
+use crate::op::unary::{Unary, UnaryKind};
+use crate::op::views::{Expand, Shape, Squeeze, Transpose, Unsqueeze};
+use crate::op::{Op, normalize_axis};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, Type};
 use std::borrow::Cow;
@@ -33,8 +34,8 @@ pub fn without_gates(graph: &Graph) -> Result<Cow<'_, Graph>, Diag> {
 
 /// Replaces gates by their parts; how many there were.
 ///
-/// A gate of the whole region becomes `if`. One of rows along axis 0 becomes an `if` on whether there are any, in which `non-zero`, `gather` and
-/// `scatter-nd` stand around the nodes of the region; it needs a fallback that is no region. A routed one becomes `top-k` and a
+/// A gate of the whole region becomes `if`. One of rows or blocks becomes an `if` on whether there are any, in which `non-zero`, `gather` and
+/// `scatter-nd` stand around the nodes of the region, and another one for the second region. A routed one becomes `top-k` and a
 /// `loop` over the experts that does the same with the rows of each. All others are `unsupported`.
 pub fn expand_gates(ed: &mut Editor<'_>) -> Result<usize, Diag> {
     let mut count = 0;
@@ -53,9 +54,8 @@ pub(super) fn expand_gate(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<V
     let loc = ed.loc().clone();
     let new = match op.granularity {
         Granularity::Whole => whole(ed, n, op),
-        Granularity::Rows => rows(ed, n, op),
+        Granularity::Rows | Granularity::Blocks => rows(ed, n, op),
         Granularity::Routed => routed(ed, n, op),
-        Granularity::Blocks => Err(Diag::unsupported("gates of blocks have no parts")),
     };
     let new = new.map_err(|d| d.at(loc))?;
     let y = ed.graph().node(n).outputs[0];
@@ -189,28 +189,56 @@ fn places(ed: &mut Editor<'_>, v: ValueId, count: &Dim) -> Result<ValueId, Diag>
     ed.node1(Squeeze { axes: vec![0] }, &[at])
 }
 
-/// The number of rows that a region of a gate takes, as its parameter `i` has it.
-fn count_of(ed: &Editor<'_>, region: RegionId, i: usize) -> Result<Dim, Diag> {
+/// The number of rows that a region of a gate takes, as its parameter `i` has it along `axis`.
+fn count_of(ed: &Editor<'_>, region: RegionId, (i, axis): (usize, usize)) -> Result<Dim, Diag> {
     let param = ed.graph().region(region).params.get(i).copied();
-    let count = param.and_then(|p| ed.graph().dims(p)).and_then(|d| d.first());
+    let count = param.and_then(|p| ed.graph().dims(p)).and_then(|d| d.get(axis));
     let count = count.filter(|d| d.as_symbol().is_some()).cloned();
     count.ok_or_else(|| Diag::unsupported("a gate whose region fixes the number of its rows has no parts"))
 }
 
 fn rows(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<ValueId, Diag> {
-    if op.axis != 0 || op.fallback == Fallback::Region {
-        return Err(Diag::unsupported("gates of rows have parts along axis 0 and without a second region"));
+    let (mut mask, x) = (operand(ed, n, 0)?, operand(ed, n, 1)?);
+    let ty = result_type(ed, n)?;
+    let axis = normalize_axis(op.axis, ty.dims()?.len())?;
+    if op.granularity == Granularity::Blocks {
+        mask = of_rows(ed, (mask, x), axis, op.block)?;
     }
-    let (mask, x) = (operand(ed, n, 0)?, operand(ed, n, 1)?);
-    let region = ed.graph().node(n).regions[0];
-    let count = count_of(ed, region, 0)?;
-    let base = match op.fallback {
+    let regions = ed.graph().node(n).regions.clone();
+    let mut out = match op.fallback {
         Fallback::Identity => x,
-        _ => {
-            let ty = result_type(ed, n)?;
-            zeros(ed, &ty, x)?
-        }
+        _ => zeros(ed, &ty, x)?,
     };
+    if op.fallback == Fallback::Region {
+        let others = ed.node1(Unary { kind: UnaryKind::Not }, &[mask])?;
+        out = picked(ed, n, regions[1], (others, out), axis)?;
+    }
+    picked(ed, n, regions[0], (mask, out), axis)
+}
+
+/// One bool for each row, of those for blocks.
+fn of_rows(
+    ed: &mut Editor<'_>,
+    (mask, x): (ValueId, ValueId),
+    axis: usize,
+    block: usize,
+) -> Result<ValueId, Diag> {
+    let rows = ed.graph().dims(x).and_then(|d| d.get(axis)).and_then(Dim::as_const);
+    let rows = rows.ok_or_else(|| Diag::unsupported("gates of blocks of rows whose number is not known"))?;
+    let places: Vec<i64> = (0..rows).map(|i| i / block.max(1) as i64).collect();
+    let places = ints(ed, &places)?;
+    ed.node1(Gather { axis: 0 }, &[mask, places])
+}
+
+/// `base` with the results of a region written to the rows that a mask selects; the region does not run if there are none.
+fn picked(
+    ed: &mut Editor<'_>,
+    n: NodeId,
+    region: RegionId,
+    (mask, base): (ValueId, ValueId),
+    axis: usize,
+) -> Result<ValueId, Diag> {
+    let count = count_of(ed, region, (0, axis))?;
     let numbers = ed.node1(Cast { to: DType::I64, saturate: true }, &[mask])?;
     let sum = Reduce { kind: ReduceKind::Sum, axes: Some(vec![0]), keepdims: false, noop_empty: false };
     let some = ed.node1(sum, &[numbers])?;
@@ -220,12 +248,22 @@ fn rows(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<ValueId, Diag> {
     let (yes, mut params) = region_for(ed, &[], &captured);
     ed.at_end(yes);
     let at = places(ed, params[0], &count)?;
-    let picked = ed.node1(Gather { axis: 0 }, &[params[2], at])?;
+    let rows = ed.node1(Gather { axis }, &[params[2], at])?;
     let mut values = params.split_off(2);
-    values[0] = picked;
+    values[0] = rows;
     let result = transplant(ed, region, yes, &values)?;
     let at = ed.node1(Unsqueeze { axes: vec![1] }, &[at])?;
-    let out = ed.node1(ScatterNd { reduction: Reduction::None }, &[params[1], at, result])?;
+    // Tuples of one index are written along the first axis.
+    let rank = ed.graph().dims(params[1]).map_or(0, <[Dim]>::len);
+    let mut perm: Vec<usize> = (0..rank).collect();
+    perm.swap(0, axis);
+    let turned = |ed: &mut Editor<'_>, v: ValueId| match axis {
+        0 => Ok(v),
+        _ => ed.node1(Transpose { perm: perm.clone() }, &[v]),
+    };
+    let (old, new) = (turned(ed, params[1])?, turned(ed, result)?);
+    let out = ed.node1(ScatterNd { reduction: Reduction::None }, &[old, at, new])?;
+    let out = turned(ed, out)?;
     ed.result(yes, out);
     let (no, params) = region_for(ed, &[], &captured);
     ed.result(no, params[1]);
@@ -237,7 +275,7 @@ fn rows(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<ValueId, Diag> {
 fn routed(ed: &mut Editor<'_>, n: NodeId, op: &Gate) -> Result<ValueId, Diag> {
     let (weights, x) = (operand(ed, n, 0)?, operand(ed, n, 1)?);
     let region = ed.graph().node(n).regions[0];
-    let count = count_of(ed, region, 1)?;
+    let count = count_of(ed, region, (1, 0))?;
     let ty = result_type(ed, n)?;
     let rank = ty.dims()?.len();
     let weights_ty = ed.graph().ty(weights).as_tensor().cloned();
@@ -351,10 +389,32 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_blocks_other_axes_and_second_regions_give_the_same() -> Result<(), Diag> {
+        let x: Value = Tensor::f32s(&[2, 5], &[1., 2., 3., 4., 5., 6., 7., 8., 9., 10.])?.into();
+        for fallback in ["zero", "identity", "region"] {
+            let second = match fallback {
+                "region" => "(v5: f32[2,Q]) {\n    v6 = unary{kind=exp} v5 : f32[2,Q]\n    yield v6\n  }",
+                _ => "() {\n    yield\n  }",
+            };
+            for (granularity, gates) in [("rows", 5), ("blocks", 3)] {
+                let text = format!(
+                    "planish-ir 1\nsym R 0..\nsym Q 0..\ngraph @\"main\"(v0 \"m\": bool[{gates}], v1 \"x\": f32[2,5]) {{\n  v2 = \
+                     gate{{granularity={granularity}, axis=1, block=2, k=0, fallback={fallback}}} v0, v1 (v3: f32[2,R]) {{\n    \
+                     v4 = unary{{kind=neg}} v3 : f32[2,R]\n    yield v4\n  }} {second} : f32[2,5]\n  return v2 \"y\"\n}}\n"
+                );
+                for mask in [[0; 5], [1, 0, 1, 0, 0], [0, 0, 1, 1, 0], [1; 5]] {
+                    same(&text, &[bools(&mask[..gates])?, x.clone()])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn what_has_no_parts_is_said() -> Result<(), Diag> {
-        let text = "planish-ir 1\nsym R 0..\ngraph @\"main\"(v0 \"m\": bool[2], v1 \"x\": f32[4,2]) {\n  v2 = \
-                    gate{granularity=blocks, axis=0, block=2, k=0, fallback=zero} v0, v1 (v3: f32[R,2]) {\n    v4 = unary{kind=neg} \
-                    v3 : f32[R,2]\n    yield v4\n  } () {\n    yield\n  } : f32[4,2]\n  return v2 \"y\"\n}\n";
+        let text = "planish-ir 1\ngraph @\"main\"(v0 \"m\": bool[2], v1 \"x\": f32[4,2]) {\n  v2 = \
+                    gate{granularity=blocks, axis=0, block=2, k=0, fallback=zero} v0, v1 (v3: f32[4,2]) {\n    v4 = unary{kind=neg} \
+                    v3 : f32[4,2]\n    yield v4\n  } () {\n    yield\n  } : f32[4,2]\n  return v2 \"y\"\n}\n";
         let g = parse(text)?;
         assert_eq!(without_gates(&g).err().map(|d| d.id), Some("unsupported"));
         Ok(())

@@ -6,6 +6,10 @@
 //! gives one of its subgradients.
 
 #[cfg(test)]
+mod free_tests;
+#[cfg(test)]
+mod linear_tests;
+#[cfg(test)]
 mod region_tests;
 mod sweep;
 #[cfg(test)]

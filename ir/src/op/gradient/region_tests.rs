@@ -12,7 +12,8 @@ use crate::verify::verify;
 
 /// Compares the gradients of the sum of all outputs with respect to all inputs that are floats.
 fn check(text: &str, inputs: &[Tensor]) -> Result<(), Diag> {
-    let forward = parse(&format!("planish-ir 1\nsym T 0..\nsym R 0..\nsym N 0..\ngraph @\"g\"{text}"))?;
+    let forward =
+        parse(&format!("planish-ir 1\nsym T 0..\nsym R 0..\nsym Q 0..\nsym N 0..\ngraph @\"g\"{text}"))?;
     let mut g = forward.clone();
     let mut ed = Editor::new(&mut g);
     let nodes: Vec<NodeId> = ed.graph().nodes_in(ed.graph().root()).collect();
@@ -158,6 +159,28 @@ fn gates_give_the_gradient_of_what_they_let_through() -> Result<(), Diag> {
             check(&gate(&fields, "bool[4]", "", none), &[mask, x.clone(), w.clone()])?;
         }
     }
+    for fallback in ["zero", "identity", "region"] {
+        let second = match fallback {
+            "region" => {
+                "(v9: f64[Q,2], v10: f64[2,2]) {\n v11 = unary{kind=exp} v9 : f64[Q,2]\n yield v11\n }"
+            }
+            _ => none,
+        };
+        for mask in [[0, 0], [1, 0], [1, 1]] {
+            let fields = format!("granularity=blocks, axis=0, block=3, k=0, fallback={fallback}");
+            let mask = Tensor::ints(DType::Bool, &[2], mask.to_vec())?;
+            check(&gate(&fields, "bool[2]", "", second), &[mask, x.clone(), w.clone()])?;
+        }
+    }
+    let columns = "(v0 \"c\": bool[2], v1 \"x\": f64[4,2]) {
+        v2 = gate{granularity=rows, axis=1, block=0, k=0, fallback=identity} v0, v1 (v3: f64[4,R]) {
+          v4 = unary{kind=sin} v3 : f64[4,R]
+          yield v4
+        } () {
+          yield
+        } : f64[4,2]
+        return v2 \"y\" }";
+    check(columns, &[Tensor::ints(DType::Bool, &[2], vec![0, 1])?, x.clone()])?;
     let routing = f64s(&[4, 3], &[0.1, 0.7, 0.2, 0.5, 0.3, 0.2, 0.9, 0.04, 0.06, 0.2, 0.1, 0.7])?;
     for k in [1, 2, 3] {
         let fields = format!("granularity=routed, axis=0, block=0, k={k}, fallback=zero");
@@ -165,6 +188,18 @@ fn gates_give_the_gradient_of_what_they_let_through() -> Result<(), Diag> {
         check(&text, &[routing.clone(), x.clone(), w.clone()])?;
     }
     Ok(())
+}
+
+#[test]
+fn groups_are_differentiated_by_their_nodes() -> Result<(), Diag> {
+    let text = "(v0 \"x\": f64[3], v1 \"y\": f64[3]) {
+        v2 = fused v0, v1 (v3: f64[3], v4: f64[3]) {
+          v5 = binary{kind=mul} v3, v4 : f64[3]
+          v6 = unary{kind=tanh} v5 : f64[3]
+          yield v6
+        } : f64[3]
+        return v2 \"z\" }";
+    check(text, &[f64s(&[3], &[0.5, -0.2, 1.0])?, f64s(&[3], &[1.5, 0.3, -0.7])?])
 }
 
 #[test]

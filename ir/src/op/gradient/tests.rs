@@ -38,27 +38,27 @@ use crate::verify::verify;
 /// Half the distance of the two points of a difference.
 const STEP: f64 = 1e-5;
 
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> f64 {
+    pub(super) fn next(&mut self) -> f64 {
         self.0 += 1;
         unit(stream(29, self.0))
     }
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() * n as f64) as usize
     }
     /// f64s between two numbers.
-    fn floats(&mut self, shape: &[usize], low: f64, high: f64) -> Result<Tensor, Diag> {
+    pub(super) fn floats(&mut self, shape: &[usize], low: f64, high: f64) -> Result<Tensor, Diag> {
         let n = elem_count(shape)?;
         Tensor::floats(DType::F64, shape, (0..n).map(|_| low + (high - low) * self.next()).collect())
     }
     /// Between -1 and 1.
-    fn some(&mut self, shape: &[usize]) -> Result<Tensor, Diag> {
+    pub(super) fn some(&mut self, shape: &[usize]) -> Result<Tensor, Diag> {
         self.floats(shape, -1.0, 1.0)
     }
     /// Numbers far enough apart that no difference changes their order.
-    fn apart(&mut self, shape: &[usize]) -> Result<Tensor, Diag> {
+    pub(super) fn apart(&mut self, shape: &[usize]) -> Result<Tensor, Diag> {
         let n = elem_count(shape)?;
         let mut v: Vec<f64> = (0..n).map(|i| (i as f64 - n as f64 / 2.0) * 0.1 + 0.05).collect();
         for i in (1..n).rev() {
@@ -66,12 +66,12 @@ impl Random {
         }
         Tensor::floats(DType::F64, shape, v)
     }
-    fn shape(&mut self, rank: usize, most: usize) -> Vec<usize> {
+    pub(super) fn shape(&mut self, rank: usize, most: usize) -> Vec<usize> {
         (0..rank).map(|_| 1 + self.below(most)).collect()
     }
 }
 
-fn ints(v: &[i64]) -> Option<Tensor> {
+pub(super) fn ints(v: &[i64]) -> Option<Tensor> {
     Some(Tensor::vec_i64(v))
 }
 
@@ -121,13 +121,23 @@ fn run(g: &Graph, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Diag> {
 }
 
 /// Compares the rule with differences, for a random weight of every element of the float results.
-fn check(random: &mut Random, op: impl Into<Op>, inputs: &[Option<Tensor>]) -> Result<(), Diag> {
-    let op = op.into();
+pub(super) fn check(random: &mut Random, op: impl Into<Op>, inputs: &[Option<Tensor>]) -> Result<(), Diag> {
+    check_by(random, op.into(), inputs, (STEP, 1e-6))
+}
+
+/// The same with half the distance of the two points, and how far the rule may be from the difference.
+pub(super) fn check_by(
+    random: &mut Random,
+    op: Op,
+    inputs: &[Option<Tensor>],
+    (step, near): (f64, f64),
+) -> Result<(), Diag> {
     let forward = graph(&op, inputs, &[], false)?;
     let results = run(&forward, inputs)?;
     let mut seeds = Vec::new();
     for t in results.iter().filter(|t| t.dtype().is_float()) {
-        seeds.push(random.some(t.shape())?);
+        let seed = random.some(t.shape())?.to_f64();
+        seeds.push(Tensor::floats(t.dtype(), t.shape(), seed)?);
     }
     let loss = |inputs: &[Option<Tensor>]| -> Result<f64, Diag> {
         let results = run(&forward, inputs)?;
@@ -147,12 +157,12 @@ fn check(random: &mut Random, op: impl Into<Op>, inputs: &[Option<Tensor>]) -> R
                 let mut v = t.to_f64();
                 v[k] += by;
                 let mut moved = inputs.to_vec();
-                moved[i] = Some(Tensor::floats(DType::F64, t.shape(), v)?);
+                moved[i] = Some(Tensor::floats(t.dtype(), t.shape(), v)?);
                 loss(&moved)
             };
-            let want = (at(STEP)? - at(-STEP)?) / (2.0 * STEP);
+            let want = (at(step)? - at(-step)?) / (2.0 * step);
             assert!(
-                (got - want).abs() <= 1e-6 * (1.0 + want.abs()),
+                (got - want).abs() <= near * (1.0 + want.abs()),
                 "{op:?} of {inputs:?}: operand {i}, element {k}: {got}, not {want}"
             );
         }
@@ -287,6 +297,14 @@ fn elements_by_index() -> Result<(), Diag> {
     check(&mut r, GatherNd { batch_dims: 0 }, &[Some(x.clone()), table(&[3, 1], &[0, 2, 0])?])?;
     let new = r.some(&[2, 4])?;
     let apart = table(&[2, 4], &[0, 2, 1, 1, 1, 0, 2, -1])?;
+    for reduction in [Reduction::Max, Reduction::Min] {
+        let (x, new) = (r.apart(&[3, 4])?, r.floats(&[2, 4], -0.6, 0.6)?);
+        let inputs = [Some(x), at.clone(), Some(new)];
+        check(&mut r, ScatterElements { axis: 0, reduction }, &inputs)?;
+        let (x, new) = (r.apart(&[3])?, r.apart(&[4])?);
+        let inputs = [Some(x), table(&[4, 1], &[2, 0, 2, 2])?, Some(new)];
+        check(&mut r, ScatterNd { reduction }, &inputs)?;
+    }
     for (reduction, at) in [(Reduction::Add, at), (Reduction::None, apart)] {
         check(&mut r, ScatterElements { axis: 0, reduction }, &[Some(x.clone()), at, Some(new.clone())])?;
         check(
@@ -441,13 +459,13 @@ fn pools() -> Result<(), Diag> {
 #[test]
 fn operations_without_a_rule_are_named() -> Result<(), Diag> {
     let mut r = Random(11_000);
-    let x = r.some(&[2, 3])?;
-    let op = Op::from(Cumulate { product: true, exclusive: false, reverse: false });
-    let axis = Some(Tensor::scalar_i64(0));
+    let (x, new) = (r.some(&[2, 3])?, r.some(&[1, 3])?);
+    let op = Op::from(ScatterNd { reduction: Reduction::Mul });
+    let at = Some(Tensor::ints(DType::I64, &[1, 1], vec![1])?);
     let seeds = [r.some(&[2, 3])?];
-    let Err(d) = graph(&op, &[Some(x), axis], &seeds, true) else { panic!("a rule for products") };
+    let Err(d) = graph(&op, &[Some(x), at, Some(new)], &seeds, true) else { panic!("a rule for products") };
     assert_eq!(d.id, "unsupported-gradient");
-    assert!(d.message.contains("cumulate"), "{}", d.message);
+    assert!(d.message.contains("scatter-nd"), "{}", d.message);
     Ok(())
 }
 

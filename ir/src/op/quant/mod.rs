@@ -12,6 +12,8 @@ use crate::diag::Diag;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Fact;
+use crate::op::gradient::GradCx;
+use crate::op::reduce::ReduceKind;
 use crate::op::{EvalCx, InferCx, OpDef, normalize_axis};
 use crate::tensor::{Elems, Tensor, Value, elem_count, float_from_bits, float_to_bits};
 use crate::types::{TensorType, Type};
@@ -137,6 +139,24 @@ impl OpDef for Dequantize {
         check_scales(cx, self.axis, self.block, d)?;
         let shape = cx.ty(0)?.shape.clone();
         Ok(vec![Type::from(TensorType { dtype: self.to, shape, quant: None }).into()])
+    }
+    fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
+        let (dy, x, scale) = (cx.only_seed()?, cx.input(0)?, cx.input(1)?);
+        if self.block > 0 || cx.wants(0) || cx.wants(2) {
+            return Err(cx.no_rule("of blocks and of stored floats"));
+        }
+        let ones = cx.filled(1.0, scale)?;
+        let zero = cx.inputs().get(2).copied().flatten();
+        let stored = cx.ed.node(self.clone(), &[Some(x), Some(ones), zero])?[0];
+        let part = cx.mul(dy, stored)?;
+        let (rank, one) = (cx.dims(x)?.len(), is_one(&cx.dims(scale)?));
+        let axis = if one { rank } else { normalize_axis(self.axis, rank)? };
+        let axes: Vec<usize> = (0..rank).filter(|a| *a != axis).collect();
+        let sum = cx.reduce(ReduceKind::Sum, part, &axes, false)?;
+        let sum = cx.reshape_like(sum, scale)?;
+        let to = cx.dtype(scale)?;
+        let sum = cx.cast(sum, to)?;
+        cx.give(1, sum)
     }
     fn eval(&self, cx: &mut EvalCx<'_>) -> Result<Vec<Value>, Diag> {
         let (x, scale) = (cx.tensor(0)?, cx.tensor(1)?);
