@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod evaluate;
 pub mod samples;
 pub mod settings;
+pub mod teacher;
 
 use crate::engine;
 use crate::failure::{Failure, Result};

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod check;
 pub mod compare;
 pub mod compile;
+pub mod distill;
 pub mod generate;
 pub mod inspect;
 pub mod many;
@@ -48,6 +49,7 @@ enum Verb {
     Advise(advise::Args),
     Verify(verify::Args),
     Train(train::Args),
+    Distill(distill::Args),
     New(new::Args),
     Reduce(reduce::Args),
     Passes(reference::PassesArgs),
@@ -111,6 +113,7 @@ fn dispatch(verb: &Verb, ui: &Ui) -> Result<Exit> {
         Verb::Report(args) => report::run(args, ui),
         Verb::Advise(args) => advise::run(args, ui),
         Verb::Train(args) => train::run(args, ui),
+        Verb::Distill(args) => distill::run(args, ui),
         Verb::New(args) => new::run(args, ui),
         Verb::Verify(args) => verify::run(args, ui),
         Verb::Reduce(args) => reduce::run(args, ui),

@@ -143,6 +143,7 @@ impl Source {
 
 /// Samples that are trained on, and those that are held out.
 pub(super) struct Split {
+    /// Those that are trained on, in files.
     pub(super) data: Data,
     pub(super) samples: Samples,
     pub(super) held: Option<Samples>,
@@ -205,7 +206,7 @@ pub(super) fn split(
     };
     let samples = Samples::new(&rest, target, most)?;
     let held = held.map(|h| Samples::new(&h, target, most)).transpose()?;
-    Ok(Split { data: all, samples, held })
+    Ok(Split { data: rest, samples, held })
 }
 
 /// Runs the verb.
@@ -247,11 +248,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     };
     let done =
         Files { output: &args.output, checkpoint: &checkpoint, writer: &writer, resume: args.run.resume };
-    let outcome = train(job, &done, before, args.format, ui)?;
-    if outcome.exit == Exit::Ok {
+    let exit = train(job, &done, before, args.format, ui)?;
+    if exit == Exit::Ok {
         plan.save(&args.passes, &writer)?;
     }
-    Ok(outcome.exit)
+    Ok(exit)
 }
 
 /// Where a training reads and writes.
@@ -262,11 +263,6 @@ pub(super) struct Files<'a> {
     pub(super) resume: bool,
 }
 
-/// What a training gave.
-pub(super) struct Outcome {
-    pub(super) exit: Exit,
-}
-
 /// Trains, writes the model and says what came of it.
 pub(super) fn train(
     job: Job<'_>,
@@ -274,7 +270,7 @@ pub(super) fn train(
     before: Option<Held>,
     format: Format,
     ui: &Ui,
-) -> Result<Outcome> {
+) -> Result<Exit> {
     let resume = match files.resume {
         true => Some(Checkpoint::read(files.checkpoint)?),
         false => None,
@@ -300,7 +296,7 @@ pub(super) fn train(
             "interrupted behind step {}; the same command with --resume goes on from {shown}",
             trainer.standing().step
         ));
-        return Ok(Outcome { exit: Exit::Interrupted });
+        return Ok(Exit::Interrupted);
     }
     let graph = with_values(&make(None)?, &trainer.result()?)?;
     let bytes = crate::export::write(&graph, files.output, files.writer)?;
@@ -343,7 +339,7 @@ pub(super) fn train(
             ui.out(format!("{}: {}{early}", files.output.display(), show_bytes(bytes)));
         }
     }
-    Ok(Outcome { exit: Exit::Ok })
+    Ok(Exit::Ok)
 }
 
 /// Loss and errors of the model as it was given, where passes change results before it is trained.
@@ -382,7 +378,7 @@ fn constants(graph: &Graph) -> Result<BTreeMap<String, Tensor>> {
 }
 
 /// Weights of the model that a threshold of pruning is chosen by.
-fn reference(settings: &Settings, load: &LoadOptions) -> Result<BTreeMap<String, Tensor>> {
+pub(super) fn reference(settings: &Settings, load: &LoadOptions) -> Result<BTreeMap<String, Tensor>> {
     let Some((_, Some(path))) = settings.pruning()? else { return Ok(BTreeMap::new()) };
     let plan = Plan::level(2);
     let source = Source::new(Path::new(&path), load.clone(), plan).map_err(|f| f.about(&path))?;

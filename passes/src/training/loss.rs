@@ -8,7 +8,7 @@ use planish_ir::op::gather::GatherElements;
 use planish_ir::op::reduce::ReduceKind;
 use planish_ir::op::softmax::{Softmax, SoftmaxKind};
 use planish_ir::op::unary::UnaryKind;
-use planish_ir::{DType, Diag, Dim, Graph, Op, Type, ValueId};
+use planish_ir::{DType, Diag, Dim, Editor, Graph, Loc, Op, Type, ValueId};
 
 /// The loss of a batch: the mean over all but the last axis, that of classes or features.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -129,6 +129,26 @@ pub(super) fn of_examples(b: &mut Build<'_, '_>, elements: ValueId) -> Result<Va
     }
     let inner: Vec<usize> = (1..rank).collect();
     if inner.is_empty() { Ok(elements) } else { b.reduce(ReduceKind::Mean, elements, &inner, false) }
+}
+
+/// The model with one more output: the softmax of its first output divided by a temperature, what students learn from.
+///
+/// # Errors
+/// `train-malformed` where the output has no axis of classes or the temperature is not above 0.
+pub fn soft_scores(model: &Graph, temperature: f64) -> Result<Graph, Diag> {
+    if !(temperature.is_finite() && temperature > 0.0) {
+        return Err(malformed("a temperature is above 0"));
+    }
+    let mut graph = model.clone();
+    let y = graph.outputs().first().copied().ok_or_else(|| malformed("the model has no output"))?;
+    let mut ed = Editor::new(&mut graph);
+    ed.at_end(ed.graph().root());
+    ed.set_loc(Loc::None);
+    let mut b = Build::new(&mut ed, "teacher");
+    let logs = log_softmax(&mut b, y, temperature)?;
+    let soft = b.unary(UnaryKind::Exp, logs)?;
+    ed.output(soft, Some("soft"));
+    Ok(graph)
 }
 
 /// The logarithm of the softmax along the last axis of scores divided by a number: of those before a softmax that made `y`.

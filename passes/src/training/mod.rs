@@ -24,7 +24,7 @@ mod tests;
 
 pub use evaluation::{Evaluation, evaluation};
 pub use gates::Sparsity;
-pub use loss::{GroupLasso, Loss};
+pub use loss::{GroupLasso, Loss, soft_scores};
 pub use optimizer::{Optimizer, Rule};
 pub use parameters::{name_parameters, with_values};
 pub use prune::{Prune, Pruner, Ramp};

@@ -130,6 +130,16 @@ fn losses_follow_their_definitions() -> Result<(), Diag> {
     });
     let hot = 16.0 * hot.sum::<f64>() / 30.0;
     assert!((of(Loss::SoftTargets { temperature: 4.0 })? - hot).abs() < 1e-4);
+    // A teacher's part and that of the classes.
+    let wide: Vec<f32> = soft.chunks(3).flat_map(|t| [t, &[0.0, 1.0, 0.0]].concat()).collect();
+    let wide = Tensor::f32s(&[30, 6], &wide)?;
+    let made = step(
+        &model,
+        &Recipe::new(Loss::Distill { temperature: 4.0, hard: 0.25 }, Optimizer::default()),
+        &|_| true,
+    )?;
+    let sharp = said.chunks(3).map(|p| -p[1].ln()).sum::<f64>() / 30.0;
+    assert!((run(&made, &wide, 0.0, 1)?.0[0] - (0.75 * hot + 0.25 * sharp)).abs() < 1e-4);
     Ok(())
 }
 
@@ -212,5 +222,40 @@ fn parameters_that_begin_alike_end_apart() -> Result<(), Diag> {
     for (i, x) in [1.0f64, 0.5].into_iter().enumerate() {
         assert!((said[i] - ((x + a[i]).exp() + b[i])).abs() < 1e-12, "{said:?}");
     }
+    Ok(())
+}
+
+/// At a high temperature soft targets are logits compared by their differences (Hinton et al. 2015, section 2.1).
+#[test]
+fn at_a_high_temperature_students_match_logits() -> Result<(), Diag> {
+    let model = text::parse(
+        "planish-ir 1\ngraph @\"m\"(v0 \"x\": f64[1,4]) {
+        v1 \"z\" = const f64[1,4] [0.5, -1.0, 2.0, -1.5]
+        v2 = binary{kind=add} v0, v1 : f64[1,4]
+        return v2 \"y\" }",
+    )?;
+    let teacher = [1.5, 0.5, -3.0, 1.0];
+    let optimizer = Optimizer { rule: Rule::Sgd { momentum: 0.0 }, ..Optimizer::default() };
+    let gradient = |temperature: f64| -> Result<Vec<f64>, Diag> {
+        let soft = soft_scores(&model, temperature)?;
+        let base = vec![teacher[0] - 0.5, teacher[1] + 1.0, teacher[2] - 2.0, teacher[3] + 1.5];
+        let said = interp::run(&soft, vec![Tensor::floats(DType::F64, &[1, 4], base)?.into()])?;
+        let made = step(&model, &Recipe::new(Loss::SoftTargets { temperature }, optimizer), &|_| true)?;
+        let x = Tensor::floats(DType::F64, &[1, 4], vec![0.0; 4])?;
+        let rate = Tensor::scalar(DType::F64, 1.0)?;
+        let inputs = made.first(vec![x.into()], said.values[1].clone(), rate.into(), 0);
+        let results = interp::run(&made.graph, inputs)?.values;
+        let after = made.variables_after(&results)[0].tensor()?.to_f64();
+        Ok(after.iter().zip([0.5, -1.0, 2.0, -1.5]).map(|(w, was)| was - w).collect())
+    };
+    let want: Vec<f64> = [0.5, -1.0, 2.0, -1.5].iter().zip(teacher).map(|(z, v)| (z - v) / 4.0).collect();
+    let cosine = |g: &[f64]| {
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+        dot(g, &want) / (dot(g, g) * dot(&want, &want)).sqrt()
+    };
+    let hot = gradient(1000.0)?;
+    assert!(cosine(&hot) > 0.999, "{hot:?}");
+    assert!(hot.iter().zip(&want).all(|(a, b)| (a - b).abs() < 2e-3), "{hot:?} {want:?}");
+    assert!(cosine(&gradient(0.5)?) < 0.99);
     Ok(())
 }
