@@ -22,7 +22,7 @@ mod tests;
 pub use gates::Sparsity;
 pub use loss::{GroupLasso, Loss};
 pub use optimizer::{Optimizer, Rule};
-pub use schedule::{Schedule, Shape};
+pub use schedule::{Annealing, Schedule, Shape};
 
 use planish_ir::graph::StatePair;
 use planish_ir::op::binary::BinaryKind;
