@@ -2,7 +2,7 @@
 
 use planish_ir::op::random::{stream, unit};
 use planish_ir::{DType, Diag, Engine, Graph, PrepareOptions, Tensor, Value, interp, text, verify};
-use planish_passes::training::{Loss, Optimizer, Recipe, Rule, Step, step};
+use planish_passes::training::{Loss, Optimizer, Recipe, Rule, Sparsity, Step, step};
 use planish_passes::{Level, Pipeline, TargetFacts};
 use planish_testsuite::native::{Maker, Native, targets};
 
@@ -17,7 +17,7 @@ fn weights(name: &str, value: usize, shape: &[usize]) -> String {
     format!("v{value} \"{name}\" = const f32[{}] [{}]\n", dims.join(","), list.join(", "))
 }
 
-/// A network of convolutions and pools, one with a recurrent layer, and one with attention and a normalisation: text, and the shape of the input.
+/// A network of convolutions and pools, one with a recurrent layer, one with attention and a normalisation, and one with stochastic gates: text, and the shape of the input.
 fn networks() -> Vec<(String, Vec<usize>)> {
     let convolutions = format!(
         "graph @\"c\"(v0 \"x\": f32[4,1,8,8]) {{\n{}{}{}
@@ -58,13 +58,48 @@ fn networks() -> Vec<(String, Vec<usize>)> {
         weights("shift", 3, &[8]),
         weights("out", 4, &[8, 5])
     );
-    vec![(convolutions, vec![4, 1, 8, 8]), (recurrent, vec![5, 4, 3]), (attention, vec![4, 6, 8])]
+    let drawn = |v: usize| {
+        format!("v{v} = random{{dtype=f32, normal=false, a=0.0, b=1.0, seed=none}} v5 : f32[4,8]\n")
+    };
+    let gates = format!(
+        "graph @\"g\"(v0 \"x\": f32[4,6]) {{\n{}{}{}{}
+        v5 = const i64[2] [4, 8]
+        v6 = matmul{{trans_a=false, trans_b=false}} v0, v1 : f32[4,8]
+        v7 = matmul{{trans_a=false, trans_b=false}} v0, v2 : f32[4,8]
+        {}v9 = stochastic-gate{{kind=binary, estimator=identity, sd=1.0}} v7, v8 : f32[4,8]
+        v10 = matmul{{trans_a=false, trans_b=false}} v0, v3 : f32[4,8]
+        {}v12 = stochastic-gate{{kind=binary, estimator=reinforce, sd=1.0}} v10, v11 : f32[4,8]
+        {}v14 = stochastic-gate{{kind=gaussian, estimator=derivative, sd=0.5}} v6, v13 : f32[4,8]
+        {}v16 = stochastic-gate{{kind=gumbel-softmax, estimator=derivative, sd=1.0}} v10, v15 : f32[4,8]
+        v17 = binary{{kind=mul}} v6, v9 : f32[4,8]
+        v18 = binary{{kind=mul}} v14, v12 : f32[4,8]
+        v19 = binary{{kind=add}} v17, v18 : f32[4,8]
+        v20 = binary{{kind=add}} v19, v16 : f32[4,8]
+        v21 = matmul{{trans_a=false, trans_b=false}} v20, v4 : f32[4,5]
+        return v21 \"y\" }}",
+        weights("w", 1, &[6, 8]),
+        weights("gater", 2, &[6, 8]),
+        weights("other", 3, &[6, 8]),
+        weights("out", 4, &[8, 5]),
+        drawn(8),
+        drawn(11),
+        drawn(13),
+        drawn(15)
+    );
+    vec![
+        (convolutions, vec![4, 1, 8, 8]),
+        (recurrent, vec![5, 4, 3]),
+        (attention, vec![4, 6, 8]),
+        (gates, vec![4, 6]),
+    ]
 }
 
 fn made(network: &str, rule: Rule) -> Result<Step, Diag> {
     let model = text::parse(&format!("planish-ir 1\n{network}"))?;
     let optimizer = Optimizer { rule, decay: 0.01, ..Optimizer::default() };
-    let step = step(&model, &Recipe::new(Loss::CrossEntropy, optimizer), &|_| true)?;
+    let mut recipe = Recipe::new(Loss::CrossEntropy, optimizer);
+    recipe.sparsity = Some(Sparsity { target: 0.5, factor: 0.01 });
+    let step = step(&model, &recipe, &|_| true)?;
     assert_eq!(verify::verify(&step.graph), []);
     Ok(step)
 }

@@ -19,11 +19,11 @@ pub struct Expanded {
     pub detached: usize,
 }
 
-/// Whether a node goes: an attention where `all` is asked for or it has no kernel, a stochastic gate, a detached value.
+/// Whether a node has no kernel of its own: an attention, also where `all` is asked for, or a stochastic gate.
 fn goes(g: &Graph, n: NodeId, all: bool) -> bool {
     match g.node(n).op {
         Op::Attention(_) => all || !has_kernel(g, n),
-        Op::StochasticGate(_) | Op::Detach(_) => true,
+        Op::StochasticGate(_) => true,
         _ => false,
     }
 }
@@ -31,6 +31,20 @@ fn goes(g: &Graph, n: NodeId, all: bool) -> bool {
 /// Replaces attentions of a graph by their parts, all or those without a [kernel](has_kernel), stochastic gates by theirs, and detached
 /// values by themselves.
 pub fn expand_composites(ed: &mut Editor<'_>, all: bool) -> Result<Expanded, Diag> {
+    let mut count = expand(ed, all)?;
+    for n in ed.graph().all_nodes() {
+        let node = ed.graph().node(n);
+        if let (Op::Detach(_), Some(Some(x))) = (&node.op, node.inputs.first()) {
+            let (x, y) = (*x, node.outputs[0]);
+            ed.replace(y, x);
+            ed.erase(n)?;
+            count.detached += 1;
+        }
+    }
+    Ok(count)
+}
+
+fn expand(ed: &mut Editor<'_>, all: bool) -> Result<Expanded, Diag> {
     let nodes: Vec<NodeId> = ed.graph().all_nodes();
     let mut count = Expanded::default();
     for n in nodes {
@@ -49,13 +63,7 @@ pub fn expand_composites(ed: &mut Editor<'_>, all: bool) -> Result<Expanded, Dia
                 count.gates += 1;
                 op.parts(&mut Build::new(ed, "stochastic-gate"), &inputs)?
             }
-            _ => {
-                count.detached += 1;
-                let Some(x) = inputs.first().copied().flatten() else { continue };
-                ed.replace(y, x);
-                ed.erase(n)?;
-                continue;
-            }
+            _ => continue,
         };
         let declared = ed.graph().value(y).fact.clone();
         ed.set_fact(new, declared);
@@ -65,12 +73,12 @@ pub fn expand_composites(ed: &mut Editor<'_>, all: bool) -> Result<Expanded, Dia
     Ok(count)
 }
 
-/// The graph, or a copy in which [parts](expand_composites) stand for composites.
+/// The graph, or a copy in which [parts](expand_composites) stand for composites; detached values stay.
 pub fn without_composites(graph: &Graph, all: bool) -> Result<Cow<'_, Graph>, Diag> {
     if !graph.all_nodes().into_iter().any(|n| goes(graph, n, all)) {
         return Ok(Cow::Borrowed(graph));
     }
     let mut copy = graph.clone();
-    expand_composites(&mut Editor::new(&mut copy), all)?;
+    expand(&mut Editor::new(&mut copy), all)?;
     Ok(Cow::Owned(copy))
 }

@@ -4,6 +4,7 @@ mod activation;
 mod early_exit;
 mod linear;
 mod moe;
+mod units;
 
 use crate::calibrate::Samples;
 use crate::options::OptionMeta;
@@ -12,6 +13,7 @@ use crate::{Options, Pass, PassCx, PassMeta, declare_pass};
 use activation::Activation;
 use early_exit::EarlyExit;
 use moe::Moe;
+use units::Units;
 use planish_ir::{Diag, Editor};
 
 declare_pass! {
@@ -34,6 +36,10 @@ declare_pass! {
     /// largest probability is strictly above `threshold`, its scores are the result and the rest is not executed: all of it for one sample;
     /// in a batch, the samples that stay are put together. At 1 nothing leaves.
     ///
+    /// `kind=units` (Bengio, Leonard and Courville 2013, "Estimating or propagating gradients through stochastic neurons for conditional computation") is for
+    /// `planish train`: what each unit of a hidden layer gives is multiplied by a gate that a small net of `gater` hyperbolic tangents computes from the inputs of
+    /// the layer. The gates draw while they are trained, and `determinize` makes them inference's; weights are random until then.
+    ///
     /// # Preserves
     /// Shapes and types of all values that stay.
     ///
@@ -49,7 +55,7 @@ declare_pass! {
         name: "insert-gates",
         kind: Lossy,
         options: [
-            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run" },
+            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run; `units`: gates of hidden units, to be trained" },
             OptionMeta { name: "quantile", default: "0.5", doc: "of `activation`: the share of inputs of each layer that counts as zero, 0 to below 1" },
             OptionMeta { name: "block", default: "1", doc: "of `activation`: inputs that are left out together, 1 to 64" },
             OptionMeta { name: "experts", default: "8", doc: "of `moe`: groups of hidden units; must divide their number" },
@@ -59,7 +65,12 @@ declare_pass! {
             OptionMeta { name: "threshold", default: "0.9", doc: "of `early-exit`: samples of larger probability leave, 0 to 1" },
             OptionMeta { name: "after", default: "", doc: "of `early-exit`: the name of the node after which they leave; empty: the place nearest to the middle of the arithmetic" },
             OptionMeta { name: "features", default: "auto", doc: "of `early-exit`: what the classifier sees, `flat`: every element, `pooled`: the mean of each channel, `auto`: flat up to 2048 elements" },
-            OptionMeta { name: "seed", default: "0", doc: "of `moe` and `early-exit`: of the choice of first centres and of kept samples" },
+            OptionMeta { name: "unit", default: "straight-through", doc: "of `units`: `straight-through`, `sigmoid-deriv`, `masked` and `reinforce` are 0 or 1 and differ in what stands for their gradient; `smooth`, `noisy-rectifier`, `rectifier`, `gumbel`, `gumbel-hard`, `sigmoid`" },
+            OptionMeta { name: "gater", default: "40", doc: "of `units`: hidden units of the net that computes gates" },
+            OptionMeta { name: "bias", default: "-2.2", doc: "of `units`: what gates begin with; the sigmoid of -2.2 is 0.1" },
+            OptionMeta { name: "temperature", default: "1", doc: "of `units`: of Gumbel gates" },
+            OptionMeta { name: "linear", default: "true", doc: "of `units`: whether the activation of the units goes" },
+            OptionMeta { name: "seed", default: "0", doc: "of `moe` and `early-exit`: of the choice of first centres and of kept samples; of `units`: of weights" },
             OptionMeta { name: "samples", default: "data", doc: "`data`: those of --data; `synthetic`: made up, for measurements of speed" },
             weights::INCLUDE,
             weights::EXCLUDE,
@@ -75,6 +86,7 @@ pub(crate) enum Kind {
     Activation(Activation),
     EarlyExit(EarlyExit),
     Moe(Moe),
+    Units(Units),
 }
 
 /// Options of each kind beyond those that all have.
@@ -82,6 +94,7 @@ const OWN: &[(&str, &[&str])] = &[
     ("activation", &["quantile", "block"]),
     ("early-exit", &["threshold", "after", "features", "seed"]),
     ("moe", &["experts", "active", "cluster", "gain", "seed"]),
+    ("units", &["unit", "gater", "bias", "temperature", "linear", "seed"]),
 ];
 
 impl InsertGates {
@@ -104,6 +117,7 @@ impl InsertGates {
         let which = Selection::new(o, m)?;
         let kind = match text {
             "moe" => Kind::Moe(Moe::new(o, m, samples, which)?),
+            "units" => Kind::Units(Units::new(o, m, which)?),
             "early-exit" => Kind::EarlyExit(EarlyExit::new(o, m, samples)?),
             _ => Kind::Activation(Activation::new(o, m, samples, which)?),
         };
@@ -120,6 +134,7 @@ impl Pass for InsertGates {
             Kind::Activation(a) => a.run(ed, cx),
             Kind::EarlyExit(e) => e.run(ed, cx),
             Kind::Moe(m) => m.run(ed, cx),
+            Kind::Units(u) => u.run(ed, cx),
         }
     }
 }

@@ -82,9 +82,7 @@ impl Sparsity {
         Ok(loss)
     }
     fn entropy(self, b: &mut Build<'_, '_>, a: ValueId) -> Result<ValueId, Diag> {
-        let off = b.unary(UnaryKind::Neg, a)?;
-        let mut sum = None;
-        for (a, share) in [(a, self.target), (off, 1.0 - self.target)] {
+        let part = |b: &mut Build<'_, '_>, a: ValueId, share: f64| {
             let p = b.unary(UnaryKind::Sigmoid, a)?;
             let p = b.reduce(ReduceKind::Mean, p, &[0], false)?;
             // Where all sigmoids are 0 the logarithm stays finite.
@@ -92,13 +90,13 @@ impl Sparsity {
             let log = b.unary(UnaryKind::Log, p)?;
             let units: Vec<usize> = (0..b.dims(log)?.len()).collect();
             let log = b.reduce(ReduceKind::Sum, log, &units, false)?;
-            let part = b.scale(-self.factor * share, log)?;
-            sum = Some(match sum {
-                Some(before) => b.binary(BinaryKind::Add, before, part)?,
-                None => part,
-            });
-        }
-        sum.ok_or_else(|| malformed("a gate has no units"))
+            b.scale(-self.factor * share, log)
+        };
+        // 1 - s(a) is s(-a), without the loss of digits.
+        let on = part(b, a, self.target)?;
+        let off = b.unary(UnaryKind::Neg, a)?;
+        let off = part(b, off, 1.0 - self.target)?;
+        b.binary(BinaryKind::Add, on, off)
     }
     fn rectified(self, b: &mut Build<'_, '_>, gate: &Gate, state: &mut Vec<Next>) -> Result<ValueId, Diag> {
         let h = gate.h;

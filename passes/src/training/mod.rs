@@ -28,7 +28,7 @@ pub use loss::{GroupLasso, Loss, soft_scores};
 pub use optimizer::{Optimizer, Rule};
 pub use parameters::{name_parameters, with_values};
 pub use prune::{Prune, Pruner, Ramp};
-pub use schedule::{Schedule, Shape};
+pub use schedule::{Annealing, Schedule, Shape};
 
 use planish_ir::graph::StatePair;
 use planish_ir::op::binary::BinaryKind;

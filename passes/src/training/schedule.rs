@@ -49,9 +49,36 @@ impl Schedule {
     }
 }
 
+/// A temperature that falls over time, `max(least, e^(-rate t))` in step t, and stays for some steps each time (Jang, Gu and Poole, 2017).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Annealing {
+    /// How fast it falls, 1e-5 to 1e-4 or so.
+    pub rate: f64,
+    /// What it falls to.
+    pub least: f64,
+    /// Steps from one temperature to the next, at least 1.
+    pub every: u64,
+}
+
+impl Annealing {
+    /// The temperature of step `step`, counted from 0.
+    pub fn temperature(&self, step: u64) -> f64 {
+        let from = step - step % self.every.max(1);
+        (-self.rate * from as f64).exp().max(self.least)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn temperatures_fall_to_the_least() {
+        let annealing = Annealing { rate: 0.1, least: 0.5, every: 3 };
+        let temperatures: Vec<f64> =
+            (0..10).map(|i| (annealing.temperature(i) * 1e4).round() / 1e4).collect();
+        assert_eq!(temperatures, [1.0, 1.0, 1.0, 0.7408, 0.7408, 0.7408, 0.5488, 0.5488, 0.5488, 0.5]);
+    }
 
     #[test]
     fn rates_rise_and_fall() {

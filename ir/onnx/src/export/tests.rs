@@ -192,3 +192,37 @@ fn a_fused_group_becomes_its_nodes() {
     assert_eq!(nodes.iter().map(|n| n.op_type()).collect::<Vec<_>>(), ["Neg", "Relu"]);
     assert_eq!((nodes[0].input[0].as_str(), nodes[1].output[0].as_str()), ("x", "y"));
 }
+
+#[test]
+fn gates_that_draw_are_written_in_parts_and_seeds_are_not() {
+    use planish_ir::op::detach::Detach;
+    use planish_ir::op::random::Random;
+    use planish_ir::op::stochastic::{GateKind, StochasticGate};
+    let mut g = Graph::new("g");
+    let mut ed = Editor::new(&mut g);
+    let ty = || Type::from(Tensor::f32s(&[4], &[0.0; 4]).unwrap().ty());
+    let (x, u) = (ed.input("x", ty()), ed.input("u", ty()));
+    let fixed = ed.node1(Detach {}, &[x]).unwrap();
+    let h = ed.node1(StochasticGate::new(GateKind::Smooth), &[fixed, u]).unwrap();
+    ed.output(h, Some("y"));
+    let options = ExportOptions { output_names: vec!["y".into()], ..ExportOptions::default() };
+    let model = Bytes::from(export(&g, &options).unwrap().model);
+    let message = decode_model(&model, &Limits::default()).unwrap().graph.unwrap();
+    let ops: Vec<&str> = message.node.iter().map(|n| n.op_type()).collect();
+    assert_eq!(ops, ["Identity", "Sigmoid", "Sqrt", "Greater", "Where"]);
+    let again = import_bytes(&model, None, &ImportOptions::default()).unwrap();
+    let run = |g: &Graph| {
+        let (x, u) = ([-1.0, 0.5, 2.0, 0.0], [0.9, 0.1, 0.5, 0.8]);
+        let inputs = [x, u].map(|v| Value::Tensor(Tensor::f32s(&[4], &v).unwrap()));
+        interp::run(g, inputs.to_vec()).unwrap().values
+    };
+    assert_eq!(run(&again.graph), run(&g));
+    let mut ed = Editor::new(&mut g);
+    let seed = ed.input("seed", Type::tensor(DType::I64, vec![]));
+    let shape = ed.constant(Tensor::vec_i64(&[4])).unwrap();
+    let op = Random { dtype: DType::F32, normal: false, a: 0.0, b: 1.0, seed: None };
+    let noise = ed.node1(op, &[shape, seed]).unwrap();
+    ed.output(noise, Some("noise"));
+    let found = export(&g, &ExportOptions::default()).map(|_| ()).unwrap_err();
+    assert!(found[0].is_unsupported() && found[0].message.contains("determinize"), "{found:?}");
+}

@@ -11,7 +11,7 @@ mod tests;
 
 use crate::diag::Diag;
 use crate::dtype::DType;
-use crate::graph::Fact;
+use crate::graph::{Fact, ValueId};
 use crate::op::binary::BinaryKind;
 use crate::op::gradient::GradCx;
 use crate::op::reduce::ReduceKind;
@@ -217,7 +217,7 @@ impl OpDef for StochasticGate {
 
 impl StochasticGate {
     /// Of the soft result, whether or not the results are hard.
-    fn gumbel_gradient(&self, cx: &mut GradCx<'_, '_>, dy: crate::graph::ValueId) -> Result<(), Diag> {
+    fn gumbel_gradient(&self, cx: &mut GradCx<'_, '_>, dy: ValueId) -> Result<(), Diag> {
         let (a, noise) = (cx.input(0)?, cx.input(1)?);
         let t = if cx.has(2) { Some(cx.input(2)?) } else { None };
         let own = cx.dtype(a)?;
