@@ -15,6 +15,7 @@ pub use loss::{GroupLasso, Loss};
 pub use optimizer::{Optimizer, Rule};
 pub use schedule::{Schedule, Shape};
 
+use crate::recompute::recompute;
 use planish_ir::graph::StatePair;
 use planish_ir::op::build::Build;
 use planish_ir::op::gradient::sweep;
@@ -45,12 +46,14 @@ pub struct Recipe {
     /// Whether parameters of two axes have a mask, a variable `NAME.mask` that they are multiplied with after every step. The step leaves masks as they are;
     /// who runs it changes them between steps.
     pub masks: bool,
+    /// The most bytes of forward values that the way back reads, as far as [`recompute`](crate::recompute::recompute) comes below; none: no limit.
+    pub recompute: Option<u64>,
 }
 
 impl Recipe {
     /// A loss and an optimiser, nothing else.
     pub fn new(loss: Loss, optimizer: Optimizer) -> Recipe {
-        Recipe { loss, optimizer, lasso: None, masks: false }
+        Recipe { loss, optimizer, lasso: None, masks: false, recompute: None }
     }
 }
 
@@ -72,7 +75,7 @@ pub struct Step {
 /// # Errors
 /// `unsupported-gradient` where an operation has no rule, `train-malformed` where the loss does not fit the output or nothing is trained.
 pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Result<Step, Diag> {
-    let Recipe { loss, optimizer, lasso, masks } = recipe;
+    let Recipe { loss, optimizer, lasso, masks, recompute: budget } = recipe;
     let mut graph = model.clone();
     let (inputs, outputs) = (graph.inputs().len(), graph.outputs().len());
     let mut ed = Editor::new(&mut graph);
@@ -116,6 +119,9 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     for i in 0..variables.len() {
         let pair = StatePair { output: (outputs + 1 + i) as u32, input: (inputs + 2 + i) as u32 };
         ed.graph_mut().states.push(pair);
+    }
+    if let Some(budget) = budget {
+        recompute(&mut ed, &nodes, *budget)?;
     }
     Ok(Step { graph, inputs, outputs, variables })
 }
