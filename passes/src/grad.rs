@@ -34,7 +34,7 @@ declare_pass! {
         options: [
             OptionMeta { name: "of", default: "", doc: "name of the output; by default the first one" },
             OptionMeta { name: "wrt", default: "", doc: "names of inputs and weights, separated by |; by default all inputs of floats" },
-            OptionMeta { name: "recompute", default: "none", doc: "the most bytes of forward values to keep for the gradients: cheap ones beyond that are computed again" },
+            OptionMeta { name: "recompute", default: "none", doc: "the most bytes of forward values in memory for the gradients at once: cheap ones beyond that are computed again" },
         ]
     }
 }
@@ -117,7 +117,7 @@ impl Pass for Grad {
             cx.add("nodes-recomputed", done.nodes as f64);
             if done.kept > budget {
                 let text = format!(
-                    "{} bytes of forward values are kept, more than {budget}: what is left is not cheap, or saves nothing",
+                    "{} bytes of forward values are in memory at once, more than {budget}: what is left is not cheap, or saves nothing",
                     done.kept
                 );
                 cx.remark_at(Loc::None, "recompute-limited", text);

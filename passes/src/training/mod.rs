@@ -46,7 +46,7 @@ pub struct Recipe {
     /// Whether parameters of two axes have a mask, a variable `NAME.mask` that they are multiplied with after every step. The step leaves masks as they are;
     /// who runs it changes them between steps.
     pub masks: bool,
-    /// The most bytes of forward values that the way back reads, as far as [`recompute`](crate::recompute::recompute) comes below; none: no limit.
+    /// The most bytes of forward values in memory at once on the way back, as far as [`recompute`](crate::recompute::recompute) comes below; none: no limit.
     pub recompute: Option<u64>,
 }
 

@@ -1,6 +1,6 @@
-; run: grad{recompute=300},merge-duplicates,eliminate-dead
-; expect: metric kept-bytes-before >= 400
-; expect: metric kept-bytes <= 300
+; run: grad{recompute=600},merge-duplicates,eliminate-dead
+; expect: metric kept-bytes-before == 640
+; expect: metric kept-bytes <= 600
 ; expect: metric nodes-recomputed >= 1
 ; expect: no remark recompute-limited
 ; expect: ops barrier >= 1
