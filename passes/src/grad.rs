@@ -1,5 +1,6 @@
 //! See [`Grad`].
 
+use crate::recompute::recompute;
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, options::OptionMeta, util};
 use planish_ir::op::build::Build;
 use planish_ir::op::gradient;
@@ -16,18 +17,24 @@ declare_pass! {
     /// # Preserves
     /// All outputs bit for bit; new ones come after them. What is there already is not added again.
     ///
+    /// With `recompute` fewer values of the way forward are kept in memory for the way back: element-wise functions, conversions, broadcasts,
+    /// reductions and normalisations of kept values are computed a second time, those first that free most bytes for an operation. The same bits come out.
+    ///
     /// # Declines
+    /// Products, convolutions and random numbers are never computed again, nor values whose size is not fixed; a remark (`recompute-limited`)
+    /// says if more bytes are kept than `recompute` allows.
     /// It is an error (`unsupported-gradient`, with the node) if an operation in between has no rule, or one only for shapes that are
     /// fixed.
     ///
     /// # Example
     /// With `wrt=x`, `v1 = unary{kind=exp} v0` (input `x`, output `y`) gets the further output `grad.x`, which is `v1`.
-    pub struct Grad { of: String, wrt: Vec<String> } = {
+    pub struct Grad { of: String, wrt: Vec<String>, recompute: Option<u64> } = {
         name: "grad",
         kind: Extending,
         options: [
             OptionMeta { name: "of", default: "", doc: "name of the output; by default the first one" },
             OptionMeta { name: "wrt", default: "", doc: "names of inputs and weights, separated by |; by default all inputs of floats" },
+            OptionMeta { name: "recompute", default: "none", doc: "the most bytes of forward values in memory for the gradients at once: cheap ones beyond that are computed again" },
         ]
     }
 }
@@ -35,7 +42,8 @@ declare_pass! {
 impl Grad {
     pub(crate) fn new(o: &Options) -> Result<Self, Diag> {
         let m = Self::META.options;
-        Ok(Grad { of: o.text(m, "of").to_owned(), wrt: o.list(m, "wrt") })
+        let recompute = o.optional(m, "recompute")?;
+        Ok(Grad { of: o.text(m, "of").to_owned(), wrt: o.list(m, "wrt"), recompute })
     }
 
     /// The output that is differentiated.
@@ -101,6 +109,19 @@ impl Pass for Grad {
             };
             ed.output(gradient, Some(&format!("grad.{name}")));
             cx.add("gradients", 1.0);
+        }
+        if let Some(budget) = self.recompute {
+            let done = recompute(ed, &nodes, budget)?;
+            cx.add("kept-bytes-before", done.before as f64);
+            cx.add("kept-bytes", done.kept as f64);
+            cx.add("nodes-recomputed", done.nodes as f64);
+            if done.kept > budget {
+                let text = format!(
+                    "{} bytes of forward values are in memory at once, more than {budget}: what is left is not cheap, or saves nothing",
+                    done.kept
+                );
+                cx.remark_at(Loc::None, "recompute-limited", text);
+            }
         }
         Ok(())
     }

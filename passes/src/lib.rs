@@ -24,6 +24,7 @@ pub mod pipeline;
 pub mod prune_magnitude;
 pub mod quantize;
 pub mod recognize;
+pub mod recompute;
 pub mod registry;
 pub mod simplify_algebra;
 pub mod simplify_shapes;

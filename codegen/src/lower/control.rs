@@ -153,6 +153,16 @@ pub(super) fn lower_if(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
     Ok(())
 }
 
+/// The result is the operand itself, in the forms that the operand has.
+pub(super) fn lower_barrier(cx: &mut LowerCx<'_>) -> Result<(), Diag> {
+    let v = cx.input_value(0)?;
+    if !cx.same_forms(v, cx.output_value(0)?) {
+        let slot = cx.slot(v)?;
+        cx.set_output(0, slot)?;
+    }
+    Ok(())
+}
+
 /// The result is the operand itself.
 pub(super) fn lower_require(cx: &mut LowerCx<'_>, op: &Require) -> Result<(), Diag> {
     let cond = cx.input(0)?;

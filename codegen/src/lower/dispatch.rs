@@ -11,6 +11,9 @@ pub(super) fn lower_node(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
     if let Op::Require(r) = op {
         return control::lower_require(cx, r);
     }
+    if let Op::Barrier(_) = op {
+        return control::lower_barrier(cx);
+    }
     // Shape arithmetic needs no kernel of its own.
     if !matches!(op, Op::Const(_)) && movement::lower_content(cx)? {
         return Ok(());

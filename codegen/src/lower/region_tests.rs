@@ -354,3 +354,28 @@ fn what_is_not_as_required_ends_the_run() -> Result<(), Diag> {
     assert!(failed.is_err_and(|d| d.message.contains("no")), "the run goes on");
     Ok(())
 }
+
+#[test]
+fn what_is_behind_a_barrier_is_the_same_memory() -> Result<(), Diag> {
+    let body = "graph @\"g\"(v0: f32[N,3]) {
+      v1 = barrier v0 : f32[N,3]
+      v2 = unary{kind=exp} v1 : f32[N,3]
+      v3 = unary{kind=exp} v0 : f32[N,3]
+      v4 = barrier v3 : f32[N,3]
+      v5 = binary{kind=mul} v4, v2 : f32[N,3]
+      v6 = barrier v5 : f32[N,3]
+      return v6, v1, v4
+    }";
+    for n in [0, 1, 5] {
+        same(body, vec![ramp(&[n, 3])?], 1e-5)?;
+    }
+    // Blocked channels stay so.
+    let body = "graph @\"g\"(v0: f32[1,3,6,6], v1: f32[20,3,3,3]) {
+      v2 = conv{strides=[1, 1], dilations=[1, 1], pads=[0, 0, 0, 0], auto_pad=explicit, groups=1} v0, v1 : f32[1,20,4,4]
+      v3 = barrier v2 : f32[1,20,4,4]
+      v4 = unary{kind=relu} v3 : f32[1,20,4,4]
+      v5 = binary{kind=add} v4, v2 : f32[1,20,4,4]
+      return v5, v3
+    }";
+    same(body, vec![ramp(&[1, 3, 6, 6])?, ramp(&[20, 3, 3, 3])?], 1e-4)
+}

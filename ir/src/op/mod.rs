@@ -13,6 +13,7 @@ mod eval;
 mod infer;
 
 pub mod attention;
+pub mod barrier;
 pub mod binary;
 pub mod build;
 pub mod cast;
@@ -235,6 +236,7 @@ op_table! {
     Loop => control::Loop,
     Gate => control::Gate,
     Require => require::Require,
+    Barrier => barrier::Barrier,
     Fused => fused::Fused,
     Dequantize => quant::Dequantize,
     Quantize => quant::Quantize,

@@ -13,8 +13,8 @@ use crate::{Options, Pass, PassCx, PassMeta, declare_pass};
 use activation::Activation;
 use early_exit::EarlyExit;
 use moe::Moe;
-use units::Units;
 use planish_ir::{Diag, Editor};
+use units::Units;
 
 declare_pass! {
     /// Makes networks leave out work that single inputs do not need. Nothing is trained; what decides is found on samples.

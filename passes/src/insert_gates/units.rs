@@ -32,6 +32,8 @@ struct Layer {
     /// What the units give before and behind their activation.
     before: ValueId,
     behind: ValueId,
+    /// The product that takes what they give.
+    next: NodeId,
     inputs: usize,
     units: usize,
 }
@@ -112,19 +114,24 @@ impl Units {
             None => ed.graph().describe(l.product),
         };
         let at = if self.linear { l.before } else { l.behind };
-        // Where what the units give is defined, everything that the gates need is known.
-        match ed.graph().def_node(at) {
-            Some(n) => ed.after(n),
-            None => return Err(Diag::error("internal-pass", "a layer without a result")),
-        }
+        ed.before(l.next);
         let dtype = ed.graph().dtype(l.x).unwrap_or(DType::F32);
         let mut b = Build::new(ed, "gated units");
         let first = (6.0 / (l.inputs + self.gater) as f64).sqrt();
         // Four times as wide, because what it feeds is a sigmoid (Glorot and Bengio 2010).
         let second = 4.0 * (6.0 / (self.gater + l.units) as f64).sqrt();
-        let y = full(&mut b, &format!("{name}.gater1"), l.x, [l.inputs, self.gater], dtype, (first, 0.0), mix)?;
+        let y =
+            full(&mut b, &format!("{name}.gater1"), l.x, [l.inputs, self.gater], dtype, (first, 0.0), mix)?;
         let y = b.unary(UnaryKind::Tanh, y)?;
-        let a = full(&mut b, &format!("{name}.gater2"), y, [self.gater, l.units], dtype, (second, self.bias), mix)?;
+        let a = full(
+            &mut b,
+            &format!("{name}.gater2"),
+            y,
+            [self.gater, l.units],
+            dtype,
+            (second, self.bias),
+            mix,
+        )?;
         let h = match &self.gate {
             None => b.unary(UnaryKind::Sigmoid, a)?,
             Some(gate) => {
@@ -139,14 +146,11 @@ impl Units {
             }
         };
         let gated = b.mul(at, h)?;
-        let own = b.ed.graph().def_node(gated);
-        for u in ed.graph().uses(l.behind).to_vec() {
-            if let planish_ir::graph::Use::Node(n, i) = u
-                && Some(n) != own
-            {
-                ed.set_operand(n, i as usize, gated)?;
-            }
-        }
+        let next = ed.graph().node(l.next);
+        let (op, inputs) = (next.op.clone(), next.inputs.clone());
+        let inputs: Vec<_> =
+            inputs.into_iter().map(|v| if v == Some(l.behind) { Some(gated) } else { v }).collect();
+        ed.rewrite(l.next, op, &inputs)?;
         Ok(())
     }
 }
@@ -173,7 +177,9 @@ fn full(
 /// The hidden layer that begins with a product, or why there is none.
 fn layer(g: &Graph, n: NodeId) -> Result<Layer, &'static str> {
     let Op::MatMul(op) = &g.node(n).op else { return Err("only matrix products have units") };
-    let (Some(x), Some(w)) = (util::operand(g, n, 0), util::operand(g, n, 1)) else { return Err("an operand is missing") };
+    let (Some(x), Some(w)) = (util::operand(g, n, 0), util::operand(g, n, 1)) else {
+        return Err("an operand is missing");
+    };
     let Some((_, c)) = g.as_const(w) else { return Err("its weights are no constant") };
     let [rows, columns] = c.shape[..] else { return Err("its weights are no matrix") };
     if op.trans_a || g.dims(x).map(<[_]>::len) != Some(2) {
@@ -197,9 +203,7 @@ fn layer(g: &Graph, n: NodeId) -> Result<Layer, &'static str> {
     {
         behind = g.node(next).outputs[0];
     }
-    let feeds = only(behind).is_some_and(|n| matches!(g.node(n).op, Op::MatMul(_)));
-    if !feeds {
-        return Err("no product takes what it gives, and nothing else does");
-    }
-    Ok(Layer { product: n, x, w, before, behind, inputs, units })
+    let next = only(behind).filter(|n| matches!(g.node(*n).op, Op::MatMul(_)));
+    let next = next.ok_or("what it gives does not go to one product only")?;
+    Ok(Layer { product: n, x, w, before, behind, next, inputs, units })
 }

@@ -30,6 +30,7 @@ pub use parameters::{name_parameters, with_values};
 pub use prune::{Prune, Pruner, Ramp};
 pub use schedule::{Annealing, Schedule, Shape};
 
+use crate::recompute::recompute;
 use planish_ir::graph::StatePair;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::build::Build;
@@ -68,13 +69,15 @@ pub struct Recipe {
     /// What the learning rate is multiplied by for parameters whose names begin so; the first that fits counts. Gaters that learn by
     /// `reinforce` need a hundredth or so.
     pub factors: Vec<(String, f64)>,
+    /// The most bytes of forward values in memory at once on the way back, as far as [`recompute`](crate::recompute::recompute) comes below; none: no limit.
+    pub recompute: Option<u64>,
 }
 
 impl Recipe {
     /// A loss and an optimiser, nothing else.
     pub fn new(loss: Loss, optimizer: Optimizer) -> Recipe {
         let (terms, factors) = (Vec::new(), Vec::new());
-        Recipe { loss, optimizer, lasso: None, masks: false, sparsity: None, terms, factors }
+        Recipe { loss, optimizer, lasso: None, masks: false, sparsity: None, terms, factors, recompute: None }
     }
     /// What the learning rate of a parameter is multiplied by.
     fn factor(&self, name: &str) -> f64 {
@@ -102,7 +105,7 @@ pub struct Step {
 /// # Errors
 /// `unsupported-gradient` where an operation has no rule, `train-malformed` where the loss does not fit the output or nothing is trained.
 pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Result<Step, Diag> {
-    let Recipe { loss, optimizer, lasso, masks, sparsity, .. } = recipe;
+    let Recipe { loss, optimizer, lasso, masks, sparsity, recompute: budget, .. } = recipe;
     let mut graph = model.clone();
     let (inputs, outputs) = (graph.inputs().len(), graph.outputs().len());
     let mut ed = Editor::new(&mut graph);
@@ -162,6 +165,9 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     for i in 0..variables.len() {
         let pair = StatePair { output: (outputs + 1 + i) as u32, input: (first + i) as u32 };
         ed.graph_mut().states.push(pair);
+    }
+    if let Some(budget) = budget {
+        recompute(&mut ed, &nodes, *budget)?;
     }
     Ok(Step { graph, inputs, outputs, seed, variables })
 }

@@ -259,3 +259,18 @@ fn at_a_high_temperature_students_match_logits() -> Result<(), Diag> {
     assert!(cosine(&gradient(0.5)?) < 0.99);
     Ok(())
 }
+
+#[test]
+fn forward_values_computed_again_change_nothing() -> Result<(), Diag> {
+    let model = text::parse(NET)?;
+    let (_, target) = points()?;
+    let recipe = Recipe::new(Loss::CrossEntropy, Optimizer::default());
+    let whole = step(&model, &recipe, &|_| true)?;
+    let lean = step(&model, &Recipe { recompute: Some(0), ..recipe.clone() }, &|_| true)?;
+    let again = |s: &Step| {
+        s.graph.all_nodes().into_iter().filter(|n| s.graph.node(*n).op.name() == "barrier").count()
+    };
+    assert!(again(&whole) == 0 && again(&lean) > 0);
+    assert_eq!(run(&whole, &target, 0.1, 5)?, run(&lean, &target, 0.1, 5)?);
+    Ok(())
+}

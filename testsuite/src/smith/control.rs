@@ -312,3 +312,10 @@ pub(crate) fn require(s: &mut Smith) -> Option<Item> {
         [("expected", expected.to_string()), ("message", "\"the condition does not hold\"".to_owned())];
     s.emit1("require", &fields, &[&condition, &x], Quality { exact: x.exact, size: x.size })
 }
+
+/// A value that passes do not look through.
+pub(crate) fn barrier(s: &mut Smith) -> Option<Item> {
+    let dtype = number_type(s);
+    let x = s.some(&[dtype], |_| true, any_shape);
+    s.emit1("barrier", &[], &[&x], Quality { exact: x.exact, size: x.size })
+}

@@ -133,6 +133,7 @@ recipes! {
     "loop": control::grow,
     "gate": control::gate,
     "require": control::require,
+    "barrier": control::barrier,
 }
 
 /// A tensor of any type that later steps may use.

@@ -44,6 +44,15 @@ impl LowerCx<'_> {
         self.blocked_slots.contains_key(&v) || self.deferred.contains_key(&v)
     }
 
+    /// Declares a value to lie where another one does, in its blocked form at least; whether there is one.
+    pub(super) fn same_forms(&mut self, v: ValueId, same: ValueId) -> bool {
+        let blocked = self.blocked_slots.get(&v).copied();
+        if let Some(slot) = blocked {
+            self.blocked_slots.insert(same, slot);
+        }
+        blocked.is_some()
+    }
+
     /// The blocked form of a value, which is made from the plain one where it does not exist yet.
     pub(super) fn blocked(&mut self, v: ValueId) -> Result<Opnd, Diag> {
         if let Some(x) = self.blocked_form(v) {

@@ -42,6 +42,7 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         Op::Unsqueeze(op) => movement::axes(cx, node, "Unsqueeze", &op.axes),
         Op::Flatten(op) => movement::axis(cx, node, "Flatten", op.axis),
         Op::BitCast(op) => movement::bit_cast(cx, node, op),
+        Op::Barrier(_) => plain(cx, node, "Identity"),
         Op::Require(op) => control::require(cx, node, op),
         Op::Transpose(op) => movement::transpose(cx, node, &op.perm),
         Op::Expand(_) => plain(cx, node, "Expand"),
