@@ -6,7 +6,7 @@ use crate::accuracy::classes;
 use crate::engine;
 use crate::failure::Result;
 use planish_ir::{PrepareOptions, Session, Tensor, Value};
-use planish_passes::training::{Loss, evaluation};
+use planish_passes::training::{Loss, determinized, draws, evaluation, thresholds, with_density};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,6 +22,9 @@ pub struct Held {
     pub errors: Option<u64>,
     /// Rows that were compared.
     pub rows: u64,
+    /// Share of the gates that are on, where there are any.
+    #[serde(default)]
+    pub density: Option<f64>,
 }
 
 impl Held {
@@ -31,9 +34,10 @@ impl Held {
     }
     /// For people.
     pub fn text(&self) -> String {
+        let on = self.density.map(|d| format!(", {:.1}% of the gates on", d * 100.0)).unwrap_or_default();
         match self.error() {
-            Some(e) => format!("{:.2}% errors, loss {:.4}", e * 100.0, self.loss),
-            None => format!("loss {:.5}", self.loss),
+            Some(e) => format!("{:.2}% errors, loss {:.4}{on}", e * 100.0, self.loss),
+            None => format!("loss {:.5}{on}", self.loss),
         }
     }
     /// Whether it is better than another: fewer errors, then a smaller loss.
@@ -52,13 +56,16 @@ pub struct Evaluator<'a> {
     engine: &'a str,
     threads: usize,
     samples: Samples,
+    /// Of gates; none: the usual one.
+    threshold: Option<f64>,
     programs: BTreeMap<usize, Program>,
 }
 
 struct Program {
     session: Box<dyn Session>,
-    /// Position of the loss among the outputs.
+    /// Positions of the loss and of the share of the gates that are on among the outputs.
     loss: usize,
+    density: Option<usize>,
     parameters: Vec<String>,
 }
 
@@ -78,6 +85,7 @@ impl<'a> Evaluator<'a> {
             engine: engine.0,
             threads: engine.1,
             samples,
+            threshold: None,
             programs: BTreeMap::new(),
         }
     }
@@ -85,12 +93,22 @@ impl<'a> Evaluator<'a> {
     pub fn rows(&self) -> usize {
         self.samples.len()
     }
+    /// The thresholds that gates of the model may have.
+    pub fn thresholds(&self) -> Result<&'static [f64]> {
+        Ok(thresholds(&(self.make)(Some(1))?))
+    }
+    /// From now on gates compare with this threshold.
+    pub fn at(&mut self, threshold: Option<f64>) -> &mut Self {
+        self.threshold = threshold;
+        self.programs.clear();
+        self
+    }
     /// Loss and errors of these parameters, which are found by name.
     pub fn run(&mut self, parameters: &dyn Fn(&str) -> Option<Tensor>) -> Result<Held> {
         let count = self.samples.len();
         // A size that divides the rows needs no second program for the rest.
         let size = (MOST / 2..=MOST).rev().find(|b| count.is_multiple_of(*b)).unwrap_or(MOST).min(count);
-        let (mut sum, mut errors, mut rows, mut classified) = (0.0, 0, 0, true);
+        let (mut sum, mut errors, mut rows, mut classified, mut on) = (0.0, 0, 0, true, None);
         let all: Vec<usize> = (0..count).collect();
         for part in all.chunks(size) {
             let mut inputs: Vec<Value> = self.samples.batch(part)?;
@@ -103,9 +121,13 @@ impl<'a> Evaluator<'a> {
                 inputs.push(t.into());
             }
             let inputs: Vec<Option<Value>> = inputs.into_iter().map(Some).collect();
-            let out = p.session.run_for(&inputs, &[0, p.loss])?;
+            let wanted: Vec<usize> = [0, p.loss].into_iter().chain(p.density).collect();
+            let out = p.session.run_for(&inputs, &wanted)?;
             let lost = out[1].tensor()?.to_f64()[0];
             sum += lost * part.len() as f64;
+            if let Some(share) = out.get(2) {
+                *on.get_or_insert(0.0) += share.tensor()?.to_f64()[0] * part.len() as f64;
+            }
             let labels = target.as_ref().and_then(|t| t.tensor().ok()).filter(|t| !t.dtype().is_float());
             let said =
                 labels.and_then(|l| Some((l.to_i64().ok()?, classes(out[0].tensor().ok()?, Some(l.len()))?)));
@@ -120,15 +142,25 @@ impl<'a> Evaluator<'a> {
                 }
             }
         }
-        Ok(Held { loss: sum / count.max(1) as f64, errors: classified.then_some(errors), rows })
+        let each = count.max(1) as f64;
+        let density = on.map(|on: f64| on / each);
+        Ok(Held { loss: sum / each, errors: classified.then_some(errors), rows, density })
     }
     fn program(&mut self, rows: usize) -> Result<&mut Program> {
         if !self.programs.contains_key(&rows) {
-            let graph = (self.make)(Some(rows))?;
+            let mut graph = (self.make)(Some(rows))?;
+            let mut density = None;
+            if let Some(more) = with_density(&graph)? {
+                density = Some(graph.outputs().len());
+                graph = more;
+            }
+            if draws(&graph) {
+                determinized(&mut graph, self.threshold)?;
+            }
             let made = evaluation(&graph, &self.loss, self.trains)?;
             let options = PrepareOptions { threads: self.threads, ..PrepareOptions::default() };
             let session = engine::prepare(self.engine, &made.graph, &options)?.session()?;
-            let program = Program { session, loss: made.outputs, parameters: made.parameters };
+            let program = Program { session, loss: made.outputs, density, parameters: made.parameters };
             self.programs.insert(rows, program);
         }
         match self.programs.get_mut(&rows) {

@@ -234,6 +234,9 @@ impl<'a> Trainer<'a> {
             let seed = stream(!self.job.settings.seed, self.standing.step);
             inputs.push(Tensor::scalar_i64(seed.cast_signed()).into());
         }
+        if let (Some(_), Some(annealing)) = (self.made.temperature, self.job.settings.annealing()?) {
+            inputs.push(Tensor::scalar(self.dtype, annealing.temperature(self.standing.step))?.into());
+        }
         let mut inputs: Vec<Option<Value>> = inputs.into_iter().map(Some).collect();
         let given = std::mem::take(&mut self.given);
         inputs.extend((0..self.made.variables.len()).map(|i| given.get(&i).cloned().map(Value::from)));
@@ -316,6 +319,26 @@ impl<'a> Trainer<'a> {
             (Some(best), Keep::Best) => Ok(best.clone()),
             _ => self.now(),
         }
+    }
+    /// The threshold of gates with the fewest errors on held-out samples among those with at most this share of the gates on, and what it gives; if none has so
+    /// few on, the one with the fewest. None where there is nothing to choose.
+    pub fn threshold(&mut self, most: f64) -> Result<Option<(f64, Held)>> {
+        let values = self.result()?;
+        let Some(e) = &mut self.evaluator else { return Ok(None) };
+        let mut best: Option<(f64, Held)> = None;
+        for t in e.thresholds()? {
+            let held = e.at(Some(*t)).run(&|name| values.get(name).cloned())?;
+            let on = |h: &Held| h.density.unwrap_or(1.0);
+            let better = match &best {
+                None => true,
+                Some((_, b)) if on(b) > most => on(&held) < on(b),
+                Some((_, b)) => on(&held) <= most && held.better(b),
+            };
+            if better {
+                best = Some((*t, held));
+            }
+        }
+        Ok(best)
     }
     /// Everything that is needed to go on.
     fn checkpoint(&self) -> Result<Checkpoint> {

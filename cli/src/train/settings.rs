@@ -2,7 +2,9 @@
 
 use crate::failure::{Failure, Result};
 use planish_passes::Options;
-use planish_passes::training::{GroupLasso, Loss, Optimizer, Prune, Recipe, Rule, Schedule, Shape};
+use planish_passes::training::{
+    Annealing, GroupLasso, Loss, Optimizer, Prune, Recipe, Rule, Schedule, Shape, Sparsity,
+};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +91,15 @@ pub struct Settings {
     /// Group lasso, as `factor=F,block=KxN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lasso: Option<String>,
+    /// Share of stochastic gates that are to be on, as `density=D,factor=F,most=M`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gates: Option<String>,
+    /// What the learning rate is multiplied by for parameters whose names begin so, as `NAME=F`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rate_factor: Vec<String>,
+    /// How the temperature of Gumbel gates falls, as `RATE:LEAST:EVERY`: `max(LEAST, e^(-RATE t))`, anew after EVERY steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anneal: Option<String>,
 }
 
 impl Default for Settings {
@@ -112,6 +123,9 @@ impl Default for Settings {
             fixed: Vec::new(),
             prune: None,
             lasso: None,
+            gates: None,
+            rate_factor: Vec::new(),
+            anneal: None,
         }
     }
 }
@@ -174,6 +188,16 @@ pub struct TrainArgs {
     /// Draw blocks of weights to zero: factor=1e-5,block=1x16
     #[arg(long, value_name = "KEY=VALUE,..")]
     pub lasso: Option<String>,
+    /// Keep stochastic gates off: density=0.1 (share that is on), factor=0.01 (of what is added to the loss), most=0.12 (share that may be
+    /// on in the model that is written; density + 0.02 unless given)
+    #[arg(long, value_name = "KEY=VALUE,..")]
+    pub gates: Option<String>,
+    /// Multiply the learning rate of parameters whose names begin so; repeatable
+    #[arg(long, value_name = "NAME=F")]
+    pub rate_factor: Vec<String>,
+    /// Let the temperature of Gumbel gates fall: max(LEAST, e^(-RATE t)) in step t, anew after EVERY steps
+    #[arg(long, value_name = "RATE:LEAST:EVERY")]
+    pub anneal: Option<String>,
 }
 
 impl TrainArgs {
@@ -187,9 +211,12 @@ impl TrainArgs {
         macro_rules! over_optional {
             ($($name:ident),*) => { $(if self.$name.is_some() { s.$name.clone_from(&self.$name); })* };
         }
-        over_optional!(rate, max_norm, patience, prune, lasso);
+        over_optional!(rate, max_norm, patience, prune, lasso, gates, anneal);
         if !self.only.is_empty() {
             s.only.clone_from(&self.only);
+        }
+        if !self.rate_factor.is_empty() {
+            s.rate_factor.clone_from(&self.rate_factor);
         }
         if !self.fixed.is_empty() {
             s.fixed.clone_from(&self.fixed);
@@ -240,7 +267,21 @@ impl Settings {
         let decoupled = self.optimizer == OptimizerName::Adamw;
         let optimizer = Optimizer { rule, decay: self.decay, decoupled, max_norm: self.max_norm };
         let lasso = self.lasso.as_deref().map(lasso).transpose()?;
-        Ok(Recipe { lasso, masks: self.prune.is_some(), ..Recipe::new(self.loss(), optimizer) })
+        let factor = |text: &String| {
+            let (name, f) = text.split_once('=')?;
+            Some((name.to_owned(), f.parse::<f64>().ok().filter(|f| f.is_finite() && *f >= 0.0)?))
+        };
+        let factors = self.rate_factor.iter().map(|text| {
+            factor(text).ok_or_else(|| Failure::usage(format!("--rate-factor {text:?}: NAME=F is needed")))
+        });
+        Ok(Recipe {
+            lasso,
+            masks: self.prune.is_some(),
+            sparsity: self.gated()?.map(|(sparsity, _)| sparsity),
+            factors: factors.collect::<Result<_>>()?,
+            anneal: self.annealing()?.is_some(),
+            ..Recipe::new(self.loss(), optimizer)
+        })
     }
     /// The learning rate over the steps, of which an epoch has so many.
     pub fn rates(&self, epoch: u64) -> Result<Schedule> {
@@ -280,6 +321,39 @@ impl Settings {
             (only.is_empty() || only.iter().any(|r| r.is_match(name)))
                 && !fixed.iter().any(|r| r.is_match(name))
         })
+    }
+    /// How many gates are to be on, and the share that may be on in the model that is written.
+    pub fn gated(&self) -> Result<Option<(Sparsity, f64)>> {
+        let Some(text) = &self.gates else { return Ok(None) };
+        let wrong =
+            || Failure::usage(format!("--gates {text:?}: density=0.1,factor=0.01,most=0.12 is needed"));
+        let (mut target, mut factor, mut most) = (0.1, 0.01, None);
+        for (key, value) in pairs("--gates", text)? {
+            let value: f64 = value.parse().ok().filter(|v| *v >= 0.0 && *v <= 1e6).ok_or_else(wrong)?;
+            match key {
+                "density" => target = value,
+                "factor" => factor = value,
+                "most" => most = Some(value),
+                _ => return Err(wrong()),
+            }
+        }
+        if !(target > 0.0 && target < 1.0) {
+            return Err(wrong());
+        }
+        Ok(Some((Sparsity { target, factor }, most.unwrap_or(target + 0.02))))
+    }
+    /// How the temperature falls.
+    pub fn annealing(&self) -> Result<Option<Annealing>> {
+        let Some(text) = &self.anneal else { return Ok(None) };
+        let read = || {
+            let [rate, least, every] = text.split(':').collect::<Vec<_>>().try_into().ok()?;
+            let number = |t: &str| t.parse::<f64>().ok().filter(|x| x.is_finite() && *x >= 0.0);
+            let least = number(least).filter(|l| *l > 0.0)?;
+            Some(Annealing { rate: number(rate)?, least, every: every.parse().ok()? })
+        };
+        let wrong =
+            || Failure::usage(format!("--anneal {text:?}: RATE:LEAST:EVERY is needed, such as 1e-4:0.5:500"));
+        read().ok_or_else(wrong).map(Some)
     }
     /// What is pruned, and the model that a threshold is chosen by.
     pub fn pruning(&self) -> Result<Option<(Prune, Option<String>)>> {
@@ -362,6 +436,10 @@ mod tests {
             |s: &mut Settings| s.prune = Some("schedule=zeros,reference=m.onnx".into()),
             |s: &mut Settings| s.lasso = Some("block=1x16".into()),
             |s: &mut Settings| s.lasso = Some("factor=1,block=0x1".into()),
+            |s: &mut Settings| s.gates = Some("density=0".into()),
+            |s: &mut Settings| s.gates = Some("speed=1".into()),
+            |s: &mut Settings| s.rate_factor = vec!["gater".into()],
+            |s: &mut Settings| s.anneal = Some("1e-4:0:500".into()),
         ] {
             let mut s = Settings::default();
             assert!(s.check().is_ok());

@@ -18,7 +18,7 @@ use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
 use planish_ir::op::random::stream;
 use planish_ir::{Editor, Graph, Tensor};
-use planish_passes::training::{name_parameters, with_values};
+use planish_passes::training::{determinized, draws, name_parameters, with_values};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -275,6 +275,7 @@ pub(super) fn train(
         true => Some(Checkpoint::read(files.checkpoint)?),
         false => None,
     };
+    let most = job.settings.gated()?.map_or(1.0, |(_, most)| most);
     let (make, rows, held) = (job.make, job.samples.len(), job.held.as_ref().map_or(0, Samples::len));
     let mut trainer = Trainer::new(job, resume)?;
     let (tensors, elements) = trainer.parameters();
@@ -298,11 +299,16 @@ pub(super) fn train(
         ));
         return Ok(Exit::Interrupted);
     }
-    let graph = with_values(&make(None)?, &trainer.result()?)?;
+    let mut graph = with_values(&make(None)?, &trainer.result()?)?;
+    let mut tuned = None;
+    if draws(&graph) {
+        tuned = trainer.threshold(most)?;
+        determinized(&mut graph, tuned.map(|t| t.0))?;
+    }
     let bytes = crate::export::write(&graph, files.output, files.writer)?;
     let standing = trainer.standing();
     let best = standing.best.and_then(|b| standing.epochs.get(b as usize - 1));
-    let kept = best.or(standing.epochs.last()).and_then(|e| e.held);
+    let kept = tuned.map(|t| t.1).or_else(|| best.or(standing.epochs.last()).and_then(|e| e.held));
     match format {
         Format::Json => ui.json(&schema(
             "planish.train",
@@ -322,6 +328,7 @@ pub(super) fn train(
                 })).collect::<Vec<_>>(),
                 "best": standing.best,
                 "result": kept.map(|h| held_json(&h)),
+                "threshold": tuned.map(|t| t.0),
                 "stopped_early": end == End::Early,
                 "sparsity": trainer.sparsity().iter().map(|(n, s)| json!({"name": n, "blocks": s})).collect::<Vec<_>>(),
             }),
@@ -331,6 +338,9 @@ pub(super) fn train(
                 if let Some(h) = h {
                     ui.out(format!("{what}: {}", h.text()));
                 }
+            }
+            if let Some((t, _)) = tuned {
+                ui.out(format!("gates are on above {t}"));
             }
             for (name, share) in trainer.sparsity() {
                 ui.out(format!("  {:.1}% of the blocks of {name} are zero", share * 100.0));
@@ -397,7 +407,7 @@ pub(super) fn course(parts: &[&str]) -> String {
 }
 
 fn held_json(h: &Held) -> serde_json::Value {
-    json!({"loss": h.loss, "error": h.error(), "errors": h.errors, "rows": h.rows})
+    json!({"loss": h.loss, "error": h.error(), "errors": h.errors, "rows": h.rows, "density": h.density})
 }
 
 fn line(e: &Epoch) -> String {

@@ -10,6 +10,7 @@ mod evaluation;
 mod gates;
 #[cfg(test)]
 mod gates_tests;
+mod inference;
 mod loss;
 pub mod mixture;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod tests;
 
 pub use evaluation::{Evaluation, evaluation};
 pub use gates::Sparsity;
+pub use inference::{determinized, draws, thresholds, with_density};
 pub use loss::{GroupLasso, Loss, soft_scores};
 pub use optimizer::{Optimizer, Rule};
 pub use parameters::{name_parameters, with_values};
@@ -71,13 +73,25 @@ pub struct Recipe {
     pub factors: Vec<(String, f64)>,
     /// The most bytes of forward values in memory at once on the way back, as far as [`recompute`](crate::recompute::recompute) comes below; none: no limit.
     pub recompute: Option<u64>,
+    /// Whether the temperature of Gumbel gates is an input, behind `seed`, in place of the constants that they have.
+    pub anneal: bool,
 }
 
 impl Recipe {
     /// A loss and an optimiser, nothing else.
     pub fn new(loss: Loss, optimizer: Optimizer) -> Recipe {
         let (terms, factors) = (Vec::new(), Vec::new());
-        Recipe { loss, optimizer, lasso: None, masks: false, sparsity: None, terms, factors, recompute: None }
+        Recipe {
+            loss,
+            optimizer,
+            lasso: None,
+            masks: false,
+            sparsity: None,
+            terms,
+            factors,
+            recompute: None,
+            anneal: false,
+        }
     }
     /// What the learning rate of a parameter is multiplied by.
     fn factor(&self, name: &str) -> f64 {
@@ -96,6 +110,8 @@ pub struct Step {
     pub outputs: usize,
     /// Which input is `seed`; none if the model draws nothing.
     pub seed: Option<usize>,
+    /// Which input is `temperature`; none unless it was asked for and the model has Gumbel gates.
+    pub temperature: Option<usize>,
     /// Parameters, then state: the last inputs, see [`Step::variables_from`], and the outputs behind the loss.
     pub variables: Vec<Variable>,
 }
@@ -117,6 +133,8 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     let dtype = ed.graph().dtype(y).ok_or_else(|| malformed("the output is no tensor"))?;
     let rate = ed.input("rate", Type::tensor(dtype, Vec::new()));
     let seed = noise::seeded(&mut ed)?.map(|_| inputs + 2);
+    let tempered = if recipe.anneal { noise::tempered(&mut ed, dtype)? } else { None };
+    let temperature = tempered.map(|_| inputs + 2 + usize::from(seed.is_some()));
     let mut variables = Vec::new();
     let mut values = Vec::new();
     for (name, v, constant) in parameters {
@@ -161,7 +179,7 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
         ed.output(next, Some(&format!("{}.next", variable.name)));
         variables.push(variable);
     }
-    let first = inputs + 2 + usize::from(seed.is_some());
+    let first = inputs + 2 + usize::from(seed.is_some()) + usize::from(temperature.is_some());
     for i in 0..variables.len() {
         let pair = StatePair { output: (outputs + 1 + i) as u32, input: (first + i) as u32 };
         ed.graph_mut().states.push(pair);
@@ -169,7 +187,7 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     if let Some(budget) = budget {
         recompute(&mut ed, &nodes, *budget)?;
     }
-    Ok(Step { graph, inputs, outputs, seed, variables })
+    Ok(Step { graph, inputs, outputs, seed, temperature, variables })
 }
 
 /// A loss and a multiple of one of the outputs of the model, which are the first ones.
@@ -249,7 +267,7 @@ impl Step {
     }
     /// Which input is the first variable; all behind it are variables.
     pub fn variables_from(&self) -> usize {
-        self.inputs + 2 + usize::from(self.seed.is_some())
+        self.inputs + 2 + usize::from(self.seed.is_some()) + usize::from(self.temperature.is_some())
     }
     /// Position among the inputs of the step of a variable.
     pub fn variable_input(&self, variable: usize) -> usize {
