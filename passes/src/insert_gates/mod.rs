@@ -4,6 +4,7 @@ mod activation;
 mod early_exit;
 mod linear;
 mod moe;
+mod skim;
 
 use crate::calibrate::Samples;
 use crate::options::OptionMeta;
@@ -13,9 +14,10 @@ use activation::Activation;
 use early_exit::EarlyExit;
 use moe::Moe;
 use planish_ir::{Diag, Editor};
+use skim::Skim;
 
 declare_pass! {
-    /// Makes networks leave out work that single inputs do not need. Nothing is trained; what decides is found on samples.
+    /// Makes networks leave out work that single inputs do not need. What decides is found on samples, without training, but for `skim`.
     ///
     /// `kind=activation` (Liu et al. 2024, "Training-free activation sparsity in large language models"): inputs of a matrix product whose
     /// magnitude is below a threshold count as zero, and the product leaves out the weights of blocks of zeros. The threshold of a layer is
@@ -34,6 +36,11 @@ declare_pass! {
     /// largest probability is strictly above `threshold`, its scores are the result and the rest is not executed: all of it for one sample;
     /// in a batch, the samples that stay are put together. At 1 nothing leaves.
     ///
+    /// `kind=skim` (Seo et al. 2018, "Neural speed reading via Skim-RNN") makes a GRU or an LSTM that goes forward choose at each step between its cell
+    /// and one of `small` units, which leaves the other units of the state as they are. The small cell and what chooses are new
+    /// weights, drawn from `seed`: the network has to be trained with them. A step skims where its probability of doing so is above
+    /// `theta`; at 1 none does, and results stay the same. A layer that is the first of its network is changed too.
+    ///
     /// # Preserves
     /// Shapes and types of all values that stay.
     ///
@@ -49,7 +56,7 @@ declare_pass! {
         name: "insert-gates",
         kind: Lossy,
         options: [
-            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run" },
+            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run; `skim`: recurrent layers with a small cell beside their own" },
             OptionMeta { name: "quantile", default: "0.5", doc: "of `activation`: the share of inputs of each layer that counts as zero, 0 to below 1" },
             OptionMeta { name: "block", default: "1", doc: "of `activation`: inputs that are left out together, 1 to 64" },
             OptionMeta { name: "experts", default: "8", doc: "of `moe`: groups of hidden units; must divide their number" },
@@ -59,7 +66,9 @@ declare_pass! {
             OptionMeta { name: "threshold", default: "0.9", doc: "of `early-exit`: samples of larger probability leave, 0 to 1" },
             OptionMeta { name: "after", default: "", doc: "of `early-exit`: the name of the node after which they leave; empty: the place nearest to the middle of the arithmetic" },
             OptionMeta { name: "features", default: "auto", doc: "of `early-exit`: what the classifier sees, `flat`: every element, `pooled`: the mean of each channel, `auto`: flat up to 2048 elements" },
-            OptionMeta { name: "seed", default: "0", doc: "of `moe` and `early-exit`: of the choice of first centres and of kept samples" },
+            OptionMeta { name: "small", default: "5", doc: "of `skim`: units of the small cell, fewer than the layer has" },
+            OptionMeta { name: "theta", default: "0.5", doc: "of `skim`: steps whose probability of skimming is above this skim, 0 to 1" },
+            OptionMeta { name: "seed", default: "0", doc: "of `moe`, `early-exit` and `skim`: of the choice of first centres, of kept samples, of new weights" },
             OptionMeta { name: "samples", default: "data", doc: "`data`: those of --data; `synthetic`: made up, for measurements of speed" },
             weights::INCLUDE,
             weights::EXCLUDE,
@@ -75,6 +84,7 @@ pub(crate) enum Kind {
     Activation(Activation),
     EarlyExit(EarlyExit),
     Moe(Moe),
+    Skim(Skim),
 }
 
 /// Options of each kind beyond those that all have.
@@ -82,6 +92,7 @@ const OWN: &[(&str, &[&str])] = &[
     ("activation", &["quantile", "block"]),
     ("early-exit", &["threshold", "after", "features", "seed"]),
     ("moe", &["experts", "active", "cluster", "gain", "seed"]),
+    ("skim", &["small", "theta", "seed"]),
 ];
 
 impl InsertGates {
@@ -104,6 +115,7 @@ impl InsertGates {
         let which = Selection::new(o, m)?;
         let kind = match text {
             "moe" => Kind::Moe(Moe::new(o, m, samples, which)?),
+            "skim" => Kind::Skim(Skim::new(o, m, which)?),
             "early-exit" => Kind::EarlyExit(EarlyExit::new(o, m, samples)?),
             _ => Kind::Activation(Activation::new(o, m, samples, which)?),
         };
@@ -120,6 +132,7 @@ impl Pass for InsertGates {
             Kind::Activation(a) => a.run(ed, cx),
             Kind::EarlyExit(e) => e.run(ed, cx),
             Kind::Moe(m) => m.run(ed, cx),
+            Kind::Skim(s) => s.run(ed, cx),
         }
     }
 }

@@ -9,7 +9,7 @@
 mod region_tests;
 mod sweep;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use sweep::{copy, copy_region, sweep};
 
