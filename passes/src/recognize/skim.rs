@@ -378,11 +378,14 @@ impl<'a> Match<'a> {
             return false;
         }
         let same = if made.regions.is_empty() {
-            made.inputs.len() == found.inputs.len()
-                && made.inputs.iter().zip(&found.inputs).all(|(p, a)| match (p, a) {
-                    (Some(p), Some(a)) => self.value(*p, *a),
+            // Omitted operands may be left away at the end.
+            let count = made.inputs.len().max(found.inputs.len());
+            (0..count).all(|i| {
+                match (made.inputs.get(i).copied().flatten(), found.inputs.get(i).copied().flatten()) {
+                    (Some(p), Some(a)) => self.value(p, a),
                     (p, a) => p.is_none() && a.is_none(),
-                })
+                }
+            })
         } else {
             // Captures are compared where they are used.
             matches!(made.op, Op::If(_))

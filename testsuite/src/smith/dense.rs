@@ -385,7 +385,7 @@ pub(crate) fn skim_recurrent(s: &mut Smith) -> Option<Item> {
     }
     let shapes: [&[usize]; 3] = [&[1, gates * small, i], &[1, gates * small, small], &[i + h, 2]];
     let [small_w, small_r, predictor] = shapes.map(|shape| s.fresh(DType::F32, shape, Domain::Any));
-    let mut some =
+    let some =
         |s: &mut Smith, shape: &[usize]| s.rng.one_in(2).then(|| s.fresh(DType::F32, shape, Domain::Any));
     let biases = [some(s, &[1, 2 * gates * h]), some(s, &[1, 2 * gates * small]), some(s, &[2])];
     let first_h = some(s, &[1, b, h]);

@@ -30,7 +30,7 @@ impl Tile {
 }
 
 /// What unit `unit` of the parallel axis does of a layer of `tiles` tiles and `rounds` rounds a step: `start` in the first round, then
-/// `round(step, tile, round of the step)`. Every second step goes through the tiles backwards.
+/// `round(step, tile, round of the step)`.
 pub(super) fn in_rounds(
     b: &mut Builder,
     unit: Val,
@@ -51,10 +51,6 @@ pub(super) fn in_rounds(
         |b| {
             let r = b.sub(which, 1);
             let s = b.div_const(r, rounds as i64);
-            let back = b.sub(tiles - 1, tile);
-            let odd = b.and(s, 1);
-            let odd = b.cmp(CmpOp::Ne, odd, 0);
-            let tile = b.select(odd, back, tile);
             let before = b.mul(s, rounds as i64);
             let g = b.sub(r, before);
             for k in 0..rounds {
@@ -68,6 +64,15 @@ pub(super) fn in_rounds(
             vec![]
         },
     );
+}
+
+/// The tile that stands for `tile` at turn `turn`: every second turn goes through the tiles backwards, so that weights that exceed a cache
+/// are met again while a part of them is still in it.
+pub(super) fn swept(b: &mut Builder, tiles: i64, tile: Val, turn: Val) -> Val {
+    let back = b.sub(tiles - 1, tile);
+    let odd = b.and(turn, 1);
+    let odd = b.cmp(CmpOp::Ne, odd, 0);
+    b.select(odd, back, tile)
 }
 
 /// Rows of packed weights: `vectors` vectors of each gate, `width` units apart.

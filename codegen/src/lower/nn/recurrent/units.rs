@@ -4,13 +4,12 @@
 //! every batch entry, so that a round needs of others only the states of the round before: those are kept twice, and steps take
 //! turns. The first round sets the states. A GRU whose reset gate applies before the product takes two rounds a step.
 //!
-//! Every second step goes through the tiles backwards: weights that exceed a cache are met again while a part of them is still
-//! in it.
+//! Every second step goes through the tiles backwards, see [`swept`].
 
 use super::cell::{CellMath, Lanes};
 use super::feed::Packed;
 use super::shape::Shape;
-use super::tiles::{Rows, Tile, in_rounds};
+use super::tiles::{Rows, Tile, in_rounds, swept};
 use crate::kernel::{Access, Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::contraction::in_pieces;
 use crate::lower::cx::{LowerCx, Opnd};
@@ -152,6 +151,7 @@ struct Place {
 impl Units<'_> {
     fn unit(&self, b: &mut Builder, unit: Val) {
         let step = |b: &mut Builder, s: Val, tile: Val, g: usize| {
+            let tile = swept(b, self.shape.all(), tile, s);
             let (dir, row) = self.dir_row(b, tile);
             self.round(b, At { s, dir, row, tile }, g);
         };

@@ -3,13 +3,18 @@
 //! A step begins with a round in which rows of the batch decide; what skims does so there. In the rounds that follow, tiles of units do
 //! the rows that read: their weights of the input are read then, not before, as most steps may not need them. Sums are added up in
 //! the order of a layer that does not skim, so that one that reads everything gives the same bits.
+//!
+//! For a batch of one row a step that reads takes from the input what the next steps may need as well: a product of few rows waits for its
+//! weights, so that it costs little more for some rows than for one. How many pays depends on how many will read, and on where the
+//! weights come from.
 
+mod ahead;
 mod entry;
 
 use super::super::super::fold_lanes;
 use super::super::cell::CellMath;
 use super::super::shape::Shape;
-use super::super::tiles::{Rows, Tile, in_rounds};
+use super::super::tiles::{Rows, Tile, in_rounds, swept};
 use super::feed::{Cut, Packed};
 use super::{Layer, number};
 use crate::kernel::{Access, BinOp, Buf, Builder, CmpOp, Elem, Ty, Val};
@@ -41,6 +46,7 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: &Layer<'_>, p: &Packed, skipped: &O
     let spare = (op.cell == Cell::Lstm || groups > 1).then(|| cx.temp(DType::F32, &state));
     // The update gate of a GRU between two rounds.
     let update = (groups > 1).then(|| cx.temp(DType::F32, &state));
+    let kept = ahead::Kept::new(cx, batch, &p.big.shape);
     let outs = l.outputs(cx)?;
     let mut launch = Launch::new("skim").read(&l.x).read(&p.fed).read(&p.big.back).read(&p.input);
     launch = launch.read(&p.predictor).raw(&hidden, Elem::F32, Access::ReadWrite);
@@ -56,12 +62,16 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: &Layer<'_>, p: &Packed, skipped: &O
         l.first[1].as_ref(),
         l.theta.as_ref(),
     ];
-    let scratch = [spare.as_ref(), update.as_ref()];
+    let (sums, ends) = (kept.as_ref().map(|k| &k.sums), kept.as_ref().map(|k| &k.ends));
+    let scratch =
+        [(spare.as_ref(), Elem::F32), (update.as_ref(), Elem::F32), (sums, Elem::F32), (ends, Elem::I64)];
     for o in optional.into_iter().flatten() {
         launch = launch.read(o);
     }
-    for o in scratch.into_iter().flatten() {
-        launch = launch.raw(o, Elem::F32, Access::ReadWrite);
+    for (o, elem) in scratch {
+        if let Some(o) = o {
+            launch = launch.raw(o, elem, Access::ReadWrite);
+        }
     }
     for o in outs.iter().flatten() {
         launch = launch.write(o);
@@ -74,8 +84,8 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: &Layer<'_>, p: &Packed, skipped: &O
     let launch = launch.cost(batch.mul(&cost.into())).flops(flops);
     let there: Vec<bool> = optional
         .iter()
-        .chain(&scratch)
         .map(Option::is_some)
+        .chain(scratch.iter().map(|o| o.0.is_some()))
         .chain(outs.iter().map(Option::is_some))
         .collect();
     let theta = l.theta.as_ref().map(|t| t.dtype);
@@ -106,7 +116,8 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: &Layer<'_>, p: &Packed, skipped: &O
             (Some(cut), Some(back)) => Some((cell(&mut k.b, cut, back, bufs[3]), &cut.shape)),
             _ => None,
         };
-        let sums = big.tile.sums.max(small.as_ref().map_or(0, |s| s.0.tile.sums)) as u32;
+        let sums = big.tile.sums.max(small.as_ref().map_or(0, |s| s.0.tile.sums));
+        let taken = sums.max(ahead::STEPS * plain.gates() as i64 * i64::from(lanes));
         let s = Skim {
             op,
             shape: &p.big.shape,
@@ -127,11 +138,13 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: &Layer<'_>, p: &Packed, skipped: &O
             theta: bufs[6].zip(theta),
             spare: bufs[7],
             update: bufs[8],
-            all: bufs[9],
-            last: [bufs[10], bufs[11]],
-            probabilities: bufs[12],
-            sums: k.b.local("sums", Elem::F32, sums),
-            taken: k.b.local("taken", Elem::F32, sums),
+            kept: bufs[9].zip(bufs[10]),
+            registers,
+            all: bufs[11],
+            last: [bufs[12], bufs[13]],
+            probabilities: bufs[14],
+            sums: k.b.local("sums", Elem::F32, sums as u32),
+            taken: k.b.local("taken", Elem::F32, taken as u32),
             steps: k.dim(0),
             batch: k.dim(1),
         };
@@ -175,6 +188,9 @@ struct Skim<'a> {
     theta: Option<(Buf, DType)>,
     spare: Option<Buf>,
     update: Option<Buf>,
+    /// What the input gives to some steps, and for each tile the step that it does not reach.
+    kept: Option<(Buf, Buf)>,
+    registers: usize,
     all: Option<Buf>,
     last: [Option<Buf>; 2],
     probabilities: Option<Buf>,
@@ -251,6 +267,7 @@ impl Skim<'_> {
                 b.store(self.skipped, n, none);
             });
         });
+        self.forget(b, tile);
     }
 
     /// The rows that tile `tile` decides about, and the steps of those that skim.
@@ -343,6 +360,15 @@ impl Skim<'_> {
     /// Gates `g` of tile `tile`, of all rows that read.
     fn read(&self, b: &mut Builder, t: Val, tile: Val, g: usize) {
         let ([inputs, h, _], one, shape) = (self.sizes, &self.big, self.shape);
+        let turn = match self.kept {
+            // Steps that read take turns.
+            Some(_) => {
+                let skipped = b.load(self.skipped, 0, 1);
+                b.sub(t, skipped)
+            }
+            None => t,
+        };
+        let tile = swept(b, shape.all(), tile, turn);
         let gates = shape.groups[g].len();
         let each = gates as i64 * one.tile.vectors * i64::from(self.lanes());
         let list = b.mul(tile, self.batch);
@@ -359,6 +385,10 @@ impl Skim<'_> {
         };
         let (back, input) = (at_depth(b, h), at_depth(b, inputs));
         let row = b.mul(tile, shape.width);
+        if let Some(kept) = self.kept {
+            let some = b.cmp(CmpOp::Sgt, count, 0);
+            b.when(some, |b| self.look_ahead(b, kept, (t, tile, g), input));
+        }
         in_pieces(b, count, None, one.tile.entries, |b, from, size| {
             let first = b.add(list, from);
             b.loop_(0, shape.width, one.tile.vectors * i64::from(self.lanes()), |b, off| {
@@ -373,9 +403,11 @@ impl Skim<'_> {
                 let v = self.recurs(rows[0], g).0;
                 let weights = b.add(back, off);
                 cut.product(b, (one.back, weights), h, (v, &starts), self.sums);
-                let starts: Vec<Val> = rows.iter().map(|at| b.mul(at.place, inputs)).collect();
-                let weights = b.add(input, off);
-                cut.product(b, (self.input, weights), inputs, (self.x, &starts), self.taken);
+                if self.kept.is_none() {
+                    let starts: Vec<Val> = rows.iter().map(|at| b.mul(at.place, inputs)).collect();
+                    let weights = b.add(input, off);
+                    cut.product(b, (self.input, weights), inputs, (self.x, &starts), self.taken);
+                }
                 let row = b.add(row, off);
                 b.loop_(0, size as i64, 1, |b, e| {
                     let at = b.add(first, e);
@@ -384,8 +416,13 @@ impl Skim<'_> {
                     let sums = b.mul(e, each);
                     let given = |b: &mut Builder, p: Place, j: i64, k: i64| {
                         let lanes = self.lanes();
-                        let from = b.add(p.sums, j * one.tile.vectors * i64::from(lanes));
-                        let v = b.load(self.taken, from, lanes);
+                        let v = match self.kept {
+                            Some(kept) => self.recall(b, kept.0, t, (k, p.lanes.i)),
+                            None => {
+                                let from = b.add(p.sums, j * one.tile.vectors * i64::from(lanes));
+                                b.load(self.taken, from, lanes)
+                            }
+                        };
                         let Some(bias) = self.bias else { return v };
                         let from = b.add(p.lanes.i, k * h);
                         let bias = b.load_opt(bias, from, lanes, p.lanes.mask);
