@@ -20,6 +20,14 @@ pub fn flops(graph: &Graph, n: NodeId) -> Option<Dim> {
             let weights = Dim::product(operand(1)?).add(&Dim::product(operand(2)?));
             two.mul(&Dim::product(steps)).mul(&weights)
         }
+        // As if every step was read.
+        "skim-recurrent" => {
+            let steps = operand(0)?.get(..2)?;
+            let weights = [1, 2, 5]
+                .iter()
+                .try_fold(Dim::from(0i64), |n, i| Some(n.add(&Dim::product(operand(*i)?))))?;
+            two.mul(&Dim::product(steps)).mul(&weights)
+        }
         "attention" => {
             let keys = operand(1)?;
             two.mul(&two).mul(&out).mul(keys.get(keys.len().checked_sub(2)?)?)

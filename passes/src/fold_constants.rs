@@ -146,7 +146,12 @@ fn work(g: &Graph, n: NodeId) -> usize {
     let size =
         |v: Option<ValueId>| v.and_then(|v| util::fixed(g, v)).map_or(1, |d| d.iter().product::<usize>());
     match node.op {
-        Op::Conv(_) | Op::MatMul(_) | Op::ConvTranspose(_) | Op::Einsum(_) | Op::Recurrent(_) => {
+        Op::Conv(_)
+        | Op::MatMul(_)
+        | Op::ConvTranspose(_)
+        | Op::Einsum(_)
+        | Op::Recurrent(_)
+        | Op::SkimRecurrent(_) => {
             let out = size(node.outputs.first().copied());
             let k = util::operand(g, n, 0)
                 .and_then(|v| util::fixed(g, v))

@@ -3,6 +3,7 @@
 mod attention;
 mod gated;
 mod gates;
+mod skim;
 
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
 use planish_ir::graph::Use;
@@ -16,7 +17,7 @@ declare_pass! {
     /// Recognises composites that exporters write out, and puts one operation in their place: gelu (with erf, and its tanh approximation),
     /// hard-swish, mish, softsign, softmax, layer normalisation, root-mean-square normalisation, scaled dot-product attention, products
     /// whose inputs near zero were put to zero, and gates in the parts that they are written as to ONNX: loops over experts, branches on rows,
-    /// branches on a confidence.
+    /// branches on a confidence; and recurrent layers that skim, in the loops that they are written as to ONNX.
     ///
     /// # Preserves
     /// All outputs up to rounding (relative 1e-5 in f32): one rounding instead of several.
@@ -43,6 +44,11 @@ impl Pass for Recognize {
         for (_, nodes) in util::regions(ed.graph()) {
             for n in nodes.into_iter().rev() {
                 if !ed.graph().is_live(n) {
+                    continue;
+                }
+                // Before the gates that stand in such a loop.
+                if skim::recognise(ed, n)? {
+                    cx.add("skim-recurrent", 1.0);
                     continue;
                 }
                 if let Some(name) = gates::recognise(ed, n)? {

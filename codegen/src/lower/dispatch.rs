@@ -40,6 +40,7 @@ pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::LayerNorm(o) => nn::lower_layer_norm(cx, o),
         Op::Lrn(o) => nn::lower_lrn(cx, o),
         Op::Recurrent(o) => nn::lower_recurrent(cx, o),
+        Op::SkimRecurrent(o) => nn::lower_skim_recurrent(cx, o),
         Op::Resize(o) => nn::lower_resize(cx, o),
         Op::Col2Im(o) => nn::lower_col2im(cx, o),
         Op::RoiAlign(o) => nn::lower_roi_align(cx, o),

@@ -272,6 +272,7 @@ op_table! {
     Lrn => lrn::Lrn,
     Attention => attention::Attention,
     Recurrent => recurrent::Recurrent,
+    SkimRecurrent => recurrent::skim::SkimRecurrent,
     Resize => resize::Resize,
     Col2Im => col2im::Col2Im,
     RoiAlign => vision::RoiAlign,

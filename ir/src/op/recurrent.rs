@@ -1,5 +1,6 @@
 //! Recurrent layers.
 
+pub mod skim;
 mod steps;
 
 use crate::diag::Diag;

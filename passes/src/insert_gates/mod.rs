@@ -4,6 +4,7 @@ mod activation;
 mod early_exit;
 mod linear;
 mod moe;
+mod skim;
 mod units;
 
 use crate::calibrate::Samples;
@@ -14,10 +15,11 @@ use activation::Activation;
 use early_exit::EarlyExit;
 use moe::Moe;
 use planish_ir::{Diag, Editor};
+use skim::Skim;
 use units::Units;
 
 declare_pass! {
-    /// Makes networks leave out work that single inputs do not need. Nothing is trained; what decides is found on samples.
+    /// Makes networks leave out work that single inputs do not need. What decides is found on samples, without training, but for `units` and `skim`.
     ///
     /// `kind=activation` (Liu et al. 2024, "Training-free activation sparsity in large language models"): inputs of a matrix product whose
     /// magnitude is below a threshold count as zero, and the product leaves out the weights of blocks of zeros. The threshold of a layer is
@@ -40,6 +42,11 @@ declare_pass! {
     /// `planish train`: what each unit of a hidden layer gives is multiplied by a gate that a small net of `gater` hyperbolic tangents computes from the inputs of
     /// the layer. The gates draw while they are trained, and `determinize` makes them inference's; weights are random until then.
     ///
+    /// `kind=skim` (Seo et al. 2018, "Neural speed reading via Skim-RNN") makes a GRU or an LSTM that goes forward choose at each step between its cell
+    /// and one of `small` units, which leaves the other units of the state as they are. The small cell and what chooses are new
+    /// weights, drawn from `seed`: the network has to be trained with them. A step skims where its probability of doing so is above
+    /// `theta`; at 1 none does, and results stay the same. A layer that is the first of its network is changed too.
+    ///
     /// # Preserves
     /// Shapes and types of all values that stay.
     ///
@@ -55,7 +62,7 @@ declare_pass! {
         name: "insert-gates",
         kind: Lossy,
         options: [
-            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run; `units`: gates of hidden units, to be trained" },
+            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run; `units`: gates of hidden units, to be trained; `skim`: recurrent layers with a small cell beside their own, to be trained" },
             OptionMeta { name: "quantile", default: "0.5", doc: "of `activation`: the share of inputs of each layer that counts as zero, 0 to below 1" },
             OptionMeta { name: "block", default: "1", doc: "of `activation`: inputs that are left out together, 1 to 64" },
             OptionMeta { name: "experts", default: "8", doc: "of `moe`: groups of hidden units; must divide their number" },
@@ -70,7 +77,9 @@ declare_pass! {
             OptionMeta { name: "bias", default: "-2.2", doc: "of `units`: what gates begin with; the sigmoid of -2.2 is 0.1" },
             OptionMeta { name: "temperature", default: "1", doc: "of `units`: of Gumbel gates" },
             OptionMeta { name: "linear", default: "true", doc: "of `units`: whether the activation of the units goes" },
-            OptionMeta { name: "seed", default: "0", doc: "of `moe` and `early-exit`: of the choice of first centres and of kept samples; of `units`: of weights" },
+            OptionMeta { name: "small", default: "5", doc: "of `skim`: units of the small cell, fewer than the layer has" },
+            OptionMeta { name: "theta", default: "0.5", doc: "of `skim`: steps whose probability of skimming is above this skim, 0 to 1" },
+            OptionMeta { name: "seed", default: "0", doc: "of `moe` and `early-exit`: of the choice of first centres and of kept samples; of `units` and `skim`: of new weights" },
             OptionMeta { name: "samples", default: "data", doc: "`data`: those of --data; `synthetic`: made up, for measurements of speed" },
             weights::INCLUDE,
             weights::EXCLUDE,
@@ -87,6 +96,7 @@ pub(crate) enum Kind {
     EarlyExit(EarlyExit),
     Moe(Moe),
     Units(Units),
+    Skim(Skim),
 }
 
 /// Options of each kind beyond those that all have.
@@ -95,6 +105,7 @@ const OWN: &[(&str, &[&str])] = &[
     ("early-exit", &["threshold", "after", "features", "seed"]),
     ("moe", &["experts", "active", "cluster", "gain", "seed"]),
     ("units", &["unit", "gater", "bias", "temperature", "linear", "seed"]),
+    ("skim", &["small", "theta", "seed"]),
 ];
 
 impl InsertGates {
@@ -118,6 +129,7 @@ impl InsertGates {
         let kind = match text {
             "moe" => Kind::Moe(Moe::new(o, m, samples, which)?),
             "units" => Kind::Units(Units::new(o, m, which)?),
+            "skim" => Kind::Skim(Skim::new(o, m, which)?),
             "early-exit" => Kind::EarlyExit(EarlyExit::new(o, m, samples)?),
             _ => Kind::Activation(Activation::new(o, m, samples, which)?),
         };
@@ -135,6 +147,7 @@ impl Pass for InsertGates {
             Kind::EarlyExit(e) => e.run(ed, cx),
             Kind::Moe(m) => m.run(ed, cx),
             Kind::Units(u) => u.run(ed, cx),
+            Kind::Skim(s) => s.run(ed, cx),
         }
     }
 }

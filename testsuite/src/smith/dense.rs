@@ -371,3 +371,35 @@ pub(crate) fn recurrent(s: &mut Smith) -> Option<Item> {
     }
     s.emit("recurrent", &fields, &operands, Quality { exact: false, size: 12.0 })?.into_iter().next()
 }
+
+/// A layer that skims always, never, or, with noise, in part: elsewhere a difference in the last bit would choose another cell.
+pub(crate) fn skim_recurrent(s: &mut Smith) -> Option<Item> {
+    let (cell, gates) = s.rng.choose(&[("gru", 3), ("lstm", 4)]);
+    let (t, b, i, h) = (1 + s.rng.below(4), 1 + s.rng.below(2), 1 + s.rng.below(4), 1 + s.rng.below(5));
+    let small = s.rng.below(h + 1);
+    let x = s.get(DType::F32, &[t, b, i], Domain::Any);
+    let w = s.get(DType::F32, &[1, gates * h, i], Domain::Any);
+    let r = s.get(DType::F32, &[1, gates * h, h], Domain::Any);
+    if [&x, &w, &r].iter().any(|item| item.size > 6.0) {
+        return None;
+    }
+    let shapes: [&[usize]; 3] = [&[1, gates * small, i], &[1, gates * small, small], &[i + h, 2]];
+    let [small_w, small_r, predictor] = shapes.map(|shape| s.fresh(DType::F32, shape, Domain::Any));
+    let some =
+        |s: &mut Smith, shape: &[usize]| s.rng.one_in(2).then(|| s.fresh(DType::F32, shape, Domain::Any));
+    let biases = [some(s, &[1, 2 * gates * h]), some(s, &[1, 2 * gates * small]), some(s, &[2])];
+    let first_h = some(s, &[1, b, h]);
+    let first_c = if cell == "lstm" { some(s, &[1, b, h]) } else { None };
+    let noise = some(s, &[t, b, 2]);
+    let theta = s.rng.choose(&["0.0", "1.0"]).to_owned();
+    let fields = [
+        ("cell", cell.to_owned()),
+        ("linear_before_reset", (cell == "gru" && s.rng.one_in(2)).to_string()),
+        ("theta", theta),
+        ("temperature", "0.75".to_owned()),
+    ];
+    let mut operands = vec![Some(&x), Some(&w), Some(&r), Some(&small_w), Some(&small_r), Some(&predictor)];
+    operands.extend(biases.iter().map(Option::as_ref));
+    operands.extend([first_h.as_ref(), first_c.as_ref(), None, noise.as_ref()]);
+    s.emit("skim-recurrent", &fields, &operands, Quality { exact: false, size: 12.0 })?.into_iter().next()
+}

@@ -81,6 +81,7 @@ recipes! {
     "reduce": dense::reduce,
     "cumulate": dense::cumulate,
     "recurrent": dense::recurrent,
+    "skim-recurrent": dense::skim_recurrent,
     "quantize": quantised::quantize,
     "dequantize": quantised::dequantize,
     "dynamic-quantize": quantised::dynamic_quantize,

@@ -19,7 +19,7 @@ pub(super) use conv_transpose::lower_conv_transpose;
 pub(super) use layer_norm::lower_layer_norm;
 pub(super) use lrn::lower_lrn;
 pub(super) use pool::lower_pool;
-pub(super) use recurrent::lower_recurrent;
+pub(super) use recurrent::{lower_recurrent, lower_skim_recurrent};
 pub(super) use regions::{lower_max_roi_pool, lower_roi_align};
 pub(super) use resize::lower_resize;
 pub(super) use softmax::lower_softmax;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use cx::ExportCx;
 use planish_ir::op::composites::without_composites;
 use planish_ir::op::control::without_gates;
+use planish_ir::op::recurrent::skim::without_skims;
 use planish_ir::{Diag, Graph};
 use prost::Message;
 
@@ -80,6 +81,7 @@ pub fn export_model(
     options: &ExportOptions,
 ) -> Result<(ModelProto, Vec<(u64, Bytes)>), Vec<Diag>> {
     let graph = &*without_composites(graph, true).map_err(|diag| vec![diag])?;
+    let graph = &*without_skims(graph).map_err(|diag| vec![diag])?;
     let graph = &*without_gates(graph).map_err(|diag| vec![diag])?;
     let mut cx = ExportCx::new(graph, options);
     let body: GraphProto = cx.main();

@@ -13,7 +13,7 @@ mod linear_tests;
 mod region_tests;
 mod sweep;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use sweep::{copy, copy_region, sweep};
 

@@ -38,10 +38,10 @@ use crate::verify::verify;
 /// Half the distance of the two points of a difference.
 const STEP: f64 = 1e-5;
 
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> f64 {
+    pub(crate) fn next(&mut self) -> f64 {
         self.0 += 1;
         unit(stream(29, self.0))
     }
@@ -49,12 +49,12 @@ impl Random {
         (self.next() * n as f64) as usize
     }
     /// f64s between two numbers.
-    pub(super) fn floats(&mut self, shape: &[usize], low: f64, high: f64) -> Result<Tensor, Diag> {
+    pub(crate) fn floats(&mut self, shape: &[usize], low: f64, high: f64) -> Result<Tensor, Diag> {
         let n = elem_count(shape)?;
         Tensor::floats(DType::F64, shape, (0..n).map(|_| low + (high - low) * self.next()).collect())
     }
     /// Between -1 and 1.
-    pub(super) fn some(&mut self, shape: &[usize]) -> Result<Tensor, Diag> {
+    pub(crate) fn some(&mut self, shape: &[usize]) -> Result<Tensor, Diag> {
         self.floats(shape, -1.0, 1.0)
     }
     /// Numbers far enough apart that no difference changes their order.
@@ -121,12 +121,12 @@ fn run(g: &Graph, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Diag> {
 }
 
 /// Compares the rule with differences, for a random weight of every element of the float results.
-pub(super) fn check(random: &mut Random, op: impl Into<Op>, inputs: &[Option<Tensor>]) -> Result<(), Diag> {
+pub(crate) fn check(random: &mut Random, op: impl Into<Op>, inputs: &[Option<Tensor>]) -> Result<(), Diag> {
     check_by(random, op.into(), inputs, (STEP, 1e-6))
 }
 
 /// The same with half the distance of the two points, and how far the rule may be from the difference.
-pub(super) fn check_by(
+pub(crate) fn check_by(
     random: &mut Random,
     op: Op,
     inputs: &[Option<Tensor>],

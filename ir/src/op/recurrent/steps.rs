@@ -5,6 +5,7 @@ use crate::diag::Diag;
 use crate::dtype::DType;
 use crate::graph::ValueId;
 use crate::op::binary::BinaryKind as B;
+use crate::op::build::Build;
 use crate::op::concat::{Concat, Split};
 use crate::op::control::{counted, region_for, turn};
 use crate::op::gather::Gather;
@@ -17,6 +18,21 @@ use crate::op::where_::Where;
 use crate::tensor::Tensor;
 
 type Cx<'a, 'e, 'g> = &'a mut GradCx<'e, 'g>;
+
+type Nodes<'a, 'e, 'g> = &'a mut Build<'e, 'g>;
+
+/// The weights of the state of one direction.
+pub(super) struct Weights {
+    /// \[G H, H\] if `across`, else \[H, G H\].
+    pub(super) r: ValueId,
+    pub(super) across: bool,
+    /// Their bias \[G H\].
+    pub(super) bias: Option<ValueId>,
+    /// The third gate of a GRU whose reset gate scales what goes in, \[H, H\], and its bias, if they are not in there.
+    pub(super) fresh: Option<(ValueId, Option<ValueId>)>,
+    /// Peepholes \[3 H\].
+    pub(super) peepholes: Option<ValueId>,
+}
 
 /// What every step of one direction reads.
 struct Captures {
@@ -169,20 +185,33 @@ impl Recurrent {
         c: &Captures,
         d: usize,
     ) -> Result<Vec<ValueId>, Diag> {
+        let x = cx.ed.node1(Gather { axis: 0 }, &[c.x, turn])?;
+        let weights = Weights { r: c.r, across: true, bias: c.bias, fresh: None, peepholes: c.peepholes };
+        self.advance(cx, x, state, &weights, d)
+    }
+
+    /// The state after a step, given what it takes from the input, \[B, G H\].
+    pub(super) fn advance(
+        &self,
+        cx: Nodes<'_, '_, '_>,
+        x: ValueId,
+        state: &[ValueId],
+        c: &Weights,
+        d: usize,
+    ) -> Result<Vec<ValueId>, Diag> {
         let (h, gates) = (state[0], self.gates());
-        let parts = |cx: Cx<'_, '_, '_>, v: ValueId, axis: usize, parts: usize| {
+        let parts = |cx: Nodes<'_, '_, '_>, v: ValueId, axis: usize, parts: usize| {
             cx.ed.node(Split { axis, parts }, &[Some(v)])
         };
-        let of_state = |cx: Cx<'_, '_, '_>, h: ValueId, r: ValueId, bias: Option<ValueId>| {
-            let y = cx.ed.node1(MatMul { trans_a: false, trans_b: true }, &[h, r])?;
+        let of_state = |cx: Nodes<'_, '_, '_>, h: ValueId, r: ValueId, bias: Option<ValueId>| {
+            let y = cx.ed.node1(MatMul { trans_a: false, trans_b: c.across }, &[h, r])?;
             bias.map_or(Ok(y), |b| cx.binary(B::Add, y, b))
         };
-        let x = cx.ed.node1(Gather { axis: 0 }, &[c.x, turn])?;
         let x = parts(cx, x, 1, gates)?;
-        let act = |cx: Cx<'_, '_, '_>, k: usize, v: ValueId| self.activate(cx, d, k, v, true);
+        let act = |cx: Nodes<'_, '_, '_>, k: usize, v: ValueId| self.activate(cx, d, k, v, true);
         let all = of_state(cx, h, c.r, c.bias)?;
-        let all = parts(cx, all, 1, gates)?;
-        let sum = |cx: Cx<'_, '_, '_>, gate: usize| cx.binary(B::Add, x[gate], all[gate]);
+        let all = parts(cx, all, 1, if c.fresh.is_some() { gates - 1 } else { gates })?;
+        let sum = |cx: Nodes<'_, '_, '_>, gate: usize| cx.binary(B::Add, x[gate], all[gate]);
         match self.cell {
             Cell::Rnn => {
                 let v = sum(cx, 0)?;
@@ -194,8 +223,13 @@ impl Recurrent {
                 let back = if self.linear_before_reset {
                     cx.mul(reset, all[2])?
                 } else {
-                    let r = parts(cx, c.r, 0, gates)?[2];
-                    let bias = c.bias.map(|b| parts(cx, b, 0, gates).map(|p| p[2])).transpose()?;
+                    let (r, bias) = match c.fresh {
+                        Some(own) => own,
+                        None => {
+                            let r = parts(cx, c.r, if c.across { 0 } else { 1 }, gates)?[2];
+                            (r, c.bias.map(|b| parts(cx, b, 0, gates).map(|p| p[2])).transpose()?)
+                        }
+                    };
                     let scaled = cx.mul(reset, h)?;
                     of_state(cx, scaled, r, bias)?
                 };
@@ -209,7 +243,7 @@ impl Recurrent {
             Cell::Lstm => {
                 let cell = state[1];
                 let peepholes = c.peepholes.map(|p| parts(cx, p, 0, 3)).transpose()?;
-                let gate = |cx: Cx<'_, '_, '_>, gate: usize, peephole: usize, cell: ValueId| {
+                let gate = |cx: Nodes<'_, '_, '_>, gate: usize, peephole: usize, cell: ValueId| {
                     let mut v = sum(cx, gate)?;
                     if let Some(p) = &peepholes {
                         let seen = cx.mul(p[peephole], cell)?;
@@ -234,7 +268,7 @@ impl Recurrent {
     /// Activation `k` of a direction.
     fn activate(
         &self,
-        cx: Cx<'_, '_, '_>,
+        cx: Nodes<'_, '_, '_>,
         d: usize,
         k: usize,
         v: ValueId,
@@ -246,7 +280,7 @@ impl Recurrent {
             v = clamp(cx, v, -c, c)?;
         }
         let (a, b) = (self.alpha[k], self.beta[k]);
-        let affine = |cx: Cx<'_, '_, '_>, v: ValueId| {
+        let affine = |cx: Nodes<'_, '_, '_>, v: ValueId| {
             let v = cx.scale(a, v)?;
             cx.plus(b, v)
         };
@@ -287,7 +321,7 @@ impl Recurrent {
     }
 }
 
-fn clamp(cx: Cx<'_, '_, '_>, v: ValueId, low: f64, high: f64) -> Result<ValueId, Diag> {
+pub(super) fn clamp(cx: Nodes<'_, '_, '_>, v: ValueId, low: f64, high: f64) -> Result<ValueId, Diag> {
     let (low, high) = (cx.number(low, v)?, cx.number(high, v)?);
     let v = cx.binary(B::Max, v, low)?;
     cx.binary(B::Min, v, high)

@@ -50,24 +50,30 @@ pub(super) fn packed(cx: &mut LowerCx<'_>, op: &Recurrent, x: &Opnd) -> Result<O
     let missing = || Diag::error("internal-lower", "weights of a recurrent layer are not constant");
     let data = cx.f32_constant(rv)?.ok_or_else(missing)?;
     let shape = Shape::new(op, h);
-    let packed = shape.pack(&data);
+    let packed = shape.pack(&data, h);
     let back = cx.weight(DType::F32, &[packed.len().into()], f32_bytes(&packed));
     let bias = match bv {
         None => None,
         Some(v) => {
             let given = cx.f32_constant(v)?.ok_or_else(missing)?;
-            let (rows, keeps) = (rows as usize, keeps_bias(op));
-            let mut sum = Vec::with_capacity(dirs as usize * rows);
-            for of_dir in given.chunks_exact((2 * rows).max(1)) {
-                for (i, own) in of_dir[..rows].iter().enumerate() {
-                    let kept = keeps && i >= 2 * h as usize;
-                    sum.push(if kept { *own } else { own + of_dir[rows + i] });
-                }
-            }
+            let sum = sum_of_biases(op, &given, h as usize);
             Some(cx.weight(DType::F32, &[sum.len().into()], f32_bytes(&sum)))
         }
     };
     Ok(Some(Packed { fed, back, bias, shape }))
+}
+
+/// The sums of the biases of a cell that apply before the activations, `[directions][gates * h]`.
+pub(super) fn sum_of_biases(op: &Recurrent, given: &[f32], h: usize) -> Vec<f32> {
+    let (rows, keeps) = (op.gates() * h, keeps_bias(op));
+    let mut sum = Vec::with_capacity(op.directions() * rows);
+    for of_dir in given.chunks_exact((2 * rows).max(1)) {
+        for (i, own) in of_dir[..rows].iter().enumerate() {
+            let kept = keeps && i >= 2 * h;
+            sum.push(if kept { *own } else { own + of_dir[rows + i] });
+        }
+    }
+    sum
 }
 
 /// Products of `block` rows of `m`, from element `row` on with distance `n`, with the vector at `at` of `v`.
@@ -100,8 +106,31 @@ pub(super) fn dots(
 }
 
 /// Whether the bias of the recurrence of gate `h` stays out of what is fed in: it is scaled by the reset gate.
-fn keeps_bias(op: &Recurrent) -> bool {
+pub(super) fn keeps_bias(op: &Recurrent) -> bool {
     op.cell == Cell::Gru && op.linear_before_reset
+}
+
+/// What is added to a product of row `row` of the weights of the input, of the `rows` of a direction that begins at row `before`.
+pub(super) fn row_bias(
+    b: &mut Builder,
+    op: &Recurrent,
+    (bias, d): (Buf, DType),
+    before: Val,
+    row: Val,
+    rows: Val,
+) -> Val {
+    let at = b.at(row, before, 2);
+    let own = load(b, d, bias, at, 1, None);
+    let at = b.add(at, rows);
+    let mut back = load(b, d, bias, at, 1, None);
+    if keeps_bias(op) {
+        let two = b.sdiv(rows, op.gates() as i64);
+        let two = b.mul(two, 2);
+        let fresh = b.cmp(CmpOp::Sge, row, two);
+        let zero = b.zero(Ty::vec(compute_elem(d), 1));
+        back = b.select(fresh, zero, back);
+    }
+    b.fadd(own, back)
 }
 
 /// What all steps take from the input, biases included, in parallel over rows of the weights.
@@ -130,7 +159,7 @@ pub(super) fn feed(
         .extent(blocks)
         .cost(cost)
         .flops(places.mul(&inputs).mul(&rows).mul(&(2 * dirs).into()));
-    let (with_bias, keeps, gates) = (bias.is_some(), keeps_bias(op), op.gates() as i64);
+    let with_bias = bias.is_some();
     let out = fed.dtype;
     cx.launch(l, |k| {
         let lanes = k.lanes(compute_elem(d));
@@ -146,23 +175,8 @@ pub(super) fn feed(
             let mut biases = Vec::new();
             for j in 0..block {
                 let zero = b.zero(Ty::vec(compute_elem(d), 1));
-                biases.push(bias.map_or(zero, |bias| {
-                    let at = b.at(in_dir, before, 2);
-                    let at = b.add(at, j);
-                    let own = load(b, d, bias, at, 1, None);
-                    let at = b.add(at, rows);
-                    let back = load(b, d, bias, at, 1, None);
-                    let back = if keeps {
-                        let two = b.sdiv(rows, gates);
-                        let two = b.mul(two, 2);
-                        let row = b.add(in_dir, j);
-                        let fresh = b.cmp(CmpOp::Sge, row, two);
-                        b.select(fresh, zero, back)
-                    } else {
-                        back
-                    };
-                    b.fadd(own, back)
-                }));
+                let row = b.add(in_dir, j);
+                biases.push(bias.map_or(zero, |bias| row_bias(b, op, (bias, d), before, row, rows)));
             }
             let start = b.mul(first, inputs);
             let all = b.mul(rows, dirs);

@@ -4,9 +4,13 @@ mod activation;
 mod cell;
 mod feed;
 mod shape;
+mod skim;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod units;
+
+pub(in crate::lower) use skim::lower_skim_recurrent;
 
 use crate::kernel::{Access, Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};

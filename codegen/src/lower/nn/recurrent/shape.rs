@@ -36,30 +36,31 @@ impl Shape {
         self.dirs * self.tiles
     }
 
-    /// Weights of a tile in round `g` of a step.
-    pub(super) fn tile_len(&self, g: usize) -> i64 {
-        self.h * self.width * self.groups[g].len() as i64
+    /// Weights of a tile in round `g` of a step, of products of `depth` numbers.
+    pub(super) fn tile_len(&self, g: usize, depth: i64) -> i64 {
+        depth * self.width * self.groups[g].len() as i64
     }
 
     /// The first weight of round `g`.
-    pub(super) fn base(&self, g: usize) -> i64 {
-        (0..g).map(|g| self.tile_len(g) * self.all()).sum()
+    pub(super) fn base(&self, g: usize, depth: i64) -> i64 {
+        (0..g).map(|g| self.tile_len(g, depth) * self.all()).sum()
     }
 
-    /// The weights `[directions][gates * h][h]` as `[round of a step][direction][tile][k][gate][unit]`, zero where a tile goes
+    /// The weights `[directions][gates * h][depth]` as `[round of a step][direction][tile][k][gate][unit]`, zero where a tile goes
     /// beyond the units.
-    pub(super) fn pack(&self, r: &[f32]) -> Vec<f32> {
+    pub(super) fn pack(&self, r: &[f32], depth: i64) -> Vec<f32> {
         let gates: usize = self.groups.iter().map(Vec::len).sum();
         let (h, width, tiles) = (self.h as usize, self.width as usize, self.tiles as usize);
-        let mut packed = Vec::with_capacity(self.base(self.groups.len()) as usize);
+        let mut packed = Vec::with_capacity(self.base(self.groups.len(), depth) as usize);
+        let depth = depth as usize;
         for group in &self.groups {
             for tile in 0..self.dirs as usize * tiles {
                 let (dir, first) = (tile / tiles, tile % tiles * width);
-                for k in 0..h {
+                for k in 0..depth {
                     for gate in group {
                         let row = (dir * gates + *gate as usize) * h;
                         packed.extend((first..first + width).map(|unit| match unit < h {
-                            true => r[(row + unit) * h + k],
+                            true => r[(row + unit) * depth + k],
                             false => 0.0,
                         }));
                     }

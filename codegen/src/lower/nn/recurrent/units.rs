@@ -4,12 +4,12 @@
 //! every batch entry, so that a round needs of others only the states of the round before: those are kept twice, and steps take
 //! turns. The first round sets the states. A GRU whose reset gate applies before the product takes two rounds a step.
 //!
-//! Every second step goes through the tiles backwards: weights that exceed a cache are met again while a part of them is still
-//! in it.
+//! Every second step goes through the tiles backwards, see [`swept`].
 
 use super::cell::{CellMath, Lanes};
 use super::feed::Packed;
 use super::shape::Shape;
+use super::tiles::{Rows, Tile, in_rounds, swept};
 use crate::kernel::{Access, Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::contraction::in_pieces;
 use crate::lower::cx::{LowerCx, Opnd};
@@ -101,32 +101,6 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: Layer<'_>) -> Result<(), Diag> {
     })
 }
 
-/// How a target cuts tiles.
-struct Tile {
-    /// Vectors of a gate at a time.
-    vectors: i64,
-    /// Batch entries at a time.
-    entries: usize,
-    /// Sums at a time.
-    sums: i64,
-}
-
-impl Tile {
-    fn new(shape: &Shape, lanes: u16, registers: usize, batch: Option<i64>) -> Tile {
-        let gates = shape.groups.iter().map(Vec::len).max().unwrap_or(1) as i64;
-        let lanes = i64::from(lanes);
-        let mut vectors = shape.width / lanes;
-        while vectors > 1 && vectors * gates > 8 {
-            vectors /= 2;
-        }
-        // Sums, one weight, and a value of each entry.
-        let fits = |n: usize| (vectors * gates) as usize * n + n < registers;
-        let most = batch.map_or(6, |b| b.clamp(1, 6) as usize);
-        let entries = (1..=most).rev().find(|&n| fits(n)).unwrap_or(1);
-        Tile { vectors, entries, sums: vectors * gates * entries as i64 * lanes }
-    }
-}
-
 struct Units<'a> {
     shape: &'a Shape,
     tile: Tile,
@@ -176,47 +150,13 @@ struct Place {
 
 impl Units<'_> {
     fn unit(&self, b: &mut Builder, unit: Val) {
-        let all = self.shape.all();
-        let round = b.div_const(unit, all);
-        let before = b.mul(round, all);
-        let tile = b.sub(unit, before);
-        let start = b.cmp(CmpOp::Eq, round, 0);
-        b.if_(
-            start,
-            |b| {
-                self.start(b, tile);
-                vec![]
-            },
-            |b| {
-                let r = b.sub(round, 1);
-                let rounds = self.shape.groups.len() as i64;
-                let s = b.div_const(r, rounds);
-                let back = b.sub(all - 1, tile);
-                let odd = b.and(s, 1);
-                let odd = b.cmp(CmpOp::Ne, odd, 0);
-                let tile = b.select(odd, back, tile);
-                let (dir, row) = self.dir_row(b, tile);
-                let at = At { s, dir, row, tile };
-                if rounds == 1 {
-                    self.round(b, at, 0);
-                } else {
-                    let second = b.and(r, 1);
-                    let second = b.cmp(CmpOp::Ne, second, 0);
-                    b.if_(
-                        second,
-                        |b| {
-                            self.round(b, at, 1);
-                            vec![]
-                        },
-                        |b| {
-                            self.round(b, at, 0);
-                            vec![]
-                        },
-                    );
-                }
-                vec![]
-            },
-        );
+        let step = |b: &mut Builder, s: Val, tile: Val, g: usize| {
+            let tile = swept(b, self.shape.all(), tile, s);
+            let (dir, row) = self.dir_row(b, tile);
+            self.round(b, At { s, dir, row, tile }, g);
+        };
+        let rounds = self.shape.groups.len();
+        in_rounds(b, unit, (self.shape.all(), rounds), |b, tile| self.start(b, tile), step);
     }
 
     /// The direction and the first unit of a tile.
@@ -278,8 +218,8 @@ impl Units<'_> {
         let turn = b.and(at.s, 1);
         let turn = b.mul(turn, self.batch);
         let side = b.mul(turn, self.shape.dirs * self.shape.h);
-        let first = b.mul(at.tile, self.shape.tile_len(g));
-        let first = b.add(first, self.shape.base(g));
+        let first = b.mul(at.tile, self.shape.tile_len(g, self.shape.h));
+        let first = b.add(first, self.shape.base(g, self.shape.h));
         in_pieces(b, self.batch, self.known_batch, self.tile.entries, |b, from, count| {
             b.loop_(0, self.shape.width, per, |b, off| {
                 let weights = b.add(first, off);
@@ -291,7 +231,9 @@ impl Units<'_> {
                     })
                     .collect();
                 let v = if g == 0 { self.hidden } else { self.spare.unwrap_or(self.hidden) };
-                self.product(b, g, weights, (v, &starts));
+                let lanes = self.math.lanes;
+                let cut = Rows { gates, vectors: self.tile.vectors, width: self.shape.width, lanes };
+                cut.product(b, (self.weights, weights), self.shape.h, (v, &starts), self.sums);
                 b.loop_(0, count as i64, 1, |b, e| {
                     let n = b.add(from, e);
                     let sums = b.mul(e, gates * per);
@@ -300,45 +242,6 @@ impl Units<'_> {
                 });
             });
         });
-    }
-
-    /// The sums of the gates of round `g`, `vectors` of each, for some entries of `v`.
-    fn product(&self, b: &mut Builder, g: usize, weights: Val, (v, starts): (Buf, &[Val])) {
-        let (gates, vectors) = (self.shape.groups[g].len() as i64, self.tile.vectors);
-        let lanes = self.math.lanes;
-        let (h, row_len) = (self.shape.h, gates * self.shape.width);
-        let count = (gates * vectors) as usize * starts.len();
-        // Multiplications of a turn of the loop: few enough for the registers.
-        let turns = [4, 2].into_iter().find(|&n| h % n == 0 && count as i64 * n <= 48).unwrap_or(1);
-        let zero = b.zero(Ty::vec(Elem::F32, lanes));
-        let acc = b.for_(0, h, turns, &vec![zero; count], |b, k, acc| {
-            let mut acc = acc.to_vec();
-            for turn in 0..turns {
-                let k = b.add(k, turn);
-                let values: Vec<Val> = starts
-                    .iter()
-                    .map(|start| {
-                        let from = b.add(*start, k);
-                        let x = b.load(v, from, 1);
-                        b.splat(x, lanes)
-                    })
-                    .collect();
-                let row = b.at(weights, k, row_len);
-                for p in 0..gates * vectors {
-                    let (gate, vector) = (p / vectors, p % vectors);
-                    let from = b.add(row, gate * self.shape.width + vector * i64::from(lanes));
-                    let w = b.load(self.weights, from, lanes);
-                    for (e, x) in values.iter().enumerate() {
-                        let a = &mut acc[e * (gates * vectors) as usize + p as usize];
-                        *a = b.fma(w, *x, *a);
-                    }
-                }
-            }
-            acc
-        });
-        for (i, v) in acc.into_iter().enumerate() {
-            b.store(self.sums, i as i64 * i64::from(lanes), v);
-        }
     }
 
     /// What follows the product of round `g` at entry `n`, whose sums begin at `sums`.

@@ -15,7 +15,8 @@ pub(super) fn branch(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         attr::graph("then_branch", cx.subgraph(yes, 0, &captured, Head::None)?),
         attr::graph("else_branch", cx.subgraph(no, 0, &captured, Head::None)?),
     ];
-    let outputs = cx.outputs(node);
+    // As many as a subgraph gives, whether anything uses them or not.
+    let outputs = cx.all_outputs(node);
     cx.push("If", condition, outputs, attributes);
     Ok(())
 }
@@ -52,7 +53,8 @@ pub(super) fn iterate(cx: &mut ExportCx<'_>, node: &Node, op: &Loop) -> Result<(
         // Without a condition operand the one that the body computes would be ignored.
         inputs[1] = cx.scalar(planish_ir::DType::Bool, 1.0)?;
     }
-    let outputs = cx.outputs(node);
+    // As many as a subgraph gives, whether anything uses them or not.
+    let outputs = cx.all_outputs(node);
     cx.push("Loop", inputs, outputs, vec![attr::graph("body", body)]);
     Ok(())
 }

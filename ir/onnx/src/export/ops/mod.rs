@@ -84,6 +84,7 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         Op::If(_) => control::branch(cx, node),
         Op::Loop(op) => control::iterate(cx, node, op),
         Op::Gate(_) => Err(Diag::error("internal-export", "gates are written in parts")),
+        Op::SkimRecurrent(_) => Err(Diag::error("internal-export", "layers that skim are written in parts")),
         Op::Dequantize(op) => quant::dequantize(cx, node, op),
         Op::Quantize(op) => quant::quantize(cx, node, op),
         Op::DynamicQuantize(_) => quant::dynamic_quantize(cx, node),
