@@ -150,7 +150,7 @@ impl<'a> Evaluator<'a> {
         if !self.programs.contains_key(&rows) {
             let mut graph = (self.make)(Some(rows))?;
             let mut density = None;
-            if let Some(more) = with_density(&graph)? {
+            if let Some(more) = with_density(&graph, self.threshold)? {
                 density = Some(graph.outputs().len());
                 graph = more;
             }

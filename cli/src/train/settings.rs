@@ -97,6 +97,9 @@ pub struct Settings {
     /// What the learning rate is multiplied by for parameters whose names begin so, as `NAME=F`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rate_factor: Vec<String>,
+    /// What recurrent layers that skim are paid for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skim: Option<f64>,
     /// How the temperature of Gumbel gates falls, as `RATE:LEAST:EVERY`: `max(LEAST, e^(-RATE t))`, anew after EVERY steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anneal: Option<String>,
@@ -126,6 +129,7 @@ impl Default for Settings {
             gates: None,
             rate_factor: Vec::new(),
             anneal: None,
+            skim: None,
         }
     }
 }
@@ -195,6 +199,10 @@ pub struct TrainArgs {
     /// Multiply the learning rate of parameters whose names begin so; repeatable
     #[arg(long, value_name = "NAME=F")]
     pub rate_factor: Vec<String>,
+    /// Pay recurrent layers that skim (insert-gates:kind=skim) for it: this times the mean of -ln p over all steps is added to the loss, p being the
+    /// probability of skimming; 0.01 or so
+    #[arg(long, value_name = "F")]
+    pub skim: Option<f64>,
     /// Let the temperature of Gumbel gates fall: max(LEAST, e^(-RATE t)) in step t, anew after EVERY steps
     #[arg(long, value_name = "RATE:LEAST:EVERY")]
     pub anneal: Option<String>,
@@ -211,7 +219,7 @@ impl TrainArgs {
         macro_rules! over_optional {
             ($($name:ident),*) => { $(if self.$name.is_some() { s.$name.clone_from(&self.$name); })* };
         }
-        over_optional!(rate, max_norm, patience, prune, lasso, gates, anneal);
+        over_optional!(rate, max_norm, patience, prune, lasso, gates, anneal, skim);
         if !self.only.is_empty() {
             s.only.clone_from(&self.only);
         }
@@ -235,6 +243,9 @@ impl Settings {
         }
         if !(0.0..1.0).contains(&self.momentum) || !(0.0..=1.0).contains(&self.decay) {
             return bad("momentum is from 0 to below 1, decay from 0 to 1");
+        }
+        if self.skim.is_some_and(|f| !(0.0..=1e6).contains(&f)) {
+            return bad("what layers are paid for skimming is not negative");
         }
         if !(0.0..0.9).contains(&self.holdout) {
             return bad("less than 90% can be held out");
@@ -280,6 +291,7 @@ impl Settings {
             sparsity: self.gated()?.map(|(sparsity, _)| sparsity),
             factors: factors.collect::<Result<_>>()?,
             anneal: self.annealing()?.is_some(),
+            skim: self.skim.unwrap_or(0.0),
             ..Recipe::new(self.loss(), optimizer)
         })
     }
@@ -311,7 +323,7 @@ impl Settings {
         })
     }
     /// Which parameters are trained, by name.
-    pub fn trains(&self) -> Result<impl Fn(&str) -> bool + 'static> {
+    pub fn trains(&self) -> Result<impl Fn(&str) -> bool + use<>> {
         let read = |list: &[String]| -> Result<Vec<Regex>> {
             let one = |p: &String| Regex::new(p).map_err(|e| Failure::usage(format!("{p:?}: {e}")));
             list.iter().map(one).collect()

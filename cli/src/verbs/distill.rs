@@ -111,7 +111,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         true => Loss::Distill { temperature: args.temperature, hard: args.hard_weight },
         false => Loss::SoftTargets { temperature: args.temperature },
     };
-    let trains = settings.trains()?;
+    let trains = source.trains(&settings)?;
     let make = |rows: Option<usize>| -> Result<Graph> { source.made(rows) };
     let about = format!("{loss:?} {:?} {:?}", args.mean, args.data.eval_data);
     let mut parts = vec![source.digest()?, digest, about];

@@ -21,7 +21,7 @@ use planish_ir::{Editor, Graph, Tensor};
 use planish_passes::training::{determinized, draws, name_parameters, with_values};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Train a model on samples
@@ -135,6 +135,14 @@ impl Source {
         name_parameters(&mut graph);
         Ok(graph)
     }
+    /// Which of its parameters are trained, by name.
+    pub(super) fn trains(&self, settings: &Settings) -> Result<impl Fn(&str) -> bool + use<>> {
+        let mut graph = self.plain(None)?;
+        self.plan.prepare(&mut graph, &mut |_| {})?;
+        let names: BTreeSet<String> = name_parameters(&mut graph).into_iter().collect();
+        let chosen = settings.trains()?;
+        Ok(move |name: &str| names.contains(name) && chosen(name))
+    }
     /// Everything that decides what [`Source::made`] gives.
     pub(super) fn digest(&self) -> Result<String> {
         Ok(format!("{} {}", self.file.hash, self.plan.hash()?))
@@ -228,7 +236,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let split = split(&args.data, &plain, &settings, None, &plan, &args.safety)?;
     source.plan.calibrate_on(Calibrator::new(Some(split.data.clone())).telling(ui));
     let reference = reference(&settings, &load)?;
-    let trains = settings.trains()?;
+    let trains = source.trains(&settings)?;
     let make = |rows: Option<usize>| source.made(rows);
     let before = before(&source, &split, &settings, engine)?;
     let course =

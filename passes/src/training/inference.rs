@@ -1,6 +1,6 @@
 //! Stochastic gates as inference has them: how many are on, and where the threshold is.
 
-use super::malformed;
+use super::skim;
 use crate::pass::TargetFacts;
 use crate::pipeline::Pipeline;
 use crate::registry::parse_specs;
@@ -10,9 +10,10 @@ use planish_ir::op::reduce::ReduceKind;
 use planish_ir::op::stochastic::GateKind;
 use planish_ir::{DType, Diag, Editor, Graph, Loc, Op, ValueId};
 
-/// Whether a model draws anything.
+/// Whether a model decides anything by gates, or draws anything.
 pub fn draws(graph: &Graph) -> bool {
-    graph.all_nodes().into_iter().any(|n| matches!(graph.node(n).op, Op::StochasticGate(_) | Op::Random(_)))
+    let decides = |op: &Op| matches!(op, Op::StochasticGate(_) | Op::Random(_) | Op::SkimRecurrent(_));
+    graph.all_nodes().into_iter().any(|n| decides(&graph.node(n).op))
 }
 
 /// Thresholds that a gate may have, ascending; empty where no gate compares with one.
@@ -21,6 +22,9 @@ pub fn thresholds(graph: &Graph) -> &'static [f64] {
         Op::StochasticGate(op) => Some((op.kind, op.is_hard())),
         _ => None,
     });
+    if !skim::layers(graph).is_empty() {
+        return &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0];
+    }
     for (kind, hard) in kinds {
         match kind {
             GateKind::Gaussian | GateKind::Logistic => {
@@ -34,14 +38,16 @@ pub fn thresholds(graph: &Graph) -> &'static [f64] {
     &[]
 }
 
-/// The model with the share of its gates that are on as one more output; none where it has none.
-pub fn with_density(graph: &Graph) -> Result<Option<Graph>, Diag> {
+/// The model with the share of its gates that are on as one more output, of layers that skim that of the steps that they read; none where it
+/// has neither. `threshold` stands for the probability above which steps skim.
+pub fn with_density(graph: &Graph, threshold: Option<f64>) -> Result<Option<Graph>, Diag> {
     let gates: Vec<ValueId> = graph
         .nodes_in(graph.root())
         .filter(|n| matches!(graph.node(*n).op, Op::StochasticGate(_)))
         .map(|n| graph.node(n).outputs[0])
         .collect();
-    if gates.is_empty() {
+    let count = gates.len() + skim::layers(graph).len();
+    if count == 0 {
         return Ok(None);
     }
     let mut graph = graph.clone();
@@ -49,25 +55,27 @@ pub fn with_density(graph: &Graph) -> Result<Option<Graph>, Diag> {
     ed.at_end(ed.graph().root());
     ed.set_loc(Loc::None);
     let mut b = Build::new(&mut ed, "density");
-    let mut sum = None;
+    let mut shares = skim::read(&mut b, threshold)?;
     for h in &gates {
         let all: Vec<usize> = (0..b.dims(*h)?.len()).collect();
         let on = b.compare(BinaryKind::Greater, *h, 0.0)?;
         let on = b.cast(on, DType::F32)?;
-        let share = b.reduce(ReduceKind::Mean, on, &all, false)?;
-        sum = Some(match sum {
-            Some(before) => b.binary(BinaryKind::Add, before, share)?,
-            None => share,
-        });
+        shares.push(b.reduce(ReduceKind::Mean, on, &all, false)?);
     }
-    let sum = sum.ok_or_else(|| malformed("a model without gates"))?;
-    let mean = b.scale(1.0 / gates.len() as f64, sum)?;
+    let mut sum = shares[0];
+    for share in &shares[1..] {
+        sum = b.binary(BinaryKind::Add, sum, *share)?;
+    }
+    let mean = b.scale(1.0 / count as f64, sum)?;
     ed.output(mean, Some("density"));
     Ok(Some(graph))
 }
 
-/// What inference uses in place of what draws (the pass `determinize`).
+/// What inference uses in place of what draws (the pass `determinize`); layers that skim get the threshold as well.
 pub fn determinized(graph: &mut Graph, threshold: Option<f64>) -> Result<(), Diag> {
+    if let Some(theta) = threshold {
+        skim::set_theta(&mut Editor::new(graph), theta)?;
+    }
     let text =
         threshold.map_or_else(|| "determinize".to_owned(), |t| format!("determinize{{threshold={t}}}"));
     let mut pipeline = Pipeline::default();

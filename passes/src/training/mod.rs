@@ -11,6 +11,8 @@ mod gates;
 #[cfg(test)]
 mod gates_tests;
 mod inference;
+#[cfg(test)]
+mod inference_tests;
 mod loss;
 pub mod mixture;
 #[cfg(test)]
@@ -20,6 +22,7 @@ mod optimizer;
 mod parameters;
 mod prune;
 mod schedule;
+mod skim;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +78,8 @@ pub struct Recipe {
     pub recompute: Option<u64>,
     /// Whether the temperature of Gumbel gates is an input, behind `seed`, in place of the constants that they have.
     pub anneal: bool,
+    /// What the mean of `-ln p` over all steps is multiplied by that is added to the loss, p being the probability that a layer skims the step.
+    pub skim: f64,
 }
 
 impl Recipe {
@@ -91,6 +96,7 @@ impl Recipe {
             factors,
             recompute: None,
             anneal: false,
+            skim: 0.0,
         }
     }
     /// What the learning rate of a parameter is multiplied by.
@@ -132,6 +138,7 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     let target = ed.input("target", target);
     let dtype = ed.graph().dtype(y).ok_or_else(|| malformed("the output is no tensor"))?;
     let rate = ed.input("rate", Type::tensor(dtype, Vec::new()));
+    skim::noisy(&mut ed)?;
     let seed = noise::seeded(&mut ed)?.map(|_| inputs + 2);
     let tempered = if recipe.anneal { noise::tempered(&mut ed, dtype)? } else { None };
     let temperature = tempered.map(|_| inputs + 2 + usize::from(seed.is_some()));
@@ -157,6 +164,9 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     }
     if let Some(sparsity) = sparsity {
         lost = sparsity.added(&mut Build::new(&mut ed, "sparsity"), lost, &gates, &mut state)?;
+    }
+    if recipe.skim != 0.0 {
+        lost = skim::paid(&mut Build::new(&mut ed, "skim"), lost, recipe.skim)?;
     }
     let drawn = gates::reinforced(&mut Build::new(&mut ed, "reinforce"), elements, &gates, &mut state)?;
     if let Some(lasso) = lasso {
@@ -246,7 +256,7 @@ fn parameters(
     for n in g.nodes_in(g.root()) {
         let Some(v) = g.node(n).outputs.first().copied() else { continue };
         let (Some((_, c)), Some(name)) = (g.as_const(v), g.value(v).name.as_deref()) else { continue };
-        if parameters::taker(g, v).is_some() && trains(name) && names.insert(name.to_owned()) {
+        if c.dtype.is_float() && trains(name) && names.insert(name.to_owned()) {
             out.push((name.to_owned(), v, Arc::clone(c)));
         }
     }

@@ -2,6 +2,7 @@
 
 use planish_ir::op::build::Build;
 use planish_ir::op::random::Random;
+use planish_ir::op::recurrent::skim::SkimRecurrent;
 use planish_ir::{DType, Diag, Editor, NodeId, Op, Type, ValueId};
 
 /// Gives every random node that has no seed as its operand that one, and a number of its own, so that what it draws is a function of
@@ -24,10 +25,13 @@ pub(super) fn seeded(ed: &mut Editor<'_>) -> Result<Option<ValueId>, Diag> {
     Ok(Some(seed))
 }
 
-/// Gives all Gumbel gates the input `temperature`, a number, if there are any.
+/// Gives all Gumbel gates and layers that skim the input `temperature`, a number, if there are any.
 pub(super) fn tempered(ed: &mut Editor<'_>, dtype: DType) -> Result<Option<ValueId>, Diag> {
     let g = ed.graph();
-    let gumbel = |n: &NodeId| matches!(&g.node(*n).op, Op::StochasticGate(op) if op.is_gumbel());
+    let gumbel = |n: &NodeId| match &g.node(*n).op {
+        Op::StochasticGate(op) => op.is_gumbel(),
+        op => matches!(op, Op::SkimRecurrent(_)),
+    };
     let nodes: Vec<NodeId> = g.nodes_in(g.root()).filter(gumbel).collect();
     if nodes.is_empty() {
         return Ok(None);
@@ -35,12 +39,15 @@ pub(super) fn tempered(ed: &mut Editor<'_>, dtype: DType) -> Result<Option<Value
     let temperature = ed.input("temperature", Type::tensor(dtype, Vec::new()));
     for n in nodes {
         let node = ed.graph().node(n);
-        let (op, a, noise) = (node.op.clone(), node.inputs[0], node.inputs[1]);
+        let (op, a, mut inputs) = (node.op.clone(), node.inputs[0], node.inputs.clone());
+        let at = if matches!(op, Op::SkimRecurrent(_)) { SkimRecurrent::TEMPERATURE } else { 2 };
+        inputs.resize(at + 1, None);
         ed.before(n);
         let to = a.and_then(|a| ed.graph().dtype(a)).unwrap_or(dtype);
         let own =
             if to == dtype { temperature } else { Build::new(ed, "temperature").cast(temperature, to)? };
-        ed.rewrite(n, op, &[a, noise, Some(own)])?;
+        inputs[at] = Some(own);
+        ed.rewrite(n, op, &inputs)?;
     }
     Ok(Some(temperature))
 }

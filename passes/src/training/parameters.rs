@@ -29,7 +29,7 @@ pub fn name_parameters(graph: &mut Graph) -> Vec<String> {
 }
 
 /// The first node that takes a constant as a parameter, and as which operand; none where it is no parameter.
-pub(super) fn taker(graph: &Graph, v: ValueId) -> Option<(String, u32)> {
+fn taker(graph: &Graph, v: ValueId) -> Option<(String, u32)> {
     let (_, c) = graph.as_const(v)?;
     if !c.dtype.is_float() || c.shape.iter().product::<usize>() < 2 {
         return None;
@@ -49,6 +49,7 @@ fn is_parameter(op: &Op, operand: usize) -> bool {
         Op::Conv(_) | Op::ConvTranspose(_) | Op::LayerNorm(_) => operand == 1 || operand == 2,
         // Weights, recurrent weights, biases and peepholes; not the states that it starts with.
         Op::Recurrent(_) => matches!(operand, 1..=3 | 7),
+        Op::SkimRecurrent(_) => matches!(operand, 1..=8),
         Op::Gather(_) => operand == 0,
         Op::Gate(_) | Op::GatedMatMul(_) => operand > 0,
         _ => false,

@@ -1,0 +1,124 @@
+//! Gates and skims from training to inference.
+
+use super::{
+    Loss, Optimizer, Recipe, Rule, determinized, draws, name_parameters, step, thresholds, with_density,
+};
+use crate::pass::TargetFacts;
+use crate::pipeline::Pipeline;
+use crate::registry::parse_specs;
+use planish_ir::op::random::{stream, unit};
+use planish_ir::{DType, Diag, Graph, Tensor, Value, interp, text};
+
+fn numbers(seed: u64, count: usize) -> Vec<f32> {
+    (0..count as u64).map(|i| (unit(stream(seed, i)) * 2.0 - 1.0) as f32).collect()
+}
+
+fn constant(at: usize, name: &str, dims: &str, count: usize) -> String {
+    let list: Vec<String> = numbers(at as u64, count).iter().map(|x| format!("{x:.3}")).collect();
+    format!("v{at} \"{name}\" = const f32[{dims}] [{}]\n", list.join(", "))
+}
+
+fn inserted(net: &str, spec: &str) -> Result<Graph, Diag> {
+    let mut graph = text::parse(&format!("planish-ir 1\n{net}"))?;
+    let mut pipeline = Pipeline::default();
+    pipeline.verify_each = true;
+    pipeline.specs(&parse_specs(spec)?);
+    pipeline.run(&mut graph, &TargetFacts::default(), &mut |_, _| {})?;
+    name_parameters(&mut graph);
+    Ok(graph)
+}
+
+/// The losses of steps on one batch, and the model with the parameters behind them.
+fn trained(model: &Graph, recipe: &Recipe, x: &Tensor, count: usize) -> Result<(Vec<f64>, Graph), Diag> {
+    let made = step(model, recipe, &|_| true)?;
+    let target = Tensor::ints(DType::I64, &[6], vec![0, 1, 0, 1, 1, 0])?;
+    let rate = Tensor::f32s(&[], &[0.05])?;
+    let mut inputs = made.first(vec![x.clone().into()], target.into(), rate.into(), 1);
+    if let Some(at) = made.temperature {
+        inputs.insert(at, Tensor::f32s(&[], &[0.7])?.into());
+    }
+    let mut losses = Vec::new();
+    for s in 0..count {
+        if let Some(at) = made.seed {
+            inputs[at] = Tensor::scalar_i64(s as i64).into();
+        }
+        let results = interp::run(&made.graph, inputs.clone())?.values;
+        losses.push(results[made.outputs].tensor()?.to_f64()[0]);
+        inputs[made.variables_from()..].clone_from_slice(made.variables_after(&results));
+    }
+    let values: Vec<Value> = inputs[made.variables_from()..].to_vec();
+    Ok((losses, made.trained(model, &values)?))
+}
+
+fn density(model: &Graph, threshold: Option<f64>, x: &Tensor) -> Result<f64, Diag> {
+    let Some(mut graph) = with_density(model, threshold)? else { return Ok(f64::NAN) };
+    determinized(&mut graph, threshold)?;
+    assert!(threshold.is_none_or(|_| interp::run(&graph, vec![x.clone().into()]).is_ok()));
+    Ok(interp::run(&graph, vec![x.clone().into()])?.values[1].tensor()?.to_f64()[0])
+}
+
+#[test]
+fn units_get_gates_that_thresholds_close() -> Result<(), Diag> {
+    let net = format!(
+        "graph @\"m\"(v0 \"x\": f32[6,5]) {{\n{}{}
+        v3 = matmul{{trans_a=false, trans_b=false}} v0, v1 : f32[6,8]
+        v4 = unary{{kind=relu}} v3 : f32[6,8]
+        v5 = matmul{{trans_a=false, trans_b=false}} v4, v2 : f32[6,2]
+        return v5 \"y\" }}",
+        constant(1, "w", "5,8", 40),
+        constant(2, "out", "8,2", 16)
+    );
+    let x = Tensor::f32s(&[6, 5], &numbers(77, 30))?;
+    for unit in
+        ["straight-through", "masked", "reinforce", "smooth", "noisy-rectifier", "rectifier", "gumbel-hard"]
+    {
+        let model = inserted(&net, &format!("insert-gates{{kind=units,unit={unit},gater=3,bias=0}}"))?;
+        assert!(draws(&model));
+        let anneal = unit == "gumbel-hard";
+        let recipe = Recipe { anneal, ..Recipe::new(Loss::CrossEntropy, Optimizer::default()) };
+        let (losses, after) = trained(&model, &recipe, &x, 60)?;
+        assert!(losses[50..].iter().sum::<f64>() < losses[..10].iter().sum::<f64>(), "{unit}: {losses:?}");
+        let all = thresholds(&after);
+        let shares = all.iter().map(|t| density(&after, Some(*t), &x)).collect::<Result<Vec<f64>, Diag>>()?;
+        assert!(shares.is_sorted_by(|a, b| a >= b) && shares[0] > 0.0, "{unit}: {shares:?}");
+        let mut plain = after.clone();
+        determinized(&mut plain, None)?;
+        assert!(!draws(&plain), "{unit}");
+    }
+    let sigmoid = inserted(&net, "insert-gates{kind=units,unit=sigmoid,gater=3}")?;
+    assert!(!draws(&sigmoid) && thresholds(&sigmoid).is_empty());
+    Ok(())
+}
+
+#[test]
+fn layers_learn_to_skim_where_they_are_paid() -> Result<(), Diag> {
+    let net = format!(
+        "graph @\"r\"(v0 \"x\": f32[7,6,3]) {{\n{}{}{}
+        v4, v5, v6 = recurrent{{cell=lstm, direction=forward, activations=[sigmoid, tanh, tanh], alpha=[0.0, 0.0, 0.0], beta=[0.0, 0.0, 0.0], clip=none, linear_before_reset=false, input_forget=false}} v0, v1, v2 : f32[7,1,6,6], f32[1,6,6], f32[1,6,6]
+        v7 = squeeze{{axes=[0]}} v5 : f32[6,6]
+        v8 = matmul{{trans_a=false, trans_b=false}} v7, v3 : f32[6,2]
+        return v8 \"y\" }}",
+        constant(1, "w", "1,24,3", 72),
+        constant(2, "r", "1,24,6", 144),
+        constant(3, "out", "6,2", 12)
+    );
+    let x = Tensor::f32s(&[7, 6, 3], &numbers(78, 126))?;
+    let model = inserted(&net, "insert-gates{kind=skim,small=2,theta=0.5}")?;
+    let rule = Rule::Adam { decay: [0.9, 0.999], epsilon: 1e-8 };
+    let plain = Recipe {
+        anneal: true,
+        ..Recipe::new(Loss::CrossEntropy, Optimizer { rule, ..Optimizer::default() })
+    };
+    let paid = Recipe { skim: 2.0, ..plain.clone() };
+    let (free, _) = trained(&model, &plain, &x, 25)?;
+    let (losses, after) = trained(&model, &paid, &x, 25)?;
+    assert!(free[20..].iter().sum::<f64>() < free[..5].iter().sum::<f64>(), "{free:?}");
+    assert!(losses[0] > free[0] && losses[24] < losses[0], "{losses:?}");
+    let read = [density(&model, None, &x)?, density(&after, None, &x)?];
+    assert!(read[1] < read[0].min(0.2), "{read:?}, {losses:?}");
+    assert_eq!(density(&after, Some(1.0), &x)?, 1.0);
+    let shares = thresholds(&after).iter().map(|t| density(&after, Some(*t), &x));
+    let shares = shares.collect::<Result<Vec<f64>, Diag>>()?;
+    assert!(shares.is_sorted(), "{shares:?}");
+    Ok(())
+}
