@@ -226,9 +226,13 @@ impl Pruner {
     /// Whether masks may change behind step `t`, counted from 1.
     pub fn looks(&self, t: u64) -> bool {
         let [start, _, end] = self.steps;
-        !matches!(self.prune.ramp, Ramp::Zeros)
-            && (start..=end).contains(&t)
-            && ((t - start).is_multiple_of(self.prune.every) || t == end)
+        let regular = t >= start && t < end && (t - start).is_multiple_of(self.prune.every);
+        match self.prune.ramp {
+            Ramp::Zeros => false,
+            // The share is met at the end; a threshold is compared before it only.
+            Ramp::Cubic { .. } => regular || t == end,
+            Ramp::Threshold { .. } => regular,
+        }
     }
     /// Whether masks are final behind step `t`.
     pub fn ended(&self, t: u64) -> bool {

@@ -1,0 +1,7 @@
+"""The experiments."""
+import gates
+import pruning
+import recurrent
+import students
+
+EXPERIMENTS = [*students.EXPERIMENTS, *pruning.EXPERIMENTS, *gates.EXPERIMENTS, *recurrent.EXPERIMENTS]

@@ -1,0 +1,78 @@
+"""What experiments are made with: commands, data, and errors by ONNX Runtime."""
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(HERE.parent / "methods"), str(HERE.parent / "python")]
+
+from demo import fetch  # noqa: E402
+from digits import idx  # noqa: E402
+
+
+class Lab:
+    def __init__(self, planish, work, short):
+        self.bin, self.work, self.short = planish, work, short
+        self.rows, self.notes, self.commands = [], [], []
+
+    def row(self, what, target, ours, ok):
+        """A figure; `ok` is none where nothing is judged."""
+        self.rows.append({"what": what, "target": target, "ours": ours, "ok": None if ok is None else bool(ok)})
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def planish(self, *args, shown=True):
+        """Runs a command in the folder of the experiment; what it prints."""
+        args = [str(a) for a in args]
+        if shown:
+            self.commands.append(shlex.join(["planish", *args]).replace(str(fetch("mnist")[0]), "$MNIST"))
+        done = subprocess.run([self.bin, *args], cwd=self.work, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise RuntimeError(f"{shlex.join(args)}: exit {done.returncode}: {done.stderr[-600:]}")
+        return done.stdout
+
+    def train(self, model, out, *args, verb="train", models=()):
+        """Trains without progress; the report."""
+        return json.loads(self.planish(verb, *models, model, "-o", out, *args, "--quiet", "--format", "json", "--force"))
+
+    def new(self, arch, out, *args):
+        self.planish("new", "--arch", arch, "-o", out, *args, "--force")
+        return out
+
+    def session(self, model):
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 2, 3
+        return ort.InferenceSession(str(self.work / model), options, providers=["CPUExecutionProvider"])
+
+    def scores(self, model, x, batch=500):
+        session = self.session(model)
+        name = session.get_inputs()[0].name
+        return np.concatenate([session.run(None, {name: x[i : i + batch]})[0] for i in range(0, len(x), batch)])
+
+    def errors(self, model, x, labels):
+        """Share of the rows, in percent, whose class is wrong."""
+        return 100 * float(np.mean(np.argmax(self.scores(model, x), -1) != labels))
+
+
+class Mnist:
+    """Digits: files for training, and the test set as arrays."""
+
+    def __init__(self, shape=(784,)):
+        folder = fetch("mnist")[0]
+        self.train = folder / "train-images-idx3-ubyte"
+        images = idx(folder / "t10k-images-idx3-ubyte").astype(np.float32)
+        self.x = images.reshape(len(images), *shape)
+        self.labels = idx(folder / "t10k-labels-idx1-ubyte").astype(np.int64)
+        # Training sees these only where nothing is chosen by what is held out.
+        self.all = ("--data", self.train, "--eval-data", "none", "--keep", "last")
+
+    def errors(self, lab, model):
+        return lab.errors(model, self.x, self.labels)

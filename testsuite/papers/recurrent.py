@@ -1,0 +1,78 @@
+"""Recurrent nets: pruning, and skimming."""
+import json
+import statistics
+
+import numpy as np
+from experiment import Experiment
+from lab import Mnist
+
+
+def needle(count, seed, steps=60, width=8):
+    """Sequences with three marks among noise; the class is that of the last one."""
+    rng = np.random.default_rng(seed)
+    x = np.zeros((count, steps, width), np.float32)
+    x[:, :, 3:] = rng.normal(size=(count, steps, width - 3)).astype(np.float32) * 0.5
+    labels = np.zeros(count, np.int64)
+    marked = np.zeros((count, steps), bool)
+    for i in range(count):
+        for at in sorted(rng.choice(steps, 3, replace=False)):
+            labels[i] = rng.integers(2)
+            x[i, at, 0], x[i, at, 1 + labels[i]], marked[i, at] = 1, 1, True
+    return x, labels, marked
+
+
+def skim(lab):
+    x, labels, _ = needle(4000, 1)
+    test, truth, _ = needle(2000, 2)
+    np.savez(lab.work / "needle.npz", input=x, label=labels)
+    lab.new("lstm:60x8-32-2", "lstm.onnx")
+    data = ("--data", "needle.npz", "--samples-axis", "--batch", 50, "--optimizer", "adam", "--rate", 0.005, "--schedule", "constant")
+    lab.train("lstm.onnx", "plain.onnx", *data, "--epochs", 4)
+    plain = lab.errors("plain.onnx", test, truth)
+    lab.row("LSTM of 32 units, 60 steps with 3 marks: right", "reported", f"{100 - plain:.2f}%", None)
+    report = lab.train("plain.onnx", "skims.onnx", *data, "--epochs", 10, "--pass", "insert-gates:kind=skim,small=5", "--skim", 0.02, "--anneal", "1e-4:0.5:100", "--gates", "density=0.1,most=0.2")
+    right = 100 - lab.errors("skims.onnx", test, truth)
+    skims = 100 * (1 - report["result"]["density"])
+    lab.row("the same that skims: right", "at least 99%", f"{right:.2f}%", right >= 99)
+    lab.row("steps skimmed", "at least 80%", f"{skims:.1f}%", skims >= 80)
+
+
+def gru(lab):
+    digits = Mnist((28, 28))
+    lab.new("gru:28x28-256-10", "gru.onnx", "--pixels")
+    data = (*digits.all, "--batch", 100, "--optimizer", "adam")
+    lab.train("gru.onnx", "dense.onnx", *data, "--epochs", 6, "--rate", 0.002)
+    dense = digits.errors(lab, "dense.onnx")
+    lab.row("GRU of 256 units, row by row: right", "at least 98.0%", f"{100 - dense:.2f}%", dense <= 2)
+    prune = "schedule=cubic,block=1x16,sparsity=0.9,start=0,ramp=0,end=0.5,every=50,exclude=fc1"
+    lab.train("dense.onnx", "sparse.onnx", *data, "--epochs", 6, "--rate", 0.001, "--prune", prune)
+    sparse = digits.errors(lab, "sparse.onnx")
+    lab.row("90% of its blocks of 1x16 zero: right", "within 1.0 point", f"{100 - sparse:.2f}%", sparse - dense <= 1.0)
+    times = {}
+    for name in ("dense", "sparse"):
+        lab.planish("compile", f"{name}.onnx", "-o", name, "--set", "batch=1", "--cpu", "host", "--force")
+    for _ in range(5):
+        for name in ("dense", "sparse"):
+            import subprocess
+
+            done = subprocess.run([lab.work / name, "--bench", "--json", "--duration", "1s", "--threads", "1"], capture_output=True, text=True, check=True)
+            times.setdefault(name, []).append(json.loads(done.stdout)["median_ms"])
+    ratio = statistics.median(times["dense"]) / statistics.median(times["sparse"])
+    lab.row("time of the dense program over that of the sparse one, one row", "at least 4", f"{ratio:.2f}", None)
+
+
+EXPERIMENTS = [
+    Experiment(
+        "skim",
+        "Recurrent layers that skim",
+        "Seo, Min, Farhadi and Hajishirzi, *Neural Speed Reading via Skim-RNN* (2018): an LSTM learns to leave most steps to a cell of 5 units.",
+        skim,
+    ),
+    Experiment(
+        "gru",
+        "A recurrent layer with blocks of zeros",
+        "Narang, Undersander and Diamos, *Block-Sparse Recurrent Neural Networks* (2017): digits row by row.",
+        gru,
+        full=True,
+    ),
+]
