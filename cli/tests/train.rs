@@ -235,3 +235,137 @@ fn training_stops_early_and_says_what_is_wrong() -> Outcome {
     }
     Ok(())
 }
+
+#[test]
+fn students_learn_from_one_or_several_teachers() -> Outcome {
+    let dir = scene(600)?;
+    let dir = dir.path();
+    for seed in ["1", "2"] {
+        let (net, out) = (format!("teacher{seed}.onnx"), format!("taught{seed}.onnx"));
+        ends(0, dir, &["new", "--arch", "mlp:16-64-4", "--pixels", "--seed", seed, "-o", &net])?;
+        report(dir, &["train", &net, "-o", &out, "--epochs", "8", "--batch", "20"])?;
+    }
+    let course = ["--epochs", "6", "--batch", "20", "--cache-dir", "told"];
+    for (k, models, extra) in [
+        (0, &["taught1.onnx"][..], &["--temperature", "2"][..]),
+        (1, &["taught1.onnx", "taught2.onnx"], &["--mean", "geometric"]),
+        (2, &["taught1.onnx", "taught2.onnx"], &["--hard-weight", "0"]),
+    ] {
+        let out = format!("student{k}.onnx");
+        let command = [&["distill"][..], models, &["net.onnx", "-o", &out], &course, extra].concat();
+        let told = report(dir, &command)?;
+        let bytes = fs::read(dir.join(&out))?;
+        if k < 2 {
+            assert!(told["result"]["error"].as_f64() < Some(0.15), "{told:#}");
+        } else {
+            assert_eq!(told["result"], Value::Null);
+        }
+        // What teachers said is kept, and the same again.
+        assert!(fs::read_dir(dir.join("told"))?.count() > 0);
+        assert_eq!(report(dir, &command)?["epochs"], told["epochs"]);
+        assert_eq!(fs::read(dir.join(&out))?, bytes);
+    }
+    // Without labels only what teachers say is left to learn from.
+    fs::remove_file(dir.join("p-labels-idx1-ubyte"))?;
+    let blind = ["distill", "taught1.onnx", "net.onnx", "-o", "blind.onnx", "--epochs", "1"];
+    let refused = ends(2, dir, &[&blind[..], &DATA].concat())?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("train-samples"), "{refused:?}");
+    report(dir, &[&blind[..], &["--hard-weight", "0"]].concat())?;
+    let wrong = ends(2, dir, &[&["distill", "net.onnx", "-o", "x.onnx"][..], &DATA].concat())?;
+    assert!(!wrong.stderr.is_empty());
+    Ok(())
+}
+
+#[test]
+fn gated_units_are_written_with_thresholds_within_their_share() -> Outcome {
+    let dir = scene(600)?;
+    let dir = dir.path();
+    let course = ["--epochs", "6", "--batch", "20", "--rate", "0.1", "--momentum", "0"];
+    for (unit, extra) in [
+        ("straight-through", &[][..]),
+        ("reinforce", &["--rate-factor", "fc1.weight.gater=0.1"]),
+        ("gumbel-hard", &["--anneal", "1e-3:0.5:10"]),
+        ("noisy-rectifier", &[]),
+    ] {
+        let pass = format!("insert-gates:kind=units,unit={unit},gater=8,bias=-1");
+        let gates = ["--pass", &pass, "--gates", "density=0.3,factor=0.003,most=0.4"];
+        let told =
+            report(dir, &[&["train", "net.onnx", "-o", "gated.onnx"][..], &course, &gates, extra].concat())?;
+        assert!(told["result"]["density"].as_f64() <= Some(0.4), "{unit}: {told:#}");
+        assert!(told["result"]["error"].as_f64() < Some(0.3), "{unit}: {told:#}");
+        assert!(told["threshold"].is_number());
+        // Inference draws nothing: the same again from the file that was written.
+        let said = ends(0, dir, &["inspect", "gated.onnx", "--format", "json"])?;
+        assert!(!String::from_utf8_lossy(&said.stdout).contains("random"), "{said:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn text_is_learnt_and_its_vocabulary_kept() -> Outcome {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let dir = dir.path();
+    let (good, bad) = (["fine", "lovely", "great"], ["dull", "poor", "awful"]);
+    let mut table = String::from("text,label\n");
+    for k in 0..240 {
+        let words = if k % 2 == 0 { good } else { bad };
+        table += &format!("\"a {} film, number {}\",{}\n", words[k / 2 % 3], k % 17, k % 2);
+    }
+    fs::write(dir.join("films.csv"), table)?;
+    ends(0, dir, &["new", "--arch", "gru:6x40e8-8-2", "-o", "net.onnx"])?;
+    let args = [
+        "train",
+        "net.onnx",
+        "-o",
+        "films.onnx",
+        "--data",
+        "films.csv",
+        "--text-column",
+        "text",
+        "--vocabulary-size",
+        "40",
+    ];
+    let course =
+        ["--epochs", "6", "--batch", "12", "--optimizer", "adam", "--rate", "0.02", "--format", "json"];
+    let out = ends(0, dir, &[&args[..], &course].concat())?;
+    let told: Value = serde_json::from_slice(&out.stdout)?;
+    assert!(told["result"]["error"].as_f64() < Some(0.05), "{told:#}");
+    let words = fs::read_to_string(dir.join("films.onnx.vocabulary"))?;
+    assert!(words.starts_with("planish-vocabulary 1\n") && words.contains("\nlovely\n"), "{words}");
+    Ok(())
+}
+
+#[test]
+fn values_are_learnt_from_arrays() -> Outcome {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let dir = dir.path();
+    ends(0, dir, &["new", "--arch", "mlp:2-16-1", "-o", "net.onnx"])?;
+    for k in 0..200 {
+        let folder = dir.join(format!("points/test_data_set_{k}"));
+        fs::create_dir_all(&folder)?;
+        let (x, y) = ((k % 20) as f32 / 10.0 - 1.0, (k / 20) as f32 / 5.0 - 1.0);
+        fs::write(folder.join("input.npy"), npy(&[1, 2], &[x, y]))?;
+        fs::write(folder.join("target.npy"), npy(&[1, 1], &[x * y]))?;
+    }
+    let args = ["train", "net.onnx", "-o", "o.onnx", "--data", "points", "--loss", "mean-square"];
+    let course =
+        ["--epochs", "80", "--batch", "20", "--optimizer", "adam", "--rate", "0.01", "--format", "json"];
+    let out = ends(0, dir, &[&args[..], &course].concat())?;
+    let told: Value = serde_json::from_slice(&out.stdout)?;
+    assert!(told["result"]["loss"].as_f64() < Some(0.01) && told["result"]["error"].is_null(), "{told:#}");
+    Ok(())
+}
+
+fn npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
+    let dims: String = shape.iter().map(|d| format!("{d},")).collect();
+    let mut head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}");
+    while (10 + head.len() + 1) % 64 != 0 {
+        head.push(' ');
+    }
+    head.push('\n');
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend((head.len() as u16).to_le_bytes());
+    out.extend(head.as_bytes());
+    values.iter().for_each(|v| out.extend(v.to_le_bytes()));
+    out
+}

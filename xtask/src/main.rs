@@ -26,6 +26,7 @@ usage: cargo xtask TASK
                         all tests; --long, with planish built for release: every model, every conformance test on
                         every engine and as an executable, ten times the random graphs, figures of time. Stages:
                         fmt clippy unit doc conformance executables shapes hostile models artifacts methods
+                        papers
   gen [--check]         write the generated references in docs/reference (--check: fail when they are stale)
   tidy                  rules of the repository that the compiler does not check
   third-party [--check] write THIRD-PARTY-NOTICES from the dependencies' licence files
@@ -41,6 +42,8 @@ usage: cargo xtask TASK
   bench methods [ARGS...]
                         lossy methods on real models and data: accuracy, and time against ONNX Runtime with f32 and 8 bits
                         (testsuite/methods/methods.py)
+  papers [--full] [NAME...]
+                        experiments of papers, and their figures in docs/papers.md (testsuite/papers/papers.py)
   bench verdicts [ARGS...]
                         budgets on speed, judged on identical rebuilds and on a network that does 5% more work: false alarms
                         and misses (testsuite/python/verdicts.py)
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         "hostile" => python::hostile_task(),
         "compare" => python::compare(rest),
         "bench" => bench::run(rest),
+        "papers" => python::run_papers(rest),
         "--help" | "-h" | "help" => {
             print!("{HELP}");
             Ok(())

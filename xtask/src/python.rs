@@ -98,6 +98,19 @@ pub(crate) fn methods(tools: &Tools, planish: &Path) -> Result<Counts> {
     counted(command.arg("--planish").arg(planish).arg("--judge"))
 }
 
+/// The short part of the experiments of papers; fetches the data.
+pub(crate) fn papers(tools: &Tools, planish: &Path) -> Result<Counts> {
+    let mut command = script(tools, "papers/papers.py");
+    counted(command.arg("--planish").arg(planish).arg("--short"))
+}
+
+/// `cargo xtask papers`: experiments, and the page of their figures.
+pub(crate) fn run_papers(args: &[String]) -> Result<()> {
+    let tools = setup::setup()?;
+    let planish = build_planish_for_tests()?;
+    run(script(&tools, "papers/papers.py").arg("--planish").arg(planish).arg("--update").args(args))
+}
+
 /// `cargo xtask bench methods`: all of them, and what they buy.
 pub(crate) fn bench_methods(args: &[String]) -> Result<()> {
     let tools = setup::setup()?;

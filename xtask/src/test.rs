@@ -65,7 +65,7 @@ const MODELS: [&str; 16] = [
     "tree-ensemble-classifier",
 ];
 
-const STAGES: [&str; 11] = [
+const STAGES: [&str; 12] = [
     "fmt",
     "clippy",
     "unit",
@@ -77,6 +77,7 @@ const STAGES: [&str; 11] = [
     "models",
     "artifacts",
     "methods",
+    "papers",
 ];
 
 /// The number of random graphs, for `planish-testsuite`.
@@ -157,6 +158,10 @@ fn run_stage(context: &mut Context, stage: &str) -> Result<Counts> {
         "methods" => {
             let planish = context.planish()?;
             python::methods(&context.tools, &planish)
+        }
+        "papers" => {
+            let planish = context.planish()?;
+            python::papers(&context.tools, &planish)
         }
         "artifacts" => {
             let planish = context.planish()?;

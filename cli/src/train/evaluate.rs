@@ -56,6 +56,8 @@ pub struct Evaluator<'a> {
     engine: &'a str,
     threads: usize,
     samples: Samples,
+    /// Rows of a batch of a model that takes no other number; what is left of the samples then is not compared.
+    fixed: Option<usize>,
     /// Of gates; none: the usual one.
     threshold: Option<f64>,
     programs: BTreeMap<usize, Program>,
@@ -76,7 +78,7 @@ impl<'a> Evaluator<'a> {
         loss: Loss,
         trains: &'a dyn Fn(&str) -> bool,
         engine: (&'a str, usize),
-        samples: Samples,
+        (samples, fixed): (Samples, Option<usize>),
     ) -> Evaluator<'a> {
         Evaluator {
             make,
@@ -85,6 +87,7 @@ impl<'a> Evaluator<'a> {
             engine: engine.0,
             threads: engine.1,
             samples,
+            fixed,
             threshold: None,
             programs: BTreeMap::new(),
         }
@@ -107,7 +110,9 @@ impl<'a> Evaluator<'a> {
     pub fn run(&mut self, parameters: &dyn Fn(&str) -> Option<Tensor>) -> Result<Held> {
         let count = self.samples.len();
         // A size that divides the rows needs no second program for the rest.
-        let size = (MOST / 2..=MOST).rev().find(|b| count.is_multiple_of(*b)).unwrap_or(MOST).min(count);
+        let divides = || (MOST / 2..=MOST).rev().find(|b| count.is_multiple_of(*b));
+        let size = self.fixed.unwrap_or_else(|| divides().unwrap_or(MOST).min(count)).max(1);
+        let count = if self.fixed.is_some() { count - count % size } else { count };
         let (mut sum, mut errors, mut rows, mut classified, mut on) = (0.0, 0, 0, true, None);
         let all: Vec<usize> = (0..count).collect();
         for part in all.chunks(size) {

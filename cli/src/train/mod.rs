@@ -79,6 +79,8 @@ pub struct Job<'a> {
     pub reference: BTreeMap<String, Tensor>,
     /// What runs the steps, and with how many threads.
     pub engine: (&'a str, usize),
+    /// Rows of a batch of a model that takes no other number.
+    pub fixed: Option<usize>,
     /// A digest of everything that decides the course.
     pub course: String,
 }
@@ -116,9 +118,9 @@ impl<'a> Trainer<'a> {
     /// Compiles the step. `resume` is where another training of the same course stood.
     pub fn new(job: Job<'a>, resume: Option<Checkpoint>) -> Result<Trainer<'a>> {
         let settings = job.settings;
-        let batch = (settings.batch as usize).min(job.samples.len());
-        if batch == 0 {
-            return Err(Failure::new("train-samples", "there are no samples to train on"));
+        let batch = job.fixed.unwrap_or_else(|| (settings.batch as usize).min(job.samples.len()));
+        if batch == 0 || batch > job.samples.len() {
+            return Err(Failure::new("train-samples", "there are too few samples to train on"));
         }
         let graph = (job.make)(Some(batch))?;
         let recipe = planish_passes::training::Recipe { loss: job.loss, ..settings.recipe()? };
@@ -147,8 +149,8 @@ impl<'a> Trainer<'a> {
             given.extend(p.masks()?);
         }
         let evaluator = job.held.clone();
-        let evaluator =
-            evaluator.map(|held| Evaluator::new(job.make, job.held_loss, job.trains, job.engine, held));
+        let evaluator = evaluator
+            .map(|held| Evaluator::new(job.make, job.held_loss, job.trains, job.engine, (held, job.fixed)));
         let rates = settings.rates(steps)?;
         Ok(Trainer {
             job,

@@ -21,28 +21,41 @@ pub enum Mean {
 /// Rows of a batch.
 const BATCH: usize = 256;
 
-/// Probabilities of all teachers at a temperature, one row for each row of the samples. `keys` say what the teachers are; what they said
-/// is kept in the cache.
+/// What teachers are asked.
+pub struct Asked<'a> {
+    /// What scores are divided by before the softmax.
+    pub temperature: f64,
+    /// How the probabilities of several teachers become one.
+    pub mean: Mean,
+    /// What the samples are.
+    pub digest: &'a str,
+    /// What runs the teachers, and with how many threads.
+    pub engine: (&'a str, usize),
+    /// Where what they said is kept.
+    pub cache: Option<&'a Cache>,
+}
+
+/// A teacher: what makes it, what it is, and the rows of a batch if it takes no other number.
+pub type Teacher<'a> = (&'a Make<'a>, String, Option<usize>);
+
+/// Probabilities of all teachers, one row for each row of the samples.
 pub fn probabilities(
-    teachers: &[(&Make<'_>, String)],
-    temperature: f64,
-    mean: Mean,
+    teachers: &[Teacher<'_>],
+    asked: &Asked<'_>,
     samples: &Samples,
-    digest: &str,
-    engine: (&str, usize),
-    cache: Option<&Cache>,
     ui: &Ui,
 ) -> Result<Tensor> {
+    let Asked { temperature, mean, digest, engine, cache } = *asked;
     let mut all: Vec<Tensor> = Vec::new();
-    for (make, key) in teachers {
+    for (make, key, fixed) in teachers {
         let key = Cache::key("teacher", format!("{key} {digest} {temperature} {}", samples.len()).as_bytes());
         let kept = cache.and_then(|c| c.get(&key)).and_then(|bytes| read(&bytes, samples.len()));
         let said = match kept {
             Some(t) => t,
             None => {
-                let t = one(*make, temperature, samples, engine, ui)?;
+                let t = one((*make, *fixed), temperature, samples, engine, ui)?;
                 if let Some(c) = cache {
-                    c.put(&key, &t.bytes());
+                    c.put(&key, t.bytes());
                 }
                 t
             }
@@ -84,17 +97,18 @@ fn read(bytes: &[u8], rows: usize) -> Option<Tensor> {
 }
 
 fn one(
-    make: &Make<'_>,
+    (make, fixed): (&Make<'_>, Option<usize>),
     temperature: f64,
     samples: &Samples,
     engine: (&str, usize),
     ui: &Ui,
 ) -> Result<Tensor> {
-    let progress = ui.progress("teacher", samples.len().div_ceil(BATCH) as u64);
+    let size = fixed.unwrap_or(BATCH);
+    let progress = ui.progress("teacher", samples.len().div_ceil(size) as u64);
     let rows: Vec<usize> = (0..samples.len()).collect();
     let (mut values, mut classes) = (Vec::new(), 0);
     let mut session: Option<(usize, Box<dyn planish_ir::Session>, usize, usize)> = None;
-    for part in rows.chunks(BATCH) {
+    for part in rows.chunks(size) {
         if session.as_ref().is_none_or(|(n, ..)| *n != part.len()) {
             let graph: Graph = make(Some(part.len()))?;
             let soft = soft_scores(&graph, temperature)?;

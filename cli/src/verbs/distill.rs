@@ -1,6 +1,6 @@
 //! `planish distill`: trains a model on what others say.
 
-use super::train::{Files, RunArgs, Source, course, hex, reference, seen, split, train};
+use super::train::{Files, RunArgs, Source, course, hex, reference, seen, split, train, vocabulary};
 use crate::data::DataArgs;
 use crate::engine::cache::Cache;
 use crate::exit::Exit;
@@ -12,7 +12,7 @@ use crate::shapes::{ShapeArgs, Shapes};
 use crate::train::Job;
 use crate::train::samples::Target;
 use crate::train::settings::{LossName, TrainArgs};
-use crate::train::teacher::{Mean, probabilities, targets};
+use crate::train::teacher::{Asked, Mean, probabilities, targets};
 use crate::ui::{Format, Ui};
 use planish_ir::{Dim, Graph};
 use planish_passes::training::Loss;
@@ -64,7 +64,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     if settings.loss != LossName::CrossEntropy {
         return Err(Failure::usage("distillation has its own loss; --loss is that of `train`"));
     }
-    if !(args.temperature.is_finite() && args.temperature > 0.0) || !(0.0..=1.0).contains(&args.hard_weight) {
+    let warm = args.temperature.is_finite() && args.temperature > 0.0;
+    if !warm || !(0.0..=1.0).contains(&args.hard_weight) {
         return Err(Failure::usage("a temperature is above 0, a weight from 0 to 1"));
     }
     plan.recipe.train = Some(settings.clone());
@@ -87,25 +88,23 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let plain = source.plain(None)?;
     let hard = args.hard_weight > 0.0;
     let target = if hard { seen(&plain, settings.loss)?.1 } else { Target::Nothing };
-    let split = split(&args.data, &plain, &settings, Some(target), &plan, &args.safety)?;
+    let split = split(&args.data, &plain, &settings, Some(target), &plan, &args.safety, ui)?;
     let makes: Vec<_> = teachers.iter().map(|t| move |rows: Option<usize>| t.made(rows)).collect();
     let keyed: Vec<_> = makes
         .iter()
         .zip(&teachers)
-        .map(|(make, t)| Ok((make as &crate::train::Make<'_>, t.digest()?)))
+        .map(|(make, t)| Ok((make as &crate::train::Make<'_>, t.digest()?, t.fixed()?)))
         .collect::<Result<_>>()?;
     let digest = hex(&split.data.digest()?);
     let cache = Cache::from_option(args.cache_dir.as_deref());
-    let soft = probabilities(
-        &keyed,
-        args.temperature,
-        args.mean,
-        &split.samples,
-        &digest,
+    let asked = Asked {
+        temperature: args.temperature,
+        mean: args.mean,
+        digest: &digest,
         engine,
-        cache.as_ref(),
-        ui,
-    )?;
+        cache: cache.as_ref(),
+    };
+    let soft = probabilities(&keyed, &asked, &split.samples, ui)?;
     let compared = targets(&soft, &split.samples, &scores(&plain)?, hard)?;
     let loss = match hard {
         true => Loss::Distill { temperature: args.temperature, hard: args.hard_weight },
@@ -115,7 +114,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let make = |rows: Option<usize>| -> Result<Graph> { source.made(rows) };
     let about = format!("{loss:?} {:?} {:?}", args.mean, args.data.eval_data);
     let mut parts = vec![source.digest()?, digest, about];
-    parts.extend(keyed.iter().map(|(_, key)| key.clone()));
+    parts.extend(keyed.iter().map(|(_, key, _)| key.clone()));
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let job = Job {
         settings: &settings,
@@ -129,6 +128,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         targets: Some(compared),
         reference: reference(&settings, &load)?,
         engine,
+        fixed: source.fixed()?,
         course: course(&parts),
     };
     let files =
@@ -136,6 +136,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let exit = train(job, &files, None, args.format, ui)?;
     if exit == Exit::Ok {
         plan.save(&args.passes, &writer)?;
+        vocabulary(&args.data, &split.data, &args.output, &writer, ui)?;
     }
     Ok(exit)
 }

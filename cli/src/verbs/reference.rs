@@ -178,8 +178,17 @@ pub fn targets(args: &TargetsArgs, ui: &Ui) -> Result<Exit> {
 
 /// `planish explain`.
 pub fn explain(args: &ExplainArgs, ui: &Ui) -> Result<Exit> {
+    let prune: Vec<(&str, String)> = planish_passes::training::Prune::OPTIONS
+        .iter()
+        .map(|o| (o.name, format!("{} (default {:?})", o.doc, o.default)))
+        .chain([(
+            "reference",
+            "the trained model that the schedule `threshold` takes its weights from".to_owned(),
+        )])
+        .collect();
     let chosen: Vec<_> = match &args.id {
         None => diagnostics::all().collect(),
+        Some(id) if id == "prune" => prune.iter().map(|(id, doc)| (*id, doc.as_str())).collect(),
         Some(id) => match diagnostics::find(id) {
             Some(doc) => vec![(id.as_str(), doc)],
             None => {

@@ -1,6 +1,7 @@
 //! `planish train`: changes the parameters of a model so that a loss on samples becomes small.
 
 use crate::calibrate::Calibrator;
+use crate::data::tokens::Encoder;
 use crate::data::{Data, DataArgs};
 use crate::engine;
 use crate::exit::Exit;
@@ -79,12 +80,7 @@ impl RunArgs {
     }
     /// Where the checkpoint is.
     pub fn checkpoint(&self, output: &Path) -> PathBuf {
-        let beside = || {
-            let mut name = output.file_name().unwrap_or_default().to_os_string();
-            name.push(".checkpoint");
-            output.with_file_name(name)
-        };
-        self.checkpoint.clone().unwrap_or_else(beside)
+        self.checkpoint.clone().unwrap_or_else(|| beside(output, ".checkpoint"))
     }
 }
 
@@ -102,7 +98,14 @@ impl Source {
     pub(super) fn new(path: &Path, load: LoadOptions, plan: Plan) -> Result<Source> {
         Ok(Source { file: load::open(path, &load)?, load, plan })
     }
-    /// The model as it is in the file, for so many rows.
+    /// Rows that a model takes that takes no other number.
+    pub(super) fn fixed(&self) -> Result<Option<usize>> {
+        let signature = self.file.signature(&self.load)?;
+        let first = |p: &crate::inputs::Port| p.ty.as_tensor()?.shape.as_ref()?.first()?.as_const();
+        let rows = signature.inputs.iter().find_map(first);
+        Ok(rows.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0))
+    }
+    /// The model as it is in the file, for so many rows; those that it takes must be free or as many.
     pub(super) fn plain(&self, rows: Option<usize>) -> Result<Graph> {
         let mut load = self.load.clone();
         if let Some(rows) = rows {
@@ -110,23 +113,13 @@ impl Source {
             for port in &signature.inputs {
                 let dims = port.ty.as_tensor().and_then(|t| t.shape.as_ref());
                 let Some(first) = dims.and_then(|d| d.first()) else { continue };
-                match (first.as_symbol(), first.as_const()) {
-                    (Some(s), _) => {
-                        let name = signature.symbols.get(s).name.clone();
-                        load.shapes.set.insert(name.to_string(), Setting::One(rows as i64));
-                    }
-                    (None, Some(d)) if d != rows as i64 => {
-                        let axes = dims.map_or(1, Vec::len);
-                        let mut dims = vec![None; axes];
-                        dims[0] = Some(rows as i64);
-                        load.shapes.shapes.insert(port.name.clone(), dims);
-                    }
-                    _ => {}
+                if let Some(s) = first.as_symbol() {
+                    let name = signature.symbols.get(s).name.clone();
+                    load.shapes.set.insert(name.to_string(), Setting::One(rows as i64));
                 }
             }
         }
-        let graph = self.file.import(&load)?.graph;
-        Ok(graph)
+        Ok(self.file.import(&load)?.graph)
     }
     /// The model as it is trained, with names for its parameters.
     pub(super) fn made(&self, rows: Option<usize>) -> Result<Graph> {
@@ -188,12 +181,14 @@ pub(super) fn split(
     target: Option<Target>,
     plan: &Plan,
     safety: &SafetyArgs,
+    ui: &Ui,
 ) -> Result<Split> {
     let (graph, usual) = seen(graph, settings.loss)?;
     let target = target.unwrap_or(usual);
     let preprocess = plan.recipe.preprocess.as_ref();
     let all = data.read_with(&graph, preprocess)?;
     let all = all.ok_or_else(|| Failure::usage("--data is needed: samples to train on"))?;
+    all.tell(ui);
     let most = safety.max_memory.unwrap_or(MOST_SAMPLES);
     let (rest, held) = match &data.eval_data {
         Some(_) => {
@@ -233,7 +228,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let load = LoadOptions::new(&args.safety, Shapes::parse(&args.shapes)?);
     let mut source = Source::new(&args.model, load.clone(), plan.clone())?;
     let plain = source.plain(None)?;
-    let split = split(&args.data, &plain, &settings, None, &plan, &args.safety)?;
+    let split = split(&args.data, &plain, &settings, None, &plan, &args.safety, ui)?;
     source.plan.calibrate_on(Calibrator::new(Some(split.data.clone())).telling(ui));
     let reference = reference(&settings, &load)?;
     let trains = source.trains(&settings)?;
@@ -252,6 +247,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         targets: None,
         reference,
         engine,
+        fixed: source.fixed()?,
         course,
     };
     let done =
@@ -259,8 +255,34 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let exit = train(job, &done, before, args.format, ui)?;
     if exit == Exit::Ok {
         plan.save(&args.passes, &writer)?;
+        vocabulary(&args.data, &split.data, &args.output, &writer, ui)?;
     }
     Ok(exit)
+}
+
+/// Writes the vocabulary that a model was trained with beside it, unless there is a file of it already.
+pub(super) fn vocabulary(
+    args: &DataArgs,
+    data: &Data,
+    output: &Path,
+    writer: &Writer,
+    ui: &Ui,
+) -> Result<()> {
+    let Some(Encoder::Word(words)) = data.encoder() else { return Ok(()) };
+    let path = args.table.vocabulary.clone().unwrap_or_else(|| beside(output, ".vocabulary"));
+    if args.table.vocabulary.is_some() && path.exists() {
+        return Ok(());
+    }
+    words.write(&path, writer)?;
+    ui.say(format!("{}: the vocabulary, for --vocabulary", path.display()));
+    Ok(())
+}
+
+/// The file beside a model whose name goes on so.
+fn beside(output: &Path, end: &str) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_os_string();
+    name.push(end);
+    output.with_file_name(name)
 }
 
 /// Where a training reads and writes.
@@ -285,6 +307,9 @@ pub(super) fn train(
     };
     let most = job.settings.gated()?.map_or(1.0, |(_, most)| most);
     let (make, rows, held) = (job.make, job.samples.len(), job.held.as_ref().map_or(0, Samples::len));
+    if let Some(n) = job.fixed.filter(|n| *n != job.settings.batch as usize) {
+        ui.say(format!("the model takes {n} rows and no other number: so many are a batch"));
+    }
     let mut trainer = Trainer::new(job, resume)?;
     let (tensors, elements) = trainer.parameters();
     let text = format == Format::Text;
@@ -377,7 +402,7 @@ fn before(
     let values: BTreeMap<String, Tensor> = constants(&graph)?;
     let make: &Make<'_> = &make;
     let trains = |_: &str| true;
-    let mut e = Evaluator::new(make, settings.loss(), &trains, engine, held.clone());
+    let mut e = Evaluator::new(make, settings.loss(), &trains, engine, (held.clone(), source.fixed()?));
     e.run(&|name| values.get(name).cloned()).map(Some)
 }
 
