@@ -1,6 +1,7 @@
 //! See [`InsertGates`].
 
 mod activation;
+mod columns;
 mod early_exit;
 mod linear;
 mod moe;
@@ -12,6 +13,7 @@ use crate::options::OptionMeta;
 use crate::weights::{self, Selection};
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass};
 use activation::Activation;
+use columns::Columns;
 use early_exit::EarlyExit;
 use moe::Moe;
 use planish_ir::{Diag, Editor};
@@ -42,6 +44,9 @@ declare_pass! {
     /// `planish train`: what each unit of a hidden layer gives is multiplied by a gate that a small net of `gater` hyperbolic tangents computes from the inputs of
     /// the layer. The gates draw while they are trained, and `determinize` makes them inference's; weights are random until then.
     ///
+    /// `kind=columns`: a product of one row, the result of which a mask multiplies (what `kind=units` leaves behind its training), computes only
+    /// the columns where the mask is not zero; its weights are kept column after column for that. The results are the same but for the order of sums.
+    ///
     /// `kind=skim` (Seo et al. 2018, "Neural speed reading via Skim-RNN") makes a GRU or an LSTM that goes forward choose at each step between its cell
     /// and one of `small` units, which leaves the other units of the state as they are. The small cell and what chooses are new
     /// weights, drawn from `seed`: the network has to be trained with them. A step skims where its probability of doing so is above
@@ -62,7 +67,7 @@ declare_pass! {
         name: "insert-gates",
         kind: Lossy,
         options: [
-            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run; `units`: gates of hidden units, to be trained; `skim`: recurrent layers with a small cell beside their own, to be trained" },
+            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run; `units`: gates of hidden units, to be trained; `columns`: products that a mask makes zero in part; `skim`: recurrent layers with a small cell beside their own, to be trained" },
             OptionMeta { name: "quantile", default: "0.5", doc: "of `activation`: the share of inputs of each layer that counts as zero, 0 to below 1" },
             OptionMeta { name: "block", default: "1", doc: "of `activation`: inputs that are left out together, 1 to 64" },
             OptionMeta { name: "experts", default: "8", doc: "of `moe`: groups of hidden units; must divide their number" },
@@ -93,6 +98,7 @@ declare_pass! {
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Activation(Activation),
+    Columns(Columns),
     EarlyExit(EarlyExit),
     Moe(Moe),
     Units(Units),
@@ -102,6 +108,7 @@ pub(crate) enum Kind {
 /// Options of each kind beyond those that all have.
 const OWN: &[(&str, &[&str])] = &[
     ("activation", &["quantile", "block"]),
+    ("columns", &[]),
     ("early-exit", &["threshold", "after", "features", "seed"]),
     ("moe", &["experts", "active", "cluster", "gain", "seed"]),
     ("units", &["unit", "gater", "bias", "temperature", "linear", "seed"]),
@@ -128,6 +135,7 @@ impl InsertGates {
         let which = Selection::new(o, m)?;
         let kind = match text {
             "moe" => Kind::Moe(Moe::new(o, m, samples, which)?),
+            "columns" => Kind::Columns(Columns::new(which)),
             "units" => Kind::Units(Units::new(o, m, which)?),
             "skim" => Kind::Skim(Skim::new(o, m, which)?),
             "early-exit" => Kind::EarlyExit(EarlyExit::new(o, m, samples)?),
@@ -144,6 +152,7 @@ impl Pass for InsertGates {
     fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
         match &self.kind {
             Kind::Activation(a) => a.run(ed, cx),
+            Kind::Columns(c) => c.run(ed, cx),
             Kind::EarlyExit(e) => e.run(ed, cx),
             Kind::Moe(m) => m.run(ed, cx),
             Kind::Units(u) => u.run(ed, cx),

@@ -84,6 +84,9 @@ fn units_get_gates_that_thresholds_close() -> Result<(), Diag> {
         let mut plain = after.clone();
         determinized(&mut plain, None)?;
         assert!(!draws(&plain), "{unit}");
+        let mut closed = after.clone();
+        determinized(&mut closed, (unit == "smooth").then_some(0.5))?;
+        columns(&closed, &x, unit)?;
     }
     let sigmoid = inserted(&net, "insert-gates{kind=units,unit=sigmoid,gater=3}")?;
     assert!(!draws(&sigmoid) && thresholds(&sigmoid).is_empty());
@@ -120,5 +123,30 @@ fn layers_learn_to_skim_where_they_are_paid() -> Result<(), Diag> {
     let shares = thresholds(&after).iter().map(|t| density(&after, Some(*t), &x));
     let shares = shares.collect::<Result<Vec<f64>, Diag>>()?;
     assert!(shares.is_sorted(), "{shares:?}");
+    Ok(())
+}
+
+/// Of one row the columns that gates close are not computed, and the results are the same.
+fn columns(model: &Graph, x: &Tensor, unit: &str) -> Result<(), Diag> {
+    let text = text::print(model).replace("[6,", "[1,");
+    let mut single = text::parse(&text)?;
+    let (plain, mut skipped) = (single.clone(), 0);
+    let mut pipeline = Pipeline::default();
+    pipeline.verify_each = true;
+    pipeline.specs(&parse_specs("insert-gates{kind=columns}")?);
+    pipeline.run(&mut single, &TargetFacts::default(), &mut |_, _| {})?;
+    for row in x.to_f64().chunks(5) {
+        let row: Vec<f32> = row.iter().map(|v| *v as f32).collect();
+        let row = Tensor::f32s(&[1, 5], &row)?;
+        let (want, got) =
+            (interp::run(&plain, vec![row.clone().into()])?, interp::run(&single, vec![row.into()])?);
+        for (a, b) in want.values[0].tensor()?.to_f64().iter().zip(got.values[0].tensor()?.to_f64()) {
+            assert!((a - b).abs() < 1e-5, "{unit}: {a}, not {b}");
+        }
+        let count = |name: &str| got.counters.get(name).copied().unwrap_or(0);
+        assert_eq!(count("gate.rows") + count("gate.skipped-rows"), 8, "{unit}: {:?}", got.counters);
+        skipped += count("gate.skipped-rows");
+    }
+    assert!(skipped > 0, "{unit}");
     Ok(())
 }
