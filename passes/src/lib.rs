@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod calibrate;
+pub mod cluster_weights;
+pub mod compressed;
 pub mod cost;
 pub mod detect_sparsity;
 pub mod determinize;

@@ -30,6 +30,7 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::fuse_epilogues::FuseEpilogues,
         crate::prune_magnitude::PruneMagnitude,
         crate::sparsify_blocks::SparsifyBlocks,
+        crate::cluster_weights::ClusterWeights,
         crate::quantize::Quantize,
         crate::insert_gates::InsertGates,
         crate::determinize::Determinize,

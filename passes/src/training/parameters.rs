@@ -1,13 +1,13 @@
 //! Which constants of a model are its parameters.
 
 use planish_ir::graph::Use;
-use planish_ir::{Constant, Diag, Editor, Graph, Op, Tensor, ValueId};
+use planish_ir::{Constant, Diag, Editor, Graph, NodeId, Op, Tensor, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Gives each constant that training changes a name of its own, and lists these names in the order of the graph: float operands with more than one
 /// element that are weights and biases of products, convolutions and recurrent layers, factors and shifts of normalisations, tables of
 /// embeddings, and operands of elementwise arithmetic. Constants without a name get that of the node that takes them, and what several take under several
-/// names stays one parameter.
+/// names stays one parameter. Parts of tables, as [`ClusterWeights`](crate::cluster_weights::ClusterWeights) makes them, count as tables.
 pub fn name_parameters(graph: &mut Graph) -> Vec<String> {
     let (mut names, mut taken) = (Vec::new(), BTreeSet::new());
     let nodes: Vec<_> = graph.nodes_in(graph.root()).collect();
@@ -35,11 +35,22 @@ fn taker(graph: &Graph, v: ValueId) -> Option<(String, u32)> {
         return None;
     }
     graph.uses(v).iter().find_map(|u| match u {
-        Use::Node(node, operand) if is_parameter(&graph.node(*node).op, *operand as usize) => {
-            Some((graph.describe(*node), *operand))
+        Use::Node(node, operand) => {
+            let op = &graph.node(*node).op;
+            let taken =
+                is_parameter(op, *operand as usize) || matches!(op, Op::Concat(_)) && is_table(graph, *node);
+            taken.then(|| (graph.describe(*node), *operand))
         }
-        _ => None,
+        Use::Result(..) => None,
     })
+}
+
+/// Whether the result of a node is only read as the table of gathers.
+fn is_table(graph: &Graph, n: NodeId) -> bool {
+    let uses = graph.node(n).outputs.iter().flat_map(|v| graph.uses(*v));
+    let reads = |u: &Use| matches!(u, Use::Node(n, 0) if matches!(graph.node(*n).op, Op::Gather(_)));
+    let mut uses = uses.peekable();
+    uses.peek().is_some() && uses.all(reads)
 }
 
 /// Whether an operand of an operation is trained where it is a constant.
