@@ -93,6 +93,78 @@ fn a_centroid_changes_by_the_sum_over_its_weights() -> Result<(), Diag> {
     Ok(())
 }
 
+/// Two layers with zeros; the bias of the first one is trained as ever.
+const DEEP: &str = "planish-ir 1
+graph @\"net\"(v0 \"x\": f32[4,3]) {
+  v1 \"w1\" = const f32[3,4] [0.5, 0.0, -1.0, 0.75, 0.0, -1.5, 0.25, 1.0, 0.0, 0.5, -0.25, -1.0]
+  v2 \"b1\" = const f32[4] [0.25, 0.5, 0.0, -0.25]
+  v3 \"w2\" = const f32[4,2] [0.5, 0.0, -1.0, 0.75, 0.0, -1.5, 0.25, 1.0]
+  v4 = matmul{trans_a=false, trans_b=false} v0, v1 : f32[4,4] @\"one\"
+  v5 = binary{kind=add} v4, v2 : f32[4,4]
+  v6 = unary{kind=tanh} v5 : f32[4,4]
+  v7 = matmul{trans_a=false, trans_b=false} v6, v3 : f32[4,2] @\"two\"
+  return v7 \"y\"
+}";
+
+#[test]
+fn weights_are_shared_after_steps_of_training() -> Result<(), Diag> {
+    let mut graph = text::parse(DEEP)?;
+    let plain = [constant(&graph, "w1")?.to_f64(), constant(&graph, "w2")?.to_f64()];
+    let report = run(&mut graph, "cluster-weights{bits=2,first=true}")?;
+    let metric = |name: &str| report.ran[0].metrics[name];
+    assert_eq!(metric("bytes-dense"), f64::from(4 * (12 + 4 + 8)), "weights and the bias");
+    let one = {
+        let mut only = text::parse(DEEP)?;
+        run(&mut only, "cluster-weights{bits=2,first=true,include=two}")?.ran[0].metrics.clone()
+    };
+    // What is left alone has its dense size everywhere.
+    assert_eq!(one["bytes-dense"], metric("bytes-dense"));
+    let two = Encoder::values(&Tensor::floats(DType::F32, &[4, 2], plain[1].clone())?)?.smallest()?.1;
+    assert_eq!(one["bytes-pruned"], (4 * (12 + 4) + two) as f64);
+
+    let names = ["b1", "w1.centroids", "w2.centroids"];
+    let mut found = name_parameters(&mut graph);
+    found.sort();
+    assert_eq!(found, names);
+    let rule = Rule::Adam { decay: [0.9, 0.999], epsilon: 1e-8 };
+    let recipe = Recipe::new(Loss::MeanSquare, Optimizer { rule, ..Optimizer::default() });
+    let made = step(&graph, &recipe, &|name| names.contains(&name))?;
+    let numbers = |seed, shape: &[usize]| {
+        let count = shape.iter().product::<usize>() as u64;
+        Tensor::floats(DType::F32, shape, (0..count).map(|i| normal(seed, i)).collect())
+    };
+    let rate = Tensor::f32s(&[], &[0.05])?;
+    let mut inputs =
+        made.first(vec![numbers(1, &[4, 3])?.into()], numbers(2, &[4, 2])?.into(), rate.into(), 0);
+    let mut losses = Vec::new();
+    for _ in 0..3 {
+        let results = interp::run(&made.graph, inputs.clone())?.values;
+        losses.push(results[made.outputs].tensor()?.to_f64()[0]);
+        inputs[made.variables_from()..].clone_from_slice(made.variables_after(&results));
+    }
+    assert!(losses.is_sorted_by(|a, b| a > b), "{losses:?}");
+    let mut trained = made.trained(&graph, &inputs[made.variables_from()..])?;
+    let shared = [constant(&trained, "w1.centroids")?, constant(&trained, "w2.centroids")?];
+    run(&mut trained, "fold-constants,eliminate-dead")?;
+    assert_eq!(verify::verify(&trained), []);
+    let products = trained.all_nodes().into_iter().filter(|n| matches!(trained.node(*n).op, Op::MatMul(_)));
+    let weights: Vec<Tensor> = products
+        .filter_map(|n| trained.as_const(trained.node(n).inputs[1]?))
+        .map(|(_, c)| c.decode())
+        .collect::<Result<_, _>>()?;
+    assert_eq!(weights.len(), 2);
+    for (layer, w) in weights.iter().enumerate() {
+        let before = constant(&graph, ["w1.centroids", "w2.centroids"][layer])?.to_f64();
+        let after = shared[layer].to_f64();
+        assert!(before.iter().zip(&after).all(|(a, b)| a != b), "{before:?} {after:?}");
+        for (was, is) in plain[layer].iter().zip(w.to_f64()) {
+            let want = if *was == 0.0 { 0.0 } else { after[kmeans::nearest(&before, *was)] };
+            assert_eq!(is, want, "what was {was} in layer {layer}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn every_place_of_weights_gets_the_shared_values() -> Result<(), Diag> {
     let twice = NET.replace(
@@ -133,6 +205,23 @@ fn what_cannot_share_is_left_alone() -> Result<(), Diag> {
         let mut graph = text::parse(NET)?;
         let failed = run(&mut graph, &format!("cluster-weights{{{bad}}}"));
         assert_eq!(failed.err().map(|d| d.id), Some("pass-option"), "{bad}");
+    }
+    Ok(())
+}
+
+#[test]
+fn vectors_that_are_no_table_are_not_trained() -> Result<(), Diag> {
+    for (last, names) in [
+        ("v5 = gather{axis=0} v4, v3 : f32[2]\n return v5 \"y\"", &["v"][..]),
+        // The vector is read in another way too, or not as a table.
+        ("v5 = gather{axis=0} v4, v3 : f32[2]\n return v5 \"y\", v4 \"z\"", &[]),
+        ("v5 = unary{kind=exp} v4 : f32[3]\n return v5 \"y\"", &[]),
+    ] {
+        let mut graph = text::parse(&format!(
+            "planish-ir 1\ngraph @\"g\"(v0 \"x\": f32[1]) {{ v1 \"v\" = const f32[2] [0.5, 0.25]
+             v3 = const i32[2] [0, 2]\n v4 = concat{{axis=0}} v0, v1 : f32[3]\n {last} }}"
+        ))?;
+        assert_eq!(name_parameters(&mut graph), names, "{last}");
     }
     Ok(())
 }

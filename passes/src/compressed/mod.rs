@@ -70,14 +70,25 @@ pub enum Decoded {
 
 impl Decoded {
     /// The tensor.
+    ///
+    /// # Errors
+    /// `compressed-malformed` for indices that are not in the codebook, and where [`Encoder::shared`] refuses the codebook for its type.
     pub fn tensor(&self) -> Result<Tensor, Diag> {
         match self {
             Decoded::Values(t) => Ok(t.clone()),
             Decoded::Shared { indices, codebook } => {
-                let shared = codebook.to_f64();
-                let of = |i: i64| if i == 0 { 0.0 } else { shared[i as usize - 1] };
-                let values = indices.to_i64()?.into_iter().map(of).collect();
-                Tensor::floats(codebook.dtype(), indices.shape(), values)
+                float_code(codebook.dtype())?;
+                // Bytes, since numbers may lose what a NaN carries.
+                let size = codebook.dtype().size();
+                let shared = [&vec![0; size][..], codebook.bytes()].concat();
+                let of = |i: i64| usize::try_from(i).ok().and_then(|i| shared.chunks_exact(size).nth(i));
+                let mut bytes = Vec::with_capacity(indices.len() * size);
+                for i in indices.to_i64()? {
+                    bytes.extend_from_slice(
+                        of(i).ok_or_else(|| malformed("an index is not in the codebook"))?,
+                    );
+                }
+                Tensor::from_bytes(codebook.dtype(), indices.shape().to_vec(), bytes.into())
             }
         }
     }
@@ -161,11 +172,7 @@ impl Encoder {
             _ => width(self.codebook.len()),
         }
     }
-    /// Code lengths of symbols and gaps.
-    fn lengths(&self, gap_bits: u32) -> [Vec<u32>; 2] {
-        let [mut symbols, mut gaps] = self.frequencies(gap_bits);
-        [&mut symbols, &mut gaps].map(|f| huffman::lengths(f))
-    }
+    /// How often each symbol and each gap occurs.
     fn frequencies(&self, gap_bits: u32) -> [Vec<u64>; 2] {
         let filler = (1 << gap_bits) - 1;
         let (mut symbols, mut gaps) = (vec![0; self.codebook.len()], vec![0; filler + 1]);
@@ -183,11 +190,11 @@ impl Encoder {
     pub fn size(&self, gap_bits: u32) -> Result<usize, Diag> {
         let head = self.head(gap_bits)?.len();
         let bits: u64 = if self.coding == Coding::Huffman {
-            let of = |(f, l): (Vec<u64>, Vec<u32>)| {
-                let codes: u64 = f.iter().zip(&l).map(|(f, l)| f * u64::from(*l)).sum();
-                codes + l.len() as u64 * u64::from(huffman::LENGTH_BITS)
+            let of = |f: Vec<u64>| {
+                let codes: u64 = f.iter().zip(huffman::lengths(&f)).map(|(f, l)| f * u64::from(l)).sum();
+                codes + f.len() as u64 * u64::from(huffman::LENGTH_BITS)
             };
-            self.frequencies(gap_bits).into_iter().zip(self.lengths(gap_bits)).map(of).sum()
+            self.frequencies(gap_bits).into_iter().map(of).sum()
         } else {
             let entries = self.kept() as u64 * u64::from(gap_bits + self.symbol_bits());
             entries + self.fillers(gap_bits) as u64 * u64::from(gap_bits)
@@ -227,8 +234,9 @@ impl Encoder {
     pub fn bytes(&self, gap_bits: u32) -> Result<Vec<u8>, Diag> {
         let mut out = Writer::after(self.head(gap_bits)?);
         let (filler, bits) = ((1 << gap_bits) - 1, self.symbol_bits());
-        let codes = (self.coding == Coding::Huffman)
-            .then(|| self.lengths(gap_bits).map(|l| huffman::Encoder::new(l, &mut out)));
+        let codes = (self.coding == Coding::Huffman).then(|| {
+            self.frequencies(gap_bits).map(|f| huffman::Encoder::new(huffman::lengths(&f), &mut out))
+        });
         for (gap, symbol) in self.gaps.iter().zip(&self.symbols) {
             let fields = std::iter::repeat_n(filler, gap / filler).chain([gap % filler]);
             match &codes {
@@ -249,7 +257,7 @@ impl Encoder {
 /// Reads what [`Encoder::bytes`] made, of a tensor of at most `most` elements.
 ///
 /// # Errors
-/// `compressed-malformed` for all else.
+/// `compressed-malformed` for bytes that do not have the form above, and for more elements.
 pub fn decode(bytes: &[u8], most: usize) -> Result<Decoded, Diag> {
     let mut from = Reader::new(bytes);
     if from.bytes(MAGIC.len())? != MAGIC {

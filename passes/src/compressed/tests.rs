@@ -180,6 +180,10 @@ fn what_has_no_form_is_refused() -> Result<(), Diag> {
     assert_eq!(id(Encoder::shared(&negative, &book(DType::F32, 2)?, false)), Some("compressed-malformed"));
     assert_eq!(id(Encoder::shared(&one, &book(DType::F8E5M2, 4)?, false)), Some("compressed-malformed"));
     assert_eq!(id(Encoder::values(&one)), Some("compressed-malformed"));
+    for i in [-1, 3] {
+        let made = Decoded::Shared { indices: indices(&[1], vec![i])?, codebook: book(DType::F32, 2)? };
+        assert_eq!(made.tensor().err().map(|d| d.id), Some("compressed-malformed"));
+    }
     let e = Encoder::shared(&one, &book(DType::F32, 4)?, true)?;
     for bits in [0, 17] {
         assert_eq!(e.bytes(bits).err().map(|d| d.id), Some("compressed-malformed"));

@@ -1,5 +1,6 @@
 ; run: cluster-weights{first=true}
 ; expect: ops gather == 0
+; expect: metric bytes-huffman == 16
 ; expect: remark cluster-skipped fc: left alone, 3 weights are not zero, fewer than 64
 planish-ir 1
 graph @"main"(v0 "x": f32[1,2]) {

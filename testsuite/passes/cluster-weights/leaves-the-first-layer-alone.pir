@@ -2,6 +2,7 @@
 ; expect: metric tensors-clustered == 1
 ; expect: remark cluster-skipped fc: left alone, it is the first layer
 ; expect: ops gather == 1
+; expect: metric bytes-dense == 32
 planish-ir 1
 graph @"main"(v0 "x": f32[1,2]) {
   v1 = const f32[2,2] [0.0, 1.0, 0.5, -2.0]
