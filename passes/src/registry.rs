@@ -32,6 +32,8 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::sparsify_blocks::SparsifyBlocks,
         crate::cluster_weights::ClusterWeights,
         crate::quantize::Quantize,
+        crate::fake_quantize::FakeQuantize,
+        crate::quantize_trained::QuantizeTrained,
         crate::insert_gates::InsertGates,
         crate::determinize::Determinize,
         crate::grad::Grad,
