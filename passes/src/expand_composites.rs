@@ -9,7 +9,8 @@ declare_pass! {
     /// Replaces composites that have no kernel of their own by their parts, so that fusion sees these: attention becomes two matrix products,
     /// a factor, a mask and a softmax. Attention of f32 has a kernel where every dim of an operand is known to be 1 or that of the result.
     /// Stochastic gates become element-wise operations of their noise, and detached values themselves: gradients that are taken later are
-    /// those of what is there then, no longer those of their estimators.
+    /// those of what is there then, no longer those of their estimators. Values rounded for training become element-wise operations too, or
+    /// constants where they are constant.
     ///
     /// # Preserves
     /// All outputs up to rounding (relative 1e-5 in f32): several roundings instead of one. Draws of stochastic gates differ where noise is
@@ -45,6 +46,7 @@ impl Pass for ExpandComposites {
             ("attention-expanded", count.attention),
             ("attention-kept", kept),
             ("stochastic-gates-expanded", count.gates),
+            ("fake-quantize-expanded", count.rounded),
             ("detached-removed", count.detached),
         ] {
             if count > 0 {

@@ -10,7 +10,7 @@ use planish_ir::{Constant, DType, Diag, Editor, Graph, NodeId, Op, Type, ValueId
 declare_pass! {
     /// Computes nodes whose operands are all constants, with the interpreter. Small integer tensors whose elements follow
     /// from dims become constants too. Constants that a region captures move into it. Values that are the same everywhere
-    /// stay one value (a splat) however large the tensor is.
+    /// stay one value (a splat) however large the tensor is. Weights rounded for training keep their steps, for `quantize-trained`.
     ///
     /// # Preserves
     /// All outputs, up to the rounding of the interpreter, which is at least as exact as any engine.
@@ -68,7 +68,8 @@ impl FoldConstants {
     /// The constants that the results of a node are, if they can be known.
     fn fold(&self, g: &Graph, n: NodeId, cx: &mut PassCx) -> Option<Vec<Constant>> {
         let node = g.node(n);
-        if node.effects() != Effects::None || fuse_quantised::multiplies_integers(g, n) {
+        let waits = matches!(node.op, Op::FakeQuantize(_)) || fuse_quantised::multiplies_integers(g, n);
+        if node.effects() != Effects::None || waits {
             return None;
         }
         if let [v] = node.outputs.as_slice()

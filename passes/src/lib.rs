@@ -4,12 +4,15 @@
 #![forbid(unsafe_code)]
 
 pub mod calibrate;
+pub mod cluster_weights;
+pub mod compressed;
 pub mod cost;
 pub mod detect_sparsity;
 pub mod determinize;
 pub mod eliminate_dead;
 pub mod embed_preprocessing;
 pub mod expand_composites;
+pub mod fake_quantize;
 pub mod flops;
 pub mod fold_batch_norm;
 pub mod fold_constants;
@@ -23,6 +26,7 @@ pub mod pass;
 pub mod pipeline;
 pub mod prune_magnitude;
 pub mod quantize;
+pub mod quantize_trained;
 pub mod recognize;
 pub mod recompute;
 pub mod registry;

@@ -76,7 +76,7 @@ impl Quantize {
 }
 
 /// Why weights are not quantised, if they are not.
-fn declined(ed: &Editor<'_>, t: &Target, users: &[NodeId], dynamic: bool) -> Option<String> {
+pub(crate) fn declined(ed: &Editor<'_>, t: &Target, users: &[NodeId], dynamic: bool) -> Option<String> {
     let g = ed.graph();
     if t.values.dtype() != DType::F32 {
         return Some("its weights are no f32".into());
@@ -267,15 +267,7 @@ impl Pass for Quantize {
             let input = match made.get(&x) {
                 Some(v) => v[0],
                 None => {
-                    // Others may read it before its first product.
-                    let g = ed.graph();
-                    let readers = g.uses(x).iter().filter_map(|u| match u {
-                        Use::Node(n, _) => Some((*order.get(n)?, *n)),
-                        Use::Result(..) => None,
-                    });
-                    if let Some((_, first)) = readers.min() {
-                        ed.before(first);
-                    }
+                    before_readers(ed, x, &order);
                     let back = bytes(ed, x, ranges[inputs[&x]])?;
                     ed.before(n);
                     made.insert(x, vec![back]);
@@ -291,21 +283,31 @@ impl Pass for Quantize {
             ed.rewrite(n, node.op, &operands)?;
         }
         for (x, back) in made {
-            if !self.dynamic {
-                keep_bytes(ed, x, back[0])?;
+            let g = ed.graph();
+            let quantized = g.def_node(back[0]).and_then(|d| g.def_node(util::operand(g, d, 0)?));
+            if let Some(q) = quantized.filter(|_| !self.dynamic) {
+                keep_bytes(ed, x, q, back[0]);
             }
         }
         Ok(())
     }
 }
 
-/// Lets all that reads `x` read `back`, the value as its bytes stand for it, where nothing but additions, pooling and what moves
-/// elements would read it in f32: it is then kept in bytes only.
-fn keep_bytes(ed: &mut Editor<'_>, x: ValueId, back: ValueId) -> Result<(), Diag> {
+/// New nodes go before the first of those in `order` that read a value.
+pub(crate) fn before_readers(ed: &mut Editor<'_>, x: ValueId, order: &BTreeMap<NodeId, usize>) {
+    let readers = ed.graph().uses(x).iter().filter_map(|u| match u {
+        Use::Node(n, _) => Some((*order.get(n)?, *n)),
+        Use::Result(..) => None,
+    });
+    if let Some((_, first)) = readers.min() {
+        ed.before(first);
+    }
+}
+
+/// Lets all that reads `x` but the node `by` read `back`, the value as its bytes stand for it, where nothing but additions, pooling and
+/// what moves elements would read it in f32: it is then kept in bytes only.
+pub(crate) fn keep_bytes(ed: &mut Editor<'_>, x: ValueId, by: NodeId, back: ValueId) {
     let g = ed.graph();
-    let Some(quantized) = g.def_node(back).and_then(|d| g.def_node(util::operand(g, d, 0)?)) else {
-        return Ok(());
-    };
     let takes = |op: &Op| match op {
         Op::Binary(b) => b.kind == BinaryKind::Add,
         Op::Pool(p) => p.kind == PoolKind::Max && p.indices.is_none(),
@@ -313,17 +315,12 @@ fn keep_bytes(ed: &mut Editor<'_>, x: ValueId, back: ValueId) -> Result<(), Diag
         _ => false,
     };
     let others: Vec<Use> =
-        g.uses(x).iter().copied().filter(|u| !matches!(u, Use::Node(n, _) if *n == quantized)).collect();
-    if !others
-        .iter()
-        .all(|u| matches!(u, Use::Node(n, _) if takes(&g.node(*n).op) && g.node(*n).region == g.root()))
-    {
-        return Ok(());
+        g.uses(x).iter().copied().filter(|u| !matches!(u, Use::Node(n, _) if *n == by)).collect();
+    let taken =
+        |u: &Use| matches!(u, Use::Node(n, _) if takes(&g.node(*n).op) && g.node(*n).region == g.root());
+    if others.iter().all(taken) {
+        others.into_iter().for_each(|u| ed.set_use(u, back));
     }
-    for u in others {
-        ed.set_use(u, back);
-    }
-    Ok(())
 }
 
 /// A value as unsigned bytes of a range and back.

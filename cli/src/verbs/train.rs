@@ -19,7 +19,7 @@ use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
 use planish_ir::op::random::stream;
 use planish_ir::{Editor, Graph, Tensor};
-use planish_passes::training::{determinized, draws, name_parameters, with_values};
+use planish_passes::training::{determinized, draws, name_parameters, quantized, with_values};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -338,6 +338,7 @@ pub(super) fn train(
         tuned = trainer.threshold(most)?;
         determinized(&mut graph, tuned.map(|t| t.0))?;
     }
+    quantized(&mut graph)?;
     let bytes = crate::export::write(&graph, files.output, files.writer)?;
     let standing = trainer.standing();
     let best = standing.best.and_then(|b| standing.epochs.get(b as usize - 1));

@@ -62,6 +62,9 @@ pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
             movement::lower_view(cx)
         }
         Op::StochasticGate(_) => Err(Diag::error("internal-lower", "stochastic gates are lowered in parts")),
+        Op::FakeQuantize(_) => {
+            Err(Diag::error("internal-lower", "rounding for training is lowered in parts"))
+        }
         Op::Attention(o) => contraction::lower_attention(cx, o),
         Op::Transpose(_) if cx.node_id().is_some_and(|n| contraction::takes_transpose(cx.graph, n)) => Ok(()),
         Op::Transpose(t) => movement::lower_transpose(cx, t),

@@ -3,9 +3,11 @@
 use crate::diag::Diag;
 use crate::editor::Editor;
 use crate::graph::{Graph, NodeId};
+use crate::interp;
 use crate::op::Op;
 use crate::op::attention::has_kernel;
 use crate::op::build::Build;
+use crate::tensor::Tensor;
 use std::borrow::Cow;
 
 /// How many nodes were replaced.
@@ -15,21 +17,23 @@ pub struct Expanded {
     pub attention: usize,
     /// Stochastic gates.
     pub gates: usize,
+    /// Values rounded for training.
+    pub rounded: usize,
     /// Detached values.
     pub detached: usize,
 }
 
-/// Whether a node has no kernel of its own: an attention, also where `all` is asked for, or a stochastic gate.
+/// Whether a node has no kernel of its own: an attention, also where `all` is asked for, a stochastic gate, or a value rounded for training.
 fn goes(g: &Graph, n: NodeId, all: bool) -> bool {
     match g.node(n).op {
         Op::Attention(_) => all || !has_kernel(g, n),
-        Op::StochasticGate(_) => true,
+        Op::StochasticGate(_) | Op::FakeQuantize(_) => true,
         _ => false,
     }
 }
 
-/// Replaces attentions of a graph by their parts, all or those without a [kernel](has_kernel), stochastic gates by theirs, and detached
-/// values by themselves.
+/// Replaces attentions of a graph by their parts, all or those without a [kernel](has_kernel), stochastic gates and values rounded for
+/// training by theirs, or by a constant where all operands are, and detached values by themselves.
 pub fn expand_composites(ed: &mut Editor<'_>, all: bool) -> Result<Expanded, Diag> {
     let mut count = expand(ed, all)?;
     for n in ed.graph().all_nodes() {
@@ -63,6 +67,13 @@ fn expand(ed: &mut Editor<'_>, all: bool) -> Result<Expanded, Diag> {
                 count.gates += 1;
                 op.parts(&mut Build::new(ed, "stochastic-gate"), &inputs)?
             }
+            Op::FakeQuantize(op) => {
+                count.rounded += 1;
+                match known(ed.graph(), n)? {
+                    Some(t) => ed.constant(t)?,
+                    None => op.parts(&mut Build::new(ed, "fake-quantize"), &inputs)?,
+                }
+            }
             _ => continue,
         };
         let declared = ed.graph().value(y).fact.clone();
@@ -71,6 +82,15 @@ fn expand(ed: &mut Editor<'_>, all: bool) -> Result<Expanded, Diag> {
         ed.erase(n)?;
     }
     Ok(count)
+}
+
+/// The result of a node whose operands are all constants.
+fn known(g: &Graph, n: NodeId) -> Result<Option<Tensor>, Diag> {
+    let constants = g.node(n).inputs.iter().flatten().map(|v| g.as_const(*v));
+    let Some(constants) = constants.collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let operands = constants.into_iter().map(|(_, c)| Ok(Some(c.decode()?.into())));
+    let made = interp::eval_node(g, n, operands.collect::<Result<_, Diag>>()?, 0)?;
+    made.first().map(|v| v.tensor().cloned()).transpose()
 }
 
 /// The graph, or a copy in which [parts](expand_composites) stand for composites; detached values stay.

@@ -240,6 +240,7 @@ op_table! {
     Fused => fused::Fused,
     Dequantize => quant::Dequantize,
     Quantize => quant::Quantize,
+    FakeQuantize => quant::FakeQuantize,
     DynamicQuantize => quant::DynamicQuantize,
     MatMulInteger => quant::MatMulInteger,
     ConvInteger => quant::ConvInteger,

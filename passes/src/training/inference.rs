@@ -1,4 +1,4 @@
-//! Stochastic gates as inference has them: how many are on, and where the threshold is.
+//! What inference has in place of what training needs: gates that are on or off, where the threshold is, and stored integers.
 
 use super::skim;
 use crate::pass::TargetFacts;
@@ -81,6 +81,17 @@ pub fn determinized(graph: &mut Graph, threshold: Option<f64>) -> Result<(), Dia
     let mut pipeline = Pipeline::default();
     pipeline.specs(&parse_specs(&text)?);
     pipeline.once("eliminate-dead");
+    pipeline.run(graph, &TargetFacts::default(), &mut |_, _| {})?;
+    Ok(())
+}
+
+/// Stored integers in place of what is rounded for training (the pass `quantize-trained`), if anything is.
+pub fn quantized(graph: &mut Graph) -> Result<(), Diag> {
+    if !graph.all_nodes().into_iter().any(|n| matches!(graph.node(n).op, Op::FakeQuantize(_))) {
+        return Ok(());
+    }
+    let mut pipeline = Pipeline::default();
+    pipeline.once("quantize-trained");
     pipeline.run(graph, &TargetFacts::default(), &mut |_, _| {})?;
     Ok(())
 }

@@ -28,7 +28,7 @@ mod tests;
 
 pub use evaluation::{Evaluation, evaluation};
 pub use gates::Sparsity;
-pub use inference::{determinized, draws, thresholds, with_density};
+pub use inference::{determinized, draws, quantized, thresholds, with_density};
 pub use loss::{GroupLasso, Loss, soft_scores};
 pub use optimizer::{Optimizer, Rule};
 pub use parameters::{name_parameters, with_values};

@@ -1,13 +1,14 @@
 //! Which constants of a model are its parameters.
 
 use planish_ir::graph::Use;
-use planish_ir::{Constant, Diag, Editor, Graph, Op, Tensor, ValueId};
+use planish_ir::{Constant, Diag, Editor, Graph, NodeId, Op, Tensor, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Gives each constant that training changes a name of its own, and lists these names in the order of the graph: float operands with more than one
 /// element that are weights and biases of products, convolutions and recurrent layers, factors and shifts of normalisations, tables of
 /// embeddings, and operands of elementwise arithmetic. Constants without a name get that of the node that takes them, and what several take under several
-/// names stays one parameter.
+/// names stays one parameter. Parts of tables, as [`ClusterWeights`](crate::cluster_weights::ClusterWeights) makes them, count as tables, and scales that
+/// [`FakeQuantize`](crate::fake_quantize::FakeQuantize) makes count also if they are one number.
 pub fn name_parameters(graph: &mut Graph) -> Vec<String> {
     let (mut names, mut taken) = (Vec::new(), BTreeSet::new());
     let nodes: Vec<_> = graph.nodes_in(graph.root()).collect();
@@ -31,15 +32,28 @@ pub fn name_parameters(graph: &mut Graph) -> Vec<String> {
 /// The first node that takes a constant as a parameter, and as which operand; none where it is no parameter.
 fn taker(graph: &Graph, v: ValueId) -> Option<(String, u32)> {
     let (_, c) = graph.as_const(v)?;
-    if !c.dtype.is_float() || c.shape.iter().product::<usize>() < 2 {
+    if !c.dtype.is_float() {
         return None;
     }
+    let single = c.shape.iter().product::<usize>() < 2;
     graph.uses(v).iter().find_map(|u| match u {
-        Use::Node(node, operand) if is_parameter(&graph.node(*node).op, *operand as usize) => {
-            Some((graph.describe(*node), *operand))
+        Use::Node(node, operand) => {
+            let op = &graph.node(*node).op;
+            let step = matches!((op, operand), (Op::FakeQuantize(_), 1));
+            let part = matches!(op, Op::Concat(_)) && is_table(graph, *node);
+            let taken = step || !single && (part || is_parameter(op, *operand as usize));
+            taken.then(|| (graph.describe(*node), *operand))
         }
-        _ => None,
+        Use::Result(..) => None,
     })
+}
+
+/// Whether the result of a node is only read as the table of gathers.
+fn is_table(graph: &Graph, n: NodeId) -> bool {
+    let uses = graph.node(n).outputs.iter().flat_map(|v| graph.uses(*v));
+    let reads = |u: &Use| matches!(u, Use::Node(n, 0) if matches!(graph.node(*n).op, Op::Gather(_)));
+    let mut uses = uses.peekable();
+    uses.peek().is_some() && uses.all(reads)
 }
 
 /// Whether an operand of an operation is trained where it is a constant.
@@ -50,7 +64,7 @@ fn is_parameter(op: &Op, operand: usize) -> bool {
         // Weights, recurrent weights, biases and peepholes; not the states that it starts with.
         Op::Recurrent(_) => matches!(operand, 1..=3 | 7),
         Op::SkimRecurrent(_) => matches!(operand, 1..=8),
-        Op::Gather(_) => operand == 0,
+        Op::Gather(_) | Op::FakeQuantize(_) => operand == 0,
         Op::Gate(_) | Op::GatedMatMul(_) => operand > 0,
         _ => false,
     }

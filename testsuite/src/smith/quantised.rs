@@ -57,6 +57,24 @@ pub(crate) fn quantize(s: &mut Smith) -> Option<Item> {
     s.emit("quantize", &fields, &[Some(&x), Some(&scale), zero.as_ref()], quality)?.into_iter().next()
 }
 
+pub(crate) fn fake_quantize(s: &mut Smith) -> Option<Item> {
+    let dtype = s.rng.choose(&[DType::F32, DType::F32, DType::F64, DType::F16]);
+    let x = s.some(&[dtype], |item| item.exact, any_shape);
+    let axis = s.rng.below(x.shape.len());
+    let dims = if s.rng.one_in(2) && !x.shape.is_empty() { vec![x.shape[axis]] } else { Vec::new() };
+    let count = dims.iter().product();
+    let values = (0..count).map(|_| s.rng.choose(&[0.5, 1.0, -2.0])).collect();
+    let tensor = Tensor::from_elems(dtype, dims, Elems::F(values));
+    let scale = s.outside(tensor.unwrap_or_else(|why| panic!("scales: {why}")));
+    let fields = [
+        ("bits", (2 + s.rng.below(7)).to_string()),
+        ("signed", s.rng.one_in(2).to_string()),
+        ("axis", axis.to_string()),
+        ("batch", s.rng.one_in(2).to_string()),
+    ];
+    s.emit1("fake-quantize", &fields, &[&x, &scale], Quality { exact: true, size: x.size + 2.0 })
+}
+
 pub(crate) fn dynamic_quantize(s: &mut Smith) -> Option<Item> {
     // A number that differs in its last bit may fall to another integer.
     let x = s.some(&[DType::F32], |item| item.exact, any_shape);

@@ -84,6 +84,7 @@ recipes! {
     "skim-recurrent": dense::skim_recurrent,
     "quantize": quantised::quantize,
     "dequantize": quantised::dequantize,
+    "fake-quantize": quantised::fake_quantize,
     "dynamic-quantize": quantised::dynamic_quantize,
     "matmul-integer": quantised::matmul_integer,
     "range": choose::range,

@@ -2,10 +2,14 @@
 
 mod conv;
 mod dynamic;
+mod fake;
+#[cfg(test)]
+mod fake_tests;
 mod matmul;
 
 pub use conv::ConvInteger;
 pub use dynamic::DynamicQuantize;
+pub use fake::FakeQuantize;
 pub use matmul::MatMulInteger;
 
 use crate::diag::Diag;

@@ -125,6 +125,9 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
             with(cx, node, "LRN", attributes)
         }
         Op::StochasticGate(_) => Err(Diag::error("internal-export", "stochastic gates are written in parts")),
+        Op::FakeQuantize(_) => {
+            Err(Diag::error("internal-export", "rounding for training is written in parts"))
+        }
         Op::Detach(_) => plain(cx, node, "Identity"),
         Op::Attention(_) => Err(Diag::unsupported("attention that was not expanded")),
         Op::Recurrent(op) => nn::recurrent(cx, node, op),
