@@ -1,7 +1,12 @@
 """Pruning while training, and after it."""
+import json
+
 import numpy as np
 from experiment import Experiment
 from lab import Mnist, fetch
+
+# The nodes of a net of three layers, as they are exported.
+LAYERS = ("^MatMul$", "^MatMul_1$", "^MatMul_2$")
 
 
 def zeros(lab, model, name, block):
@@ -70,7 +75,40 @@ def recovery(lab):
     lab.row("the same on 2,000 images of the test set", "reported", f"{100 * float(np.mean(said != digits.labels[:2000])):.2f}%", None)
 
 
+def compression(lab):
+    digits = Mnist()
+    data = (*digits.all, "--batch", 100)
+    lab.new("mlp:784-300-100-10", "net.onnx", "--pixels")
+    lab.train("net.onnx", "dense.onnx", *data, "--epochs", 10)
+    dense = digits.errors(lab, "dense.onnx")
+    lab.row("dense 784-300-100-10: errors", "at most 1.95%", f"{dense:.2f}%", dense <= 1.95)
+    model = "dense.onnx"
+    for kept in ((0.3, 0.3, 0.5), (0.15, 0.17, 0.35), (0.08, 0.09, 0.26)):
+        passes = []
+        for layer, part in zip(LAYERS, kept):
+            passes += ["--pass", f"prune-magnitude:sparsity={round(1 - part, 2)},include={layer},first=true"]
+        lab.train(model, "pruned.onnx", *data, "--epochs", 4, *passes, "--prune", "schedule=zeros")
+        model = "pruned.onnx"
+    pruned = digits.errors(lab, "pruned.onnx")
+    lab.row("8%, 9% and 26% of the weights kept: errors", "1.85%", f"{pruned:.2f}%", None)
+    told = json.loads(lab.planish("optimize", "pruned.onnx", "-o", "shared.onnx", "--pass", "cluster-weights:bits=6,first=true", "--no-check", "--format", "json"))
+    sizes = next(p["metrics"] for p in told["report"]["passes"] if p["pass"].startswith("cluster-weights"))
+    lab.train("pruned.onnx", "tuned.onnx", *data, "--epochs", 2, "--rate", 0.0005, "--pass", "cluster-weights:bits=6,first=true", "--only", "centroids")
+    tuned = digits.errors(lab, "tuned.onnx")
+    lab.row("6-bit weights, their values tuned: errors", "at most those of the dense net + 0.30", f"{tuned:.2f}%", tuned <= dense + 0.30)
+    whole = sizes["bytes-dense"]
+    shared, coded = whole / sizes["bytes-clustered"], whole / sizes["bytes-huffman"]
+    lab.row("size before Huffman codes", "at least 30 times smaller", f"{shared:.1f}, {sizes['bytes-clustered'] / 1e3:.1f} kB", shared >= 30)
+    lab.row("size with Huffman codes", "at least 35 times smaller", f"{coded:.1f}, {sizes['bytes-huffman'] / 1e3:.1f} kB", coded >= 35)
+
+
 EXPERIMENTS = [
+    Experiment(
+        "deep-compression",
+        "Pruned, shared and coded weights",
+        "Han, Mao and Dally, *Deep Compression* (2016): pruning in three rounds, 64 values for each layer, tuned; sizes with codebooks, tables, headers and biases.",
+        compression,
+    ),
     Experiment(
         "block-pruning",
         "Block-sparse layers by a threshold that rises",
