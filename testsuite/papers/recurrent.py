@@ -1,6 +1,7 @@
 """Recurrent nets: pruning, and skimming."""
 import json
 import statistics
+import subprocess
 
 import numpy as np
 from experiment import Experiment
@@ -53,8 +54,6 @@ def gru(lab):
         lab.planish("compile", f"{name}.onnx", "-o", name, "--set", "batch=1", "--cpu", "host", "--force")
     for _ in range(5):
         for name in ("dense", "sparse"):
-            import subprocess
-
             done = subprocess.run([lab.work / name, "--bench", "--json", "--duration", "1s", "--threads", "1"], capture_output=True, text=True, check=True)
             times.setdefault(name, []).append(json.loads(done.stdout)["median_ms"])
     ratio = statistics.median(times["dense"]) / statistics.median(times["sparse"])
