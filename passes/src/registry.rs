@@ -33,6 +33,7 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::quantize::Quantize,
         crate::insert_gates::InsertGates,
         crate::determinize::Determinize,
+        crate::route_experts::RouteExperts,
         crate::grad::Grad,
     ]
 }
