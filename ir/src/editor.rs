@@ -109,6 +109,29 @@ impl<'g> Editor<'g> {
         self.graph.output_names.push(name.map(Into::into));
         self.result(self.graph.root, v);
     }
+    /// Removes an output, which moves those behind it forward. States that it was part of are no states any more.
+    pub fn remove_output(&mut self, index: usize) -> Result<(), Diag> {
+        let root = self.graph.root;
+        let results = self.graph.regions[root].results.clone();
+        if index >= results.len() {
+            return Err(Diag::error("arity", format!("there is no output {index}")));
+        }
+        for (i, v) in results.into_iter().enumerate().skip(index) {
+            self.drop_use(v, Use::Result(root, i as u32));
+            if i > index {
+                self.graph.values[v].uses.push(Use::Result(root, i as u32 - 1));
+            }
+        }
+        self.graph.regions[root].results.remove(index);
+        if index < self.graph.output_names.len() {
+            self.graph.output_names.remove(index);
+        }
+        let at = index as u32;
+        self.graph.states.retain(|s| s.output != at);
+        self.graph.states.iter_mut().filter(|s| s.output > at).for_each(|s| s.output -= 1);
+        self.edits += 1;
+        Ok(())
+    }
     /// Makes a region that no node holds yet. Pass it to [`Editor::node_with_regions`].
     pub fn new_region(&mut self) -> RegionId {
         self.graph.regions.push(Region::default())
@@ -439,4 +462,31 @@ pub struct GraphParts<'a> {
     pub states: &'a mut Vec<crate::graph::StatePair>,
     /// Name.
     pub name: &'a mut String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Editor;
+    use crate::graph::StatePair;
+    use crate::{Diag, text, verify};
+
+    #[test]
+    fn an_output_goes_and_those_behind_it_move() -> Result<(), Diag> {
+        let mut g = text::parse(
+            "planish-ir 1\ngraph @\"g\"(v0 \"x\": f32[2], v1 \"h\": f32[2]) {
+             v2 = binary{kind=add} v0, v1 : f32[2]
+             return v2 \"y\", v0 \"gone\", v2 \"h.next\" }",
+        )?;
+        g.states = vec![StatePair { output: 1, input: 0 }, StatePair { output: 2, input: 1 }];
+        let mut ed = Editor::new(&mut g);
+        let edits = ed.edits();
+        ed.remove_output(1)?;
+        assert!(ed.edits() > edits);
+        assert_eq!(ed.remove_output(2).map_err(|d| d.id), Err("arity"));
+        assert_eq!(verify::verify(&g), []);
+        let names: Vec<&str> = (0..g.outputs().len()).map(|i| g.output_name(i)).collect();
+        assert_eq!(names, ["y", "h.next"]);
+        assert_eq!(g.states, [StatePair { output: 1, input: 1 }]);
+        Ok(())
+    }
 }

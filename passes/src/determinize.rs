@@ -110,7 +110,7 @@ impl Pass for Determinize {
                     ed.replace(h, new);
                     ed.erase(n)?;
                     for v in inputs.into_iter().skip(1).flatten() {
-                        remove(ed, v)?;
+                        util::remove(ed, v)?;
                     }
                     cx.add("gates-determinized", 1.0);
                 }
@@ -121,7 +121,7 @@ impl Pass for Determinize {
                         continue;
                     };
                     ed.replace(noisy, clean);
-                    remove(ed, noisy)?;
+                    util::remove(ed, noisy)?;
                     cx.add("routers-determinized", 1.0);
                 }
                 _ => continue,
@@ -165,24 +165,10 @@ fn without_noise(g: &Graph, v: ValueId) -> Option<ValueId> {
     (g.ty(clean) == g.ty(v)).then_some(clean)
 }
 
-/// Removes what made a value that nothing uses, and what only that used.
-fn remove(ed: &mut Editor<'_>, v: ValueId) -> Result<(), Diag> {
-    let g = ed.graph();
-    let Some(n) = g.def_node(v) else { return Ok(()) };
-    let node = g.node(n);
-    let used = node.outputs.iter().any(|v| !g.uses(*v).is_empty());
-    if used || node.effects() == Effects::Stops {
-        return Ok(());
-    }
-    let inputs = node.inputs.clone();
-    ed.erase(n)?;
-    inputs.into_iter().flatten().try_for_each(|v| remove(ed, v))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::mixture::noisy_top_k;
+    use crate::training::mixture::{Router, noisy_top_k};
     use crate::training::{Loss, Optimizer, Recipe, step};
     use crate::{Pipeline, TargetFacts, parse_specs};
     use planish_ir::op::random::{stream, unit};
@@ -251,7 +237,8 @@ mod tests {
             let weights = |seed| Tensor::f32s(&[3, 5], &(0..15).map(|i| draw(seed, i)).collect::<Vec<_>>());
             let (w, noise) = (ed.constant(weights(1)?)?, ed.constant(weights(2)?)?);
             let mut b = Build::new(&mut ed, "test");
-            let gates = noisy_top_k(&mut b, x, w, noisy.then_some(noise), 2)?.gates;
+            let router = Router { weights: w, bias: None, noise: noisy.then_some(noise) };
+            let gates = noisy_top_k(&mut b, x, &router, 2)?.gates;
             ed.output(gates, Some("gates"));
             Ok(g)
         };

@@ -95,6 +95,7 @@ impl Pipeline {
         let mut p = Pipeline::default();
         if level >= Level::O2 {
             p.repeat(CANONICAL);
+            p.once("route-experts");
             p.once("fuse-quantised");
             p.once("expand-composites");
             p.once("detect-sparsity");

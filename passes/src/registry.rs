@@ -36,6 +36,7 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::quantize_trained::QuantizeTrained,
         crate::insert_gates::InsertGates,
         crate::determinize::Determinize,
+        crate::route_experts::RouteExperts,
         crate::grad::Grad,
     ]
 }

@@ -1,6 +1,7 @@
 //! What several passes ask of a graph.
 
 use planish_ir::graph::Use;
+use planish_ir::op::Effects;
 use planish_ir::{Constant, DType, Diag, Editor, Graph, NodeId, Op, RegionId, Tensor, ValueId};
 use std::sync::Arc;
 
@@ -25,6 +26,17 @@ pub(crate) fn constant(graph: &Graph, v: ValueId) -> Option<&Arc<Constant>> {
 /// The one number that all elements of a constant value are.
 pub(crate) fn splat_value(graph: &Graph, v: ValueId) -> Option<f64> {
     constant(graph, v)?.as_splat()?.to_f64().first().copied()
+}
+
+/// Whether every element of a value is 0.
+pub(crate) fn is_zero(g: &Graph, v: ValueId) -> bool {
+    let expanded = g.def_node(v).filter(|n| matches!(g.node(*n).op, Op::Expand(_)));
+    let v = expanded.and_then(|n| operand(g, n, 0)).unwrap_or(v);
+    if splat_value(g, v) == Some(0.0) {
+        return true;
+    }
+    let all = |t: Tensor| t.to_f64().iter().all(|x| *x == 0.0);
+    constant(g, v).is_some_and(|c| c.dtype.is_float() && c.len() < 1 << 24 && c.decode().is_ok_and(all))
 }
 
 /// Operand `i` of a node, if it is given.
@@ -55,4 +67,18 @@ pub(crate) fn captures_from(op: &Op) -> Option<usize> {
         Op::Fused(_) => Some(0),
         _ => None,
     }
+}
+
+/// Removes what made a value that nothing uses, and what only that used.
+pub(crate) fn remove(ed: &mut Editor<'_>, v: ValueId) -> Result<(), Diag> {
+    let g = ed.graph();
+    let Some(n) = g.def_node(v) else { return Ok(()) };
+    let node = g.node(n);
+    let used = node.outputs.iter().any(|v| !g.uses(*v).is_empty());
+    if used || node.effects() == Effects::Stops {
+        return Ok(());
+    }
+    let inputs = node.inputs.clone();
+    ed.erase(n)?;
+    inputs.into_iter().flatten().try_for_each(|v| remove(ed, v))
 }

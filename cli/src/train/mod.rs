@@ -16,7 +16,7 @@ use checkpoint::Checkpoint;
 use evaluate::{Evaluator, Held};
 use planish_ir::op::random::stream;
 use planish_ir::{DType, Graph, PrepareOptions, Session, Tensor, Value};
-use planish_passes::training::{Loss, Pruner, Schedule, Step, step};
+use planish_passes::training::{Loss, Pruner, Schedule, Step, mixture, step};
 use samples::{Samples, Targets, order};
 use serde::{Deserialize, Serialize};
 use settings::{Keep, Settings};
@@ -123,7 +123,8 @@ impl<'a> Trainer<'a> {
             return Err(Failure::new("train-samples", "there are too few samples to train on"));
         }
         let graph = (job.make)(Some(batch))?;
-        let recipe = planish_passes::training::Recipe { loss: job.loss, ..settings.recipe()? };
+        let mut recipe = planish_passes::training::Recipe { loss: job.loss, ..settings.recipe()? };
+        recipe.terms.extend(mixture::terms(&graph));
         let made = step(&graph, &recipe, job.trains)?;
         let steps = (job.samples.len() / batch) as u64;
         let total = steps * u64::from(settings.epochs);

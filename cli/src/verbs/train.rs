@@ -19,7 +19,7 @@ use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
 use planish_ir::op::random::stream;
 use planish_ir::{Editor, Graph, Tensor};
-use planish_passes::training::{determinized, draws, name_parameters, quantized, with_values};
+use planish_passes::training::{determinized, draws, mixture, name_parameters, quantized, with_values};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -333,6 +333,7 @@ pub(super) fn train(
         return Ok(Exit::Interrupted);
     }
     let mut graph = with_values(&make(None)?, &trainer.result()?)?;
+    mixture::without_balance(&mut graph)?;
     let mut tuned = None;
     if draws(&graph) {
         tuned = trainer.threshold(most)?;

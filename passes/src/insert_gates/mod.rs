@@ -1,9 +1,14 @@
 //! See [`InsertGates`].
 
 mod activation;
+#[cfg(test)]
+mod clusters_tests;
 mod columns;
 mod early_exit;
 mod linear;
+mod mixture;
+#[cfg(test)]
+mod mixture_tests;
 mod moe;
 mod skim;
 mod units;
@@ -15,6 +20,7 @@ use crate::{Options, Pass, PassCx, PassMeta, declare_pass};
 use activation::Activation;
 use columns::Columns;
 use early_exit::EarlyExit;
+use mixture::Mixture;
 use moe::Moe;
 use planish_ir::{Diag, Editor};
 use skim::Skim;
@@ -47,6 +53,11 @@ declare_pass! {
     /// `kind=columns`: a product of one row, the result of which a mask multiplies (what `kind=units` leaves behind its training), computes only
     /// the columns where the mask is not zero; its weights are kept column after column for that. The results are the same but for the order of sums.
     ///
+    /// `kind=mixture` (Shazeer et al. 2017, "Outrageously large neural networks: the sparsely-gated mixture-of-experts layer") is for `planish train` too: in place of a
+    /// feed-forward pair come `experts` pairs of `hidden` units and a router with noise that sends each row to `active` of them. All are computed, and those that are not
+    /// chosen count nothing, until `route-experts` makes a gate of what has been trained. An output `balance` says how unequally busy the experts are: `importance` times
+    /// the squared coefficient of variation of the sums of their weights, and `load` times that of the numbers of their rows. Training adds it to the loss and removes it.
+    ///
     /// `kind=skim` (Seo et al. 2018, "Neural speed reading via Skim-RNN") makes a GRU or an LSTM that goes forward choose at each step between its cell
     /// and one of `small` units, which leaves the other units of the state as they are. The small cell and what chooses are new
     /// weights, drawn from `seed`: the network has to be trained with them. A step skims where its probability of doing so is above
@@ -67,11 +78,11 @@ declare_pass! {
         name: "insert-gates",
         kind: Lossy,
         options: [
-            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run; `units`: gates of hidden units, to be trained; `columns`: products that a mask makes zero in part; `skim`: recurrent layers with a small cell beside their own, to be trained" },
+            OptionMeta { name: "kind", default: "activation", doc: "`activation`: products that leave out inputs near zero; `moe`: experts in place of feed-forward pairs; `early-exit`: a head behind which the rest may not run; `units`: gates of hidden units, to be trained; `mixture`: experts with a router, to be trained; `columns`: products that a mask makes zero in part; `skim`: recurrent layers with a small cell beside their own, to be trained" },
             OptionMeta { name: "quantile", default: "0.5", doc: "of `activation`: the share of inputs of each layer that counts as zero, 0 to below 1" },
             OptionMeta { name: "block", default: "1", doc: "of `activation`: inputs that are left out together, 1 to 64" },
-            OptionMeta { name: "experts", default: "8", doc: "of `moe`: groups of hidden units; must divide their number" },
-            OptionMeta { name: "active", default: "2", doc: "of `moe`: groups computed for each row" },
+            OptionMeta { name: "experts", default: "8", doc: "of `moe`: groups of hidden units; must divide their number; of `mixture`: pairs" },
+            OptionMeta { name: "active", default: "2", doc: "of `moe` and `mixture`: those computed for each row" },
             OptionMeta { name: "cluster", default: "activations", doc: "of `moe`: hidden units are grouped by their `activations` on samples, or by their input `weights`" },
             OptionMeta { name: "gain", default: "1.1", doc: "of `moe`: layers whose predicted speed-up is below this are left alone" },
             OptionMeta { name: "threshold", default: "0.9", doc: "of `early-exit`: samples of larger probability leave, 0 to 1" },
@@ -82,9 +93,14 @@ declare_pass! {
             OptionMeta { name: "bias", default: "-2.2", doc: "of `units`: what gates begin with; the sigmoid of -2.2 is 0.1" },
             OptionMeta { name: "temperature", default: "1", doc: "of `units`: of Gumbel gates" },
             OptionMeta { name: "linear", default: "true", doc: "of `units`: whether the activation of the units goes" },
+            OptionMeta { name: "hidden", default: "none", doc: "of `mixture`: hidden units of an expert; by default those of the pair divided by `experts`" },
+            OptionMeta { name: "start", default: "random", doc: "of `mixture`: weights are `random`, or `copy`: units of the pair, one expert after the other" },
+            OptionMeta { name: "router", default: "zero", doc: "of `mixture`: what weights of the router begin with, `zero`, `random`, or `biased`: zero, but the first expert is preferred" },
+            OptionMeta { name: "importance", default: "0.1", doc: "of `mixture`: the weight of the sums of weights in `balance`" },
+            OptionMeta { name: "load", default: "0.1", doc: "of `mixture`: the weight of the numbers of rows in `balance`; without both there is no such output" },
             OptionMeta { name: "small", default: "5", doc: "of `skim`: units of the small cell, fewer than the layer has" },
             OptionMeta { name: "theta", default: "0.5", doc: "of `skim`: steps whose probability of skimming is above this skim, 0 to 1" },
-            OptionMeta { name: "seed", default: "0", doc: "of `moe` and `early-exit`: of the choice of first centres and of kept samples; of `units` and `skim`: of new weights" },
+            OptionMeta { name: "seed", default: "0", doc: "of `moe` and `early-exit`: of the choice of first centres and of kept samples; of `units`, `mixture` and `skim`: of new weights" },
             OptionMeta { name: "samples", default: "data", doc: "`data`: those of --data; `synthetic`: made up, for measurements of speed" },
             weights::INCLUDE,
             weights::EXCLUDE,
@@ -102,6 +118,7 @@ pub(crate) enum Kind {
     EarlyExit(EarlyExit),
     Moe(Moe),
     Units(Units),
+    Mixture(Mixture),
     Skim(Skim),
 }
 
@@ -112,6 +129,7 @@ const OWN: &[(&str, &[&str])] = &[
     ("early-exit", &["threshold", "after", "features", "seed"]),
     ("moe", &["experts", "active", "cluster", "gain", "seed"]),
     ("units", &["unit", "gater", "bias", "temperature", "linear", "seed"]),
+    ("mixture", &["experts", "active", "hidden", "start", "router", "importance", "load", "seed"]),
     ("skim", &["small", "theta", "seed"]),
 ];
 
@@ -137,6 +155,7 @@ impl InsertGates {
             "moe" => Kind::Moe(Moe::new(o, m, samples, which)?),
             "columns" => Kind::Columns(Columns::new(which)),
             "units" => Kind::Units(Units::new(o, m, which)?),
+            "mixture" => Kind::Mixture(Mixture::new(o, m, which)?),
             "skim" => Kind::Skim(Skim::new(o, m, which)?),
             "early-exit" => Kind::EarlyExit(EarlyExit::new(o, m, samples)?),
             _ => Kind::Activation(Activation::new(o, m, samples, which)?),
@@ -156,6 +175,7 @@ impl Pass for InsertGates {
             Kind::EarlyExit(e) => e.run(ed, cx),
             Kind::Moe(m) => m.run(ed, cx),
             Kind::Units(u) => u.run(ed, cx),
+            Kind::Mixture(m) => m.run(ed, cx),
             Kind::Skim(s) => s.run(ed, cx),
         }
     }

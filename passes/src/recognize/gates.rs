@@ -9,7 +9,7 @@ use planish_ir::op::reduce::ReduceKind;
 use planish_ir::op::scatter::{Reduction, ScatterElements, ScatterNd};
 use planish_ir::op::sort::TopK;
 use planish_ir::op::unary::UnaryKind as U;
-use planish_ir::{Diag, Editor, Graph, NodeId, Op, RegionId, Tensor, Type, ValueId};
+use planish_ir::{Diag, Editor, Graph, NodeId, Op, RegionId, Type, ValueId};
 
 /// Puts a gate in the place of its parts if `n` is the node that holds their regions; says which.
 pub(super) fn recognise(ed: &mut Editor<'_>, n: NodeId) -> Result<Option<&'static str>, Diag> {
@@ -37,17 +37,6 @@ fn param(g: &Graph, v: ValueId) -> Option<usize> {
         Def::Param(_, i) => Some(i as usize),
         Def::Node(..) => None,
     }
-}
-
-/// Whether every element of a value is 0.
-fn is_zero(g: &Graph, v: ValueId) -> bool {
-    let expanded = g.def_node(v).filter(|n| matches!(g.node(*n).op, Op::Expand(_)));
-    let v = expanded.and_then(|n| util::operand(g, n, 0)).unwrap_or(v);
-    if util::splat_value(g, v) == Some(0.0) {
-        return true;
-    }
-    let all = |t: Tensor| t.to_f64().iter().all(|x| *x == 0.0);
-    util::constant(g, v).is_some_and(|c| c.dtype.is_float() && c.len() < 1 << 24 && c.decode().is_ok_and(all))
 }
 
 /// `non-zero` of a vector as the places in it: the vector, and the nodes.
@@ -189,7 +178,7 @@ fn routed_parts(g: &Graph, n: NodeId) -> Option<Compacted> {
     let Op::Loop(Loop { carried: 1, scans: 0, conditional: false }) = g.node(n).op else { return None };
     let from = *g.node(n).regions.first()?;
     let (trips, sum) = (util::operand(g, n, 0)?, util::operand(g, n, 2)?);
-    if util::operand(g, n, 1).is_some() || !is_zero(g, sum) {
+    if util::operand(g, n, 1).is_some() || !util::is_zero(g, sum) {
         return None;
     }
     let result = *g.region(from).results.first()?;
@@ -252,7 +241,7 @@ fn routed_parts(g: &Graph, n: NodeId) -> Option<Compacted> {
         (util::operand(g, spread, 0)?, util::operand(g, spread, 1)?, util::operand(g, spread, 2)?);
     let best = g.def_node(which)?;
     let Op::TopK(TopK { axis: 1, largest: true }) = g.node(best).op else { return None };
-    if !is_zero(g, none) || g.node(best).outputs[..] != [values, which] {
+    if !util::is_zero(g, none) || g.node(best).outputs[..] != [values, which] {
         return None;
     }
     let weights = util::operand(g, best, 0)?;
@@ -337,8 +326,8 @@ fn is_zero_int(g: &Graph, v: ValueId) -> bool {
 /// Whether both branches begin with, or give, a tensor of zeros: a constant of theirs or one that they capture.
 fn both_zero(g: &Graph, n: NodeId, into: ValueId, other: ValueId) -> bool {
     let zero = |v: ValueId| match param(g, v) {
-        Some(p) => util::operand(g, n, p + 1).is_some_and(|v| is_zero(g, v)),
-        None => is_zero(g, v),
+        Some(p) => util::operand(g, n, p + 1).is_some_and(|v| util::is_zero(g, v)),
+        None => util::is_zero(g, v),
     };
     zero(into) && zero(other)
 }

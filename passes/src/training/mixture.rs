@@ -5,6 +5,7 @@
 //! smooth load have gradients too, as in the authors' code.
 
 use super::malformed;
+use crate::util;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::build::Build;
 use planish_ir::op::matmul::MatMul;
@@ -16,7 +17,7 @@ use planish_ir::op::softmax::{Softmax, SoftmaxKind};
 use planish_ir::op::sort::TopK;
 use planish_ir::op::unary::UnaryKind;
 use planish_ir::op::where_::Where;
-use planish_ir::{Diag, Dim, ValueId};
+use planish_ir::{DType, Diag, Dim, Editor, Graph, ValueId};
 
 /// What a router says of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,22 +29,31 @@ pub struct Routing {
     pub load: ValueId,
 }
 
-/// Adds a router of `x`, `[examples, inputs]`: scores are `x weights`, and with `noise`, as many weights, normal noise of deviation `softplus(x noise) + 0.01` is
+/// What a router learns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Router {
+    /// Of the scores, `[inputs, experts]`.
+    pub weights: ValueId,
+    /// What is added to the scores of all examples, `[experts]`.
+    pub bias: Option<ValueId>,
+    /// Of the deviation of the noise, `[inputs, experts]`; none: there is no noise.
+    pub noise: Option<ValueId>,
+}
+
+/// Adds a router of `x`, `[examples, inputs]`: scores are `x weights`, and with `noise` normal noise of deviation `softplus(x noise) + 0.01` is
 /// added to them. [Steps of training](super::step) give the noise a seed, and `determinize` removes it.
-pub fn noisy_top_k(
-    b: &mut Build<'_, '_>,
-    x: ValueId,
-    weights: ValueId,
-    noise: Option<ValueId>,
-    k: usize,
-) -> Result<Routing, Diag> {
+pub fn noisy_top_k(b: &mut Build<'_, '_>, x: ValueId, router: &Router, k: usize) -> Result<Routing, Diag> {
+    let Router { weights, bias, noise } = *router;
     let experts = b.dims(weights)?.last().and_then(Dim::as_const).unwrap_or(0);
     let k = k as i64;
     if !(1..=experts).contains(&k) {
         return Err(malformed(format!("{k} of {experts} experts cannot be chosen")));
     }
     let product = MatMul { trans_a: false, trans_b: false };
-    let clean = b.ed.node1(product.clone(), &[x, weights])?;
+    let mut clean = b.ed.node1(product.clone(), &[x, weights])?;
+    if let Some(bias) = bias {
+        clean = b.binary(BinaryKind::Add, clean, bias)?;
+    }
     let noisy = match noise {
         Some(noise) => {
             let spread = b.ed.node1(product, &[x, noise])?;
@@ -97,6 +107,37 @@ pub fn balance(b: &mut Build<'_, '_>, routing: Routing, importance: f64, load: f
     let (first, second) = (variation(b, sums)?, variation(b, routing.load)?);
     let (first, second) = (b.scale(importance, first)?, b.scale(load, second)?);
     b.binary(BinaryKind::Add, first, second)
+}
+
+/// The name of the output that a model gives its [`balance`] as.
+pub const BALANCE: &str = "balance";
+
+/// What training adds to the loss of a model whose experts are to be equally busy; nothing where no such output is there.
+pub fn terms(model: &Graph) -> Vec<(String, f64)> {
+    balanced(model).map(|_| (BALANCE.to_owned(), 1.0)).into_iter().collect()
+}
+
+/// The model without the output that is there for training only.
+///
+/// # Errors
+/// None unless the graph is malformed.
+pub fn without_balance(model: &mut Graph) -> Result<(), Diag> {
+    let Some(at) = balanced(model) else { return Ok(()) };
+    let mut ed = Editor::new(model);
+    let v = ed.graph().outputs()[at];
+    ed.remove_output(at)?;
+    util::remove(&mut ed, v)
+}
+
+/// Which output behind the first one is a number of that name.
+fn balanced(model: &Graph) -> Option<usize> {
+    let outputs = model.outputs();
+    (1..outputs.len()).find(|i| {
+        let (v, name) = (outputs[*i], model.output_name(*i));
+        name == BALANCE
+            && model.dtype(v).is_some_and(DType::is_float)
+            && model.dims(v).is_some_and(<[_]>::is_empty)
+    })
 }
 
 /// The variance of a vector over the square of its mean.

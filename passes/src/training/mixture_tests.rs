@@ -1,6 +1,6 @@
 //! Routers of mixtures on the interpreter.
 
-use super::mixture::{Routing, balance, noisy_top_k};
+use super::mixture::{Router, Routing, balance, noisy_top_k};
 use super::*;
 use planish_ir::op::gradient::sweep;
 use planish_ir::op::random::{Random, stream, unit};
@@ -27,7 +27,8 @@ fn graph(k: usize, noise: bool, weights: [f64; 2]) -> Result<Graph, Diag> {
     let v: Vec<ValueId> =
         names.iter().zip(operands()?).map(|(n, t)| ed.input(n, Type::from(t.ty()))).collect();
     let mut b = Build::new(&mut ed, "router");
-    let routing = noisy_top_k(&mut b, v[0], v[1], noise.then_some(v[2]), k)?;
+    let routing =
+        noisy_top_k(&mut b, v[0], &Router { weights: v[1], bias: None, noise: noise.then_some(v[2]) }, k)?;
     let balance = balance(&mut b, routing, weights[0], weights[1])?;
     for n in ed.graph().nodes_in(ed.graph().root()).collect::<Vec<_>>() {
         let node = ed.graph().node(n);
@@ -157,7 +158,7 @@ fn balance_spreads_the_work() -> Result<(), Diag> {
     let spread = ed.constant(Tensor::f32s(&[3, experts], &[0.0; 12])?)?;
     ed.set_name(spread, "router.noise");
     let mut b = Build::new(&mut ed, "mixture");
-    let routing = noisy_top_k(&mut b, x, w, Some(spread), 1)?;
+    let routing = noisy_top_k(&mut b, x, &Router { weights: w, bias: None, noise: Some(spread) }, 1)?;
     let balance = balance(&mut b, routing, 0.1, 0.1)?;
     let heads: Vec<f32> = (0..experts * 3).map(|i| 0.1 * (i % 5) as f32).collect();
     let heads = b.ed.constant(Tensor::f32s(&[experts, 3], &heads)?)?;

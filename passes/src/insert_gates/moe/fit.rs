@@ -1,8 +1,9 @@
 //! What samples say about the hidden units of feed-forward pairs: groups of units, and a rule that chooses among them.
 
 use super::Moe;
-use super::find::{FeedForward, floats};
+use super::find::FeedForward;
 use crate::Calibrate;
+use crate::experts::floats;
 use crate::insert_gates::linear::{HELD_OUT, Reservoir, Ridge, Split, balanced};
 use planish_ir::{Diag, Graph, Tensor, ValueId};
 

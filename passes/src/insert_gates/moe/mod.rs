@@ -1,12 +1,13 @@
 //! Mixtures of experts in place of feed-forward pairs.
 
 mod build;
-mod find;
+pub(super) mod find;
 mod fit;
 #[cfg(test)]
 mod tests;
 
 use crate::calibrate::Samples;
+use crate::cost::routed_speedup;
 use crate::options::OptionMeta;
 use crate::weights::Selection;
 use crate::{Options, PassCx};
@@ -24,11 +25,6 @@ pub(crate) struct Moe {
     samples: Samples,
     which: Selection,
 }
-
-/// A product with fewer rows takes as long as with this many: it waits for its weights.
-const LEAST_ROWS: f64 = 12.0;
-/// What it costs to go to an expert, in multiply-adds.
-const VISIT: f64 = 2e5;
 
 impl Moe {
     pub(super) fn new(
@@ -54,12 +50,7 @@ impl Moe {
 
     /// How much faster a pair is predicted to become with so many rows.
     fn speedup(&self, p: &FeedForward, rows: f64) -> f64 {
-        let experts = self.experts as f64;
-        let routed = rows * self.active as f64;
-        let visited = routed.min(experts).max(1.0);
-        let dense = rows.max(LEAST_ROWS) * p.macs();
-        let computed = visited * (routed / visited).max(LEAST_ROWS) * p.macs() / experts;
-        dense / (computed + rows * self.router_macs(p) + visited * VISIT)
+        routed_speedup(rows, p.macs(), self.router_macs(p), [self.experts, self.active])
     }
 
     /// Multiply-adds of the router for each row.

@@ -282,6 +282,6 @@ fn options_are_checked() {
         assert_eq!(InsertGates::new(&o).err().map(|d| d.id), Some("pass-option"), "{bad:?}");
     }
     let mut o = Options::default();
-    o.set("kind", "mixture");
+    o.set("kind", "tree");
     assert!(InsertGates::new(&o).is_err());
 }
