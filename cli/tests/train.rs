@@ -177,6 +177,40 @@ fn an_interrupted_training_goes_on_to_the_same_bytes() -> Outcome {
     Ok(())
 }
 
+/// Steps with the blocks that are kept train what steps with masks do, however many threads there are and wherever they begin.
+#[test]
+fn pruned_weights_are_trained_in_stored_blocks() -> Outcome {
+    let dir = scene(400)?;
+    let dir = dir.path();
+    let train = |out: &str, more: &str| {
+        let prune = format!("block=1x4,sparsity=0.75,every=5,exclude=fc2{more}");
+        let args = ["train", "net.onnx", "-o", out, "--epochs", "4", "--batch", "20", "--prune", &prune];
+        report(dir, &args)
+    };
+    let (masked, blocks) = (train("masked.onnx", ",stored=false")?, train("blocks.onnx", "")?);
+    assert_eq!(masked["sparsity"], json!([{"name": "fc1.weight", "blocks": 0.75}]));
+    assert_eq!(blocks["sparsity"], json!([{"name": "fc1.weight", "blocks": 0.75, "stored": "1x4"}]));
+    let losses = |r: &Value| -> Vec<f64> {
+        r["epochs"].as_array().into_iter().flatten().filter_map(|e| e["loss"].as_f64()).collect()
+    };
+    let (one, other) = (losses(&masked), losses(&blocks));
+    assert_eq!(one.len(), 4);
+    assert!(one.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-3 * a.abs()), "{one:?} {other:?}");
+    let inspected = ends(0, dir, &["inspect", "blocks.onnx", "--format", "json"])?;
+    assert!(String::from_utf8_lossy(&inspected.stdout).contains("\"zeros\": 384,"), "{inspected:?}");
+    let first = fs::read(dir.join("blocks.onnx"))?;
+    fs::remove_file(dir.join("blocks.onnx"))?;
+    let prune = "block=1x4,sparsity=0.75,every=5,exclude=fc2";
+    let course = ["--epochs", "4", "--batch", "20", "--prune", prune];
+    for more in [["--resume", "--quiet"], ["--threads", "1"]] {
+        let args =
+            [&["train", "net.onnx", "-o", "blocks.onnx", "--force"][..], &course, &more, &DATA].concat();
+        ends(0, dir, &args)?;
+        assert_eq!(fs::read(dir.join("blocks.onnx"))?, first);
+    }
+    Ok(())
+}
+
 #[test]
 fn training_stops_early_and_says_what_is_wrong() -> Outcome {
     let dir = scene(200)?;

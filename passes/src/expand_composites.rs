@@ -47,6 +47,7 @@ impl Pass for ExpandComposites {
             ("attention-kept", kept),
             ("stochastic-gates-expanded", count.gates),
             ("fake-quantize-expanded", count.rounded),
+            ("blocks-expanded", count.blocks),
             ("detached-removed", count.detached),
         ] {
             if count > 0 {

@@ -1,14 +1,15 @@
-//! Writes a step of training of a net of layers with ReLUs as ONNX, to be compiled and measured: `train-step OUT.onnx BATCH SIZE SIZE..`,
-//! such as `train-step step.onnx 128 784 1200 1200 10`. Cross-entropy, SGD with momentum.
+//! Writes a step of training of a net of layers with ReLUs as a graph, to be compiled and measured: `train-step OUT.pir BATCH SIZE SIZE.. [BLOCK:KEPT]`,
+//! such as `train-step step.pir 128 784 1200 1200 10`, or with `1x16:0.1` behind it the step that has a tenth of the blocks of 1 x 16 of each matrix.
+//! Cross-entropy, SGD with momentum.
 #![allow(clippy::print_stdout, reason = "a measurement")]
 
 use planish_ir::op::binary::{Binary, BinaryKind};
 use planish_ir::op::matmul::MatMul;
 use planish_ir::op::random::{stream, unit};
 use planish_ir::op::unary::{Unary, UnaryKind};
-use planish_ir::{DType, Diag, Dim, Editor, Graph, Tensor, Type};
-use planish_onnx::export::{ExportOptions, export};
-use planish_passes::training::{Loss, Optimizer, Recipe, step};
+use planish_ir::{DType, Diag, Dim, Editor, Graph, Tensor, Type, text};
+use planish_passes::training::{Loss, Optimizer, Recipe, step, stored_blocks};
+use std::collections::BTreeMap;
 
 fn net(batch: usize, sizes: &[usize]) -> Result<Graph, Diag> {
     let mut graph = Graph::new("net");
@@ -33,20 +34,44 @@ fn net(batch: usize, sizes: &[usize]) -> Result<Graph, Diag> {
     Ok(graph)
 }
 
+/// The step with some of the blocks of all matrices.
+fn sparse(model: &Graph, size: &str, kept: f64) -> Result<Graph, Box<dyn std::error::Error>> {
+    let (bk, bn) = size.split_once('x').ok_or("a block is a size such as 1x16")?;
+    let (bk, bn): (usize, usize) = (bk.parse()?, bn.parse()?);
+    let mut masks = BTreeMap::new();
+    for v in model.nodes_in(model.root()).filter_map(|n| model.node(n).outputs.first()) {
+        let (Some((_, c)), Some(name)) = (model.as_const(*v), model.value(*v).name.as_deref()) else {
+            continue;
+        };
+        if let [k, n] = c.shape[..] {
+            let on = |i: usize| unit(stream((i / n / bk) as u64, (i % n / bn) as u64)) < kept;
+            let mask: Vec<f32> = (0..k * n).map(|i| f32::from(u8::from(on(i)))).collect();
+            masks.insert(name.to_owned(), Tensor::f32s(&[k, n], &mask)?);
+        }
+    }
+    let given = |name: &str| masks.get(name).cloned();
+    let (graph, stored) = stored_blocks(model, &given, [bk as u32, bn as u32], true)?;
+    for s in &stored {
+        println!("{}: {:.1}% of the blocks of {}x{}", s.name, s.share() * 100.0, s.block[0], s.block[1]);
+    }
+    Ok(graph)
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [out, sizes @ ..] = &args[..] else { return Err("train-step OUT.onnx BATCH SIZE SIZE..".into()) };
+    let (blocks, args): (Vec<_>, Vec<_>) = args.iter().partition(|a| a.contains(':'));
+    let [out, sizes @ ..] = &args[..] else { return Err("train-step OUT.pir BATCH SIZE SIZE..".into()) };
     let sizes: Vec<usize> = sizes.iter().map(|s| s.parse()).collect::<Result<_, _>>()?;
     let [batch, sizes @ ..] = &sizes[..] else { return Err("a batch and sizes are needed".into()) };
-    let step = step(&net(*batch, sizes)?, &Recipe::new(Loss::CrossEntropy, Optimizer::default()), &|_| true)?;
-    let output_names =
-        (0..step.graph.outputs().len()).map(|i| step.graph.output_name(i).to_owned()).collect();
-    let exported = export(&step.graph, &ExportOptions { output_names, ..ExportOptions::default() });
-    let exported = exported.map_err(|d| d.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-    std::fs::write(out, &exported.model)?;
+    let mut model = net(*batch, sizes)?;
+    if let Some((size, kept)) = blocks.first().and_then(|b| b.split_once(':')) {
+        model = sparse(&model, size, kept.parse()?)?;
+    }
+    let step = step(&model, &Recipe::new(Loss::CrossEntropy, Optimizer::default()), &|_| true)?;
+    std::fs::write(out, text::print(&step.graph))?;
     let products: usize = sizes.windows(2).map(|p| p[0] * p[1]).sum();
     // The first layer has no gradient of its input.
     let flops = 2 * batch * (3 * products - sizes[0] * sizes[1]);
-    println!("{out}: {:.3} GFLOP in products", flops as f64 / 1e9);
+    println!("{out}: {:.3} GFLOP in dense products", flops as f64 / 1e9);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Training: steps that are compiled programs, over batches of samples, with held-out samples, checkpoints and pruning.
 
 pub mod arch;
+mod blocks;
 pub mod checkpoint;
 pub mod evaluate;
 pub mod samples;
@@ -16,7 +17,7 @@ use checkpoint::Checkpoint;
 use evaluate::{Evaluator, Held};
 use planish_ir::op::random::stream;
 use planish_ir::{DType, Graph, PrepareOptions, Session, Tensor, Value};
-use planish_passes::training::{Loss, Pruner, Schedule, Step, mixture, step};
+use planish_passes::training::{Loss, Pruner, Recipe, Schedule, Step, StoredBlocks, mixture, step};
 use samples::{Samples, Targets, order};
 use serde::{Deserialize, Serialize};
 use settings::{Keep, Settings};
@@ -92,6 +93,8 @@ pub struct Trainer<'a> {
     session: Box<dyn Session>,
     evaluator: Option<Evaluator<'a>>,
     pruner: Option<Pruner>,
+    /// Parameters of which the step has the blocks that are kept.
+    stored: Vec<StoredBlocks>,
     rates: Schedule,
     dtype: DType,
     batch: usize,
@@ -123,9 +126,8 @@ impl<'a> Trainer<'a> {
             return Err(Failure::new("train-samples", "there are too few samples to train on"));
         }
         let graph = (job.make)(Some(batch))?;
-        let mut recipe = planish_passes::training::Recipe { loss: job.loss, ..settings.recipe()? };
-        recipe.terms.extend(mixture::terms(&graph));
-        let made = step(&graph, &recipe, job.trains)?;
+        let recipe = recipe(&job, &graph)?;
+        let mut made = step(&graph, &recipe, job.trains)?;
         let steps = (job.samples.len() / batch) as u64;
         let total = steps * u64::from(settings.epochs);
         let reference = |name: &str| job.reference.get(name).cloned();
@@ -135,9 +137,6 @@ impl<'a> Trainer<'a> {
         };
         let rate = made.graph.inputs()[made.inputs + 1];
         let dtype = made.graph.dtype(rate).unwrap_or(DType::F32);
-        let options =
-            PrepareOptions { threads: job.engine.1, seed: settings.seed, ..PrepareOptions::default() };
-        let session = engine::prepare(job.engine.0, &made.graph, &options)?.session()?;
         let mut given: BTreeMap<usize, Tensor> =
             made.variables.iter().map(|v| v.start.clone()).enumerate().collect();
         let (mut standing, mut best) = (Standing::default(), None);
@@ -149,6 +148,19 @@ impl<'a> Trainer<'a> {
         } else if let Some(p) = &pruner {
             given.extend(p.masks()?);
         }
+        let mut stored = Vec::new();
+        if let Some(p) = pruner.as_ref().filter(|p| p.ended(standing.step)) {
+            let now = |at: usize| {
+                given
+                    .get(&at)
+                    .cloned()
+                    .ok_or_else(|| Failure::new("internal-train", "a variable has no value"))
+            };
+            if let Some(new) = blocks::in_blocks(&job, &graph, (&recipe, &made), p, &now)? {
+                (made, given, stored) = (new.made, new.given, new.stored);
+            }
+        }
+        let session = prepared(&job, &made)?;
         let evaluator = job.held.clone();
         let evaluator = evaluator
             .map(|held| Evaluator::new(job.make, job.held_loss, job.trains, job.engine, (held, job.fixed)));
@@ -159,6 +171,7 @@ impl<'a> Trainer<'a> {
             session,
             evaluator,
             pruner,
+            stored,
             rates,
             dtype,
             batch,
@@ -181,6 +194,25 @@ impl<'a> Trainer<'a> {
     pub fn sparsity(&self) -> Vec<(String, f64)> {
         self.pruner.as_ref().map(Pruner::sparsity).unwrap_or_default()
     }
+    /// Name and block size of each parameter of which steps have the kept blocks only.
+    pub fn stored(&self) -> impl Iterator<Item = (&str, [u32; 2])> {
+        self.stored.iter().map(|s| (s.name.as_str(), s.block))
+    }
+    fn say_stored(&self, ui: &Ui) {
+        let parts = self.stored.iter().map(|s| {
+            format!(
+                "{} in blocks of {}x{}, {:.1}% of them",
+                s.name,
+                s.block[0],
+                s.block[1],
+                100.0 * s.share()
+            )
+        });
+        let parts: Vec<String> = parts.collect();
+        if !parts.is_empty() {
+            ui.say(format!("from step {} on: {}", self.standing.step + 1, parts.join("; ")));
+        }
+    }
     /// Trains until the end. After every epoch `told` is called and the checkpoint is written.
     pub fn run(
         &mut self,
@@ -197,6 +229,7 @@ impl<'a> Trainer<'a> {
             self.standing.start = self.held()?;
         }
         let mut rhythm = Rhythm::new(self.batch);
+        self.say_stored(ui);
         while self.standing.epoch < epochs {
             let rows = order(
                 self.job.samples.len(),
@@ -204,7 +237,11 @@ impl<'a> Trainer<'a> {
             );
             let done = (self.standing.step - u64::from(self.standing.epoch) * self.steps) as usize;
             for part in rows.chunks_exact(self.batch).skip(done) {
+                let before = self.stored.len();
                 let loss = self.step(part, total)?;
+                if self.stored.len() != before {
+                    self.say_stored(ui);
+                }
                 rhythm.step(loss);
                 progress.step_saying(|| self.line(&rhythm, total));
                 if watch.stopped() {
@@ -260,6 +297,15 @@ impl<'a> Trainer<'a> {
                 self.given.extend(p.masks()?);
             }
         }
+        if let Some(p) = self.pruner.as_ref().filter(|p| p.ended(t) && !p.ended(t - 1)) {
+            let graph = (self.job.make)(Some(self.batch))?;
+            let recipe = recipe(&self.job, &graph)?;
+            let now = |at: usize| self.variable(at);
+            if let Some(new) = blocks::in_blocks(&self.job, &graph, (&recipe, &self.made), p, &now)? {
+                (self.made, self.given, self.stored) = (new.made, new.given, new.stored);
+                self.session = prepared(&self.job, &self.made)?;
+            }
+        }
         Ok(loss)
     }
     /// Ends an epoch.
@@ -302,7 +348,7 @@ impl<'a> Trainer<'a> {
             if let Some(mask) = mask {
                 t = masked(&t, &self.variable(mask)?)?;
             }
-            out.insert(v.name.clone(), t);
+            out.insert(v.name.clone(), blocks::whole(&self.stored, &v.name, t)?);
         }
         Ok(out)
     }
@@ -347,7 +393,8 @@ impl<'a> Trainer<'a> {
     fn checkpoint(&self) -> Result<Checkpoint> {
         let mut tensors = Vec::new();
         for (at, v) in self.made.variables.iter().enumerate() {
-            tensors.push((v.name.clone(), self.variable(at)?));
+            let t = blocks::whole(&self.stored, &v.name, self.variable(at)?)?;
+            tensors.push((v.name.clone(), t));
         }
         for (name, t) in self.best.iter().flatten() {
             tensors.push((format!("best:{name}"), t.clone()));
@@ -371,6 +418,20 @@ impl<'a> Trainer<'a> {
             time(rhythm.left(total.saturating_sub(s.step)))
         )
     }
+}
+
+/// What the step of a model does.
+fn recipe(job: &Job<'_>, graph: &Graph) -> Result<Recipe> {
+    let mut recipe = Recipe { loss: job.loss, ..job.settings.recipe()? };
+    recipe.terms.extend(mixture::terms(graph));
+    Ok(recipe)
+}
+
+/// A step that runs.
+fn prepared(job: &Job<'_>, made: &Step) -> Result<Box<dyn Session>> {
+    let options =
+        PrepareOptions { threads: job.engine.1, seed: job.settings.seed, ..PrepareOptions::default() };
+    Ok(engine::prepare(job.engine.0, &made.graph, &options)?.session()?)
 }
 
 /// How fast it goes.

@@ -365,7 +365,13 @@ pub(super) fn train(
                 "result": kept.map(|h| held_json(&h)),
                 "threshold": tuned.map(|t| t.0),
                 "stopped_early": end == End::Early,
-                "sparsity": trainer.sparsity().iter().map(|(n, s)| json!({"name": n, "blocks": s})).collect::<Vec<_>>(),
+                "sparsity": trainer.sparsity().iter().map(|(n, s)| {
+                    let mut row = json!({"name": n, "blocks": s});
+                    if let Some((_, b)) = trainer.stored().find(|(name, _)| name == n) {
+                        row["stored"] = json!(format!("{}x{}", b[0], b[1]));
+                    }
+                    row
+                }).collect::<Vec<_>>(),
             }),
         )),
         Format::Text => {

@@ -33,6 +33,8 @@ pub(super) fn lower_numbers(cx: &mut LowerCx<'_>, op: &Op) -> Result<(), Diag> {
         Op::Conv(c) => contraction::lower_conv(cx, c),
         Op::MatMul(m) => contraction::lower_matmul(cx, m),
         Op::GatedMatMul(o) => contraction::lower_gated_matmul(cx, o),
+        Op::BlockMatMul(o) => contraction::lower_block_matmul(cx, o),
+        Op::BlockOuter(o) => contraction::lower_block_outer(cx, o),
         Op::Fused(_) => contraction::lower_fused(cx),
         Op::ConvTranspose(o) => nn::lower_conv_transpose(cx, o),
         Op::Pool(o) => nn::lower_pool(cx, o),

@@ -92,7 +92,7 @@ impl Build<'_, '_> {
         }
     }
     /// A number everywhere in a shape, in the element type of a value.
-    fn splat(&mut self, x: f64, dims: &[i64], like: ValueId) -> Result<ValueId, Diag> {
+    pub fn splat(&mut self, x: f64, dims: &[i64], like: ValueId) -> Result<ValueId, Diag> {
         let number = Tensor::scalar(self.dtype(like)?, x)?;
         let shape = dims.iter().map(|d| *d as usize).collect();
         self.ed.constant(Constant::splat(&number, shape)?)

@@ -6,6 +6,7 @@ use crate::graph::{Graph, NodeId};
 use crate::interp;
 use crate::op::Op;
 use crate::op::attention::has_kernel;
+use crate::op::blocks;
 use crate::op::build::Build;
 use crate::tensor::Tensor;
 use std::borrow::Cow;
@@ -19,20 +20,23 @@ pub struct Expanded {
     pub gates: usize,
     /// Values rounded for training.
     pub rounded: usize,
+    /// Products with blocks of a matrix, and blocks of products.
+    pub blocks: usize,
     /// Detached values.
     pub detached: usize,
 }
 
-/// Whether a node has no kernel of its own: an attention, also where `all` is asked for, a stochastic gate, or a value rounded for training.
+/// Whether a node has no kernel of its own: an attention or a product with blocks, also where `all` is asked for, a stochastic gate, or a value rounded for training.
 fn goes(g: &Graph, n: NodeId, all: bool) -> bool {
     match g.node(n).op {
         Op::Attention(_) => all || !has_kernel(g, n),
+        Op::BlockMatMul(_) | Op::BlockOuter(_) => all || !blocks::has_kernel(g, n),
         Op::StochasticGate(_) | Op::FakeQuantize(_) => true,
         _ => false,
     }
 }
 
-/// Replaces attentions of a graph by their parts, all or those without a [kernel](has_kernel), stochastic gates and values rounded for
+/// Replaces attentions of a graph and products with blocks by their parts, all or those without a [kernel](has_kernel), stochastic gates and values rounded for
 /// training by theirs, or by a constant where all operands are, and detached values by themselves.
 pub fn expand_composites(ed: &mut Editor<'_>, all: bool) -> Result<Expanded, Diag> {
     let mut count = expand(ed, all)?;
@@ -62,6 +66,14 @@ fn expand(ed: &mut Editor<'_>, all: bool) -> Result<Expanded, Diag> {
             Op::Attention(op) => {
                 count.attention += 1;
                 op.parts(ed, &inputs)?
+            }
+            Op::BlockMatMul(op) => {
+                count.blocks += 1;
+                op.parts(&mut Build::new(ed, "block-matmul"), &inputs)?
+            }
+            Op::BlockOuter(op) => {
+                count.blocks += 1;
+                op.parts(&mut Build::new(ed, "block-outer"), &inputs)?
             }
             Op::StochasticGate(op) => {
                 count.gates += 1;

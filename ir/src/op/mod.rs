@@ -15,6 +15,7 @@ mod infer;
 pub mod attention;
 pub mod barrier;
 pub mod binary;
+pub mod blocks;
 pub mod build;
 pub mod cast;
 pub mod col2im;
@@ -221,6 +222,8 @@ op_table! {
     Cumulate => reduce::Cumulate,
     MatMul => matmul::MatMul,
     GatedMatMul => gated_matmul::GatedMatMul,
+    BlockMatMul => blocks::BlockMatMul,
+    BlockOuter => blocks::BlockOuter,
     Det => matmul::Det,
     Einsum => einsum::Einsum,
     // Signals and random numbers.

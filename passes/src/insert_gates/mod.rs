@@ -27,7 +27,7 @@ use skim::Skim;
 use units::Units;
 
 declare_pass! {
-    /// Makes networks leave out work that single inputs do not need. What decides is found on samples, without training, but for `units` and `skim`.
+    /// Makes networks leave out work that single inputs do not need. What decides is found on samples, without training, but for `units`, `mixture` and `skim`.
     ///
     /// `kind=activation` (Liu et al. 2024, "Training-free activation sparsity in large language models"): inputs of a matrix product whose
     /// magnitude is below a threshold count as zero, and the product leaves out the weights of blocks of zeros. The threshold of a layer is

@@ -23,6 +23,7 @@ mod parameters;
 mod prune;
 mod schedule;
 mod skim;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ pub use optimizer::{Optimizer, Rule};
 pub use parameters::{name_parameters, with_values};
 pub use prune::{Prune, Pruner, Ramp};
 pub use schedule::{Annealing, Schedule, Shape};
+pub use stored::{StoredBlocks, stored_blocks};
 
 use crate::recompute::recompute;
 use planish_ir::graph::StatePair;

@@ -39,6 +39,7 @@ pub struct Prune {
     shares: [f64; 3],
     every: u64,
     cap: f64,
+    stored: Option<bool>,
     which: Selection,
 }
 
@@ -71,6 +72,11 @@ impl Prune {
         OptionMeta { name: "ramp", default: "0.2", doc: "where the threshold begins to rise faster" },
         OptionMeta { name: "end", default: "0.4", doc: "where pruning ends; what is left is trained on" },
         OptionMeta { name: "every", default: "100", doc: "steps from one look at the weights to the next" },
+        OptionMeta {
+            name: "stored",
+            default: "auto",
+            doc: "whether steps behind the end work on stored blocks only: where that is faster (`auto`), wherever it is possible (`true`) or not (`false`)",
+        },
         weights::CAP,
         weights::INCLUDE,
         weights::EXCLUDE,
@@ -106,10 +112,12 @@ impl Prune {
             return Err(bad("the schedule `threshold` compares the largest magnitude"));
         }
         let size = block(o.text(m, "block")).ok_or_else(|| bad("block is a size such as 1x16"))?;
+        let stored =
+            o.one_of(m, "stored", &[("auto", Some(false)), ("false", None), ("true", Some(true))])?;
         let every = o.get::<u64>(m, "every")?.max(1);
         let mut which = Selection::new(o, m)?;
         which.first(o.text(m, "first") != "false");
-        Ok(Prune { block: size, score, ramp, shares, every, cap: weights::cap(o, m)?, which })
+        Ok(Prune { block: size, score, ramp, shares, every, cap: weights::cap(o, m)?, stored, which })
     }
     /// Whether it needs weights of a trained model to begin with.
     pub fn asks_reference(&self) -> bool {
@@ -237,6 +245,14 @@ impl Pruner {
     /// Whether masks are final behind step `t`.
     pub fn ended(&self, t: u64) -> bool {
         matches!(self.prune.ramp, Ramp::Zeros) || t >= self.steps[2]
+    }
+    /// Whether steps with final masks work on [stored blocks](super::stored_blocks), and if so, whether wherever it is possible.
+    pub fn stores(&self) -> Option<bool> {
+        self.prune.stored
+    }
+    /// The size of blocks that was asked for.
+    pub fn block(&self) -> [u32; 2] {
+        self.prune.block
     }
     /// The variables of the step that are looked at.
     pub fn weights(&self) -> impl Iterator<Item = usize> + '_ {

@@ -51,6 +51,44 @@ pub(crate) fn gated_matmul(s: &mut Smith) -> Option<Item> {
     s.emit1("gated-matmul", &fields, &[&x, &w], quality)
 }
 
+/// A grid of blocks, and positions of some of them.
+fn blocks(s: &mut Smith) -> ([usize; 4], Item) {
+    let [bk, bn] = [0, 1].map(|_| s.rng.choose(&[1, 1, 2, 3, 4, 8, 16]));
+    let (down, across) = (1 + s.rng.below(3), 1 + s.rng.below(3));
+    let count = s.rng.below(down * across + 1);
+    let index: Vec<i64> = (0..count).map(|_| s.rng.below(down * across) as i64).collect();
+    let index = s.ints(&index);
+    ([down * bk, across * bn, bk, bn], index)
+}
+
+fn block_fields([k, n, bk, bn]: [usize; 4]) -> Vec<(&'static str, String)> {
+    [("k", k), ("n", n), ("bk", bk), ("bn", bn)].map(|(name, v)| (name, v.to_string())).to_vec()
+}
+
+pub(crate) fn block_matmul(s: &mut Smith) -> Option<Item> {
+    let dtype = float_type(s);
+    let (grid, index) = blocks(s);
+    let [k, n, bk, bn] = grid;
+    let trans = s.rng.one_in(2);
+    let rows = s.rng.below(20);
+    let x = s.get(dtype, &[rows, if trans { n } else { k }], Domain::Any);
+    let values = s.get(dtype, &[index.shape[0], bk, bn], Domain::Any);
+    let quality = products(&x, &values, k.max(n) * index.shape[0]);
+    let mut fields = block_fields(grid);
+    fields.push(("trans", trans.to_string()));
+    s.emit1("block-matmul", &fields, &[&x, &values, &index], quality)
+}
+
+pub(crate) fn block_outer(s: &mut Smith) -> Option<Item> {
+    let dtype = float_type(s);
+    let (grid, index) = blocks(s);
+    let rows = s.rng.below(20);
+    let x = s.get(dtype, &[rows, grid[0]], Domain::Any);
+    let y = s.get(dtype, &[rows, grid[1]], Domain::Any);
+    let quality = products(&x, &y, rows);
+    s.emit1("block-outer", &block_fields(grid), &[&x, &y, &index], quality)
+}
+
 pub(crate) fn det(s: &mut Smith) -> Option<Item> {
     let n = 1 + s.rng.below(3);
     let lead = s.rng.below(2);

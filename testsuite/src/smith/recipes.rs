@@ -67,6 +67,8 @@ recipes! {
     "matmul": dense::matmul,
     "matmul": dense::matmul,
     "gated-matmul": dense::gated_matmul,
+    "block-matmul": dense::block_matmul,
+    "block-outer": dense::block_outer,
     "det": dense::det,
     "einsum": dense::einsum,
     "conv": dense::conv,

@@ -10,6 +10,7 @@
 //! | matrix product otherwise | rows (or columns) of the left operand | rows of the right operand |
 //! | matrix product, right operand in [blocks](sparse) of which some are kept | rows of the left operand | the kept blocks |
 //! | matrix product, right operand with [scattered] zeros | the kept weights | rows of the left operand |
+//! | matrix product and its gradients, blocks of the right operand [as data](stored) | the kept weights | rows of the left operand |
 //! | [gated](gated) product of few rows, constant right operand | those that are not near zero, listed | packed strips, those rows only |
 //! | convolution 1x1, stride 1 | packed weights `[m / rows][k][rows]` | planes of the input |
 //! | convolution otherwise | packed weights | a panel of the unfolded input, made per tile of positions |
@@ -35,6 +36,9 @@ mod simt;
 mod sparse;
 #[cfg(test)]
 mod sparse_tests;
+mod stored;
+#[cfg(test)]
+mod stored_tests;
 mod tile;
 
 pub(super) use attention::{lower_attention, takes_transpose};
@@ -46,6 +50,7 @@ pub(super) use fused::lower_fused;
 pub(super) use gated::lower_gated_matmul;
 pub(super) use matmul::{Operands as Product, emit as product, lower_matmul};
 pub(super) use sparse::list;
+pub(super) use stored::{lower_block_matmul, lower_block_outer};
 pub(super) use tile::in_pieces;
 
 pub(super) fn f32_bytes(v: &[f32]) -> bytes::Bytes {

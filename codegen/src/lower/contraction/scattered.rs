@@ -98,6 +98,17 @@ pub(super) struct Job<'j> {
     pub(super) lanes: u16,
     pub(super) target: &'j TargetSpec,
     pub(super) local: Local,
+    /// Where the weights of an entry are; none: one entry lies behind the other, input by input.
+    pub(super) stored: Option<Stored>,
+}
+
+/// Weights that lie elsewhere than the lists have their entries.
+#[derive(Clone, Copy)]
+pub(super) struct Stored {
+    /// Which entry of `values` each entry of the lists is.
+    pub(super) slots: Buf,
+    /// Weights from one input of an entry to the next, and from one output to the next.
+    pub(super) steps: [i64; 2],
 }
 
 impl<'j> Job<'j> {
@@ -108,7 +119,19 @@ impl<'j> Job<'j> {
         (lanes, target, local): (u16, &'j TargetSpec, Local),
     ) -> Self {
         let entry = [1, width];
-        Job { x, group, lists, entry, part: width, together: TOGETHER, strip: STRIP, lanes, target, local }
+        Job {
+            x,
+            group,
+            lists,
+            entry,
+            part: width,
+            together: TOGETHER,
+            strip: STRIP,
+            lanes,
+            target,
+            local,
+            stored: None,
+        }
     }
     /// Vectors of a group of rows.
     fn per(&self) -> i64 {
@@ -157,6 +180,7 @@ impl<'j> Job<'j> {
         let [height, width] = self.entry;
         let nv = groups * per as usize;
         let [starts, index, values] = self.lists;
+        let [down, across] = self.stored.map_or([width, 1], |s| s.steps);
         let zero = b.zero(Ty::vec(Elem::F32, self.lanes));
         let chains = CHAINS.div_ceil(nv * part).next_power_of_two().min(self.together);
         let parts = width / self.part;
@@ -177,20 +201,29 @@ impl<'j> Job<'j> {
                     let input = b.load(index, at, 1);
                     let input = b.sext(input, Elem::I64);
                     let input = b.add(from, input);
-                    let whole = b.mul(at, height * width);
-                    let next = b.add(whole, ahead);
-                    let lines = (0..height * width).filter(|i| (i + c as i64 * width) % LINE == 0);
-                    lines.for_each(|i| {
-                        let line = b.add(next, i);
-                        b.prefetch(values, line);
-                    });
-                    let first = b.at(whole, side, self.part);
+                    let place = match &self.stored {
+                        Some(s) => {
+                            let slot = b.load(s.slots, at, 1);
+                            b.sext(slot, Elem::I64)
+                        }
+                        None => at,
+                    };
+                    let whole = b.mul(place, height * width);
+                    if self.stored.is_none() {
+                        let next = b.add(whole, ahead);
+                        let lines = (0..height * width).filter(|i| (i + c as i64 * width) % LINE == 0);
+                        lines.for_each(|i| {
+                            let line = b.add(next, i);
+                            b.prefetch(values, line);
+                        });
+                    }
+                    let first = b.at(whole, side, self.part * across);
                     let chain = c % chains * part * nv;
                     let chain = chain..chain + part * nv;
                     let entry = |b: &mut Builder, i: Val, sums: &[Val]| {
                         let input = b.at(input, i, GROUP);
-                        let first = b.at(first, i, width);
-                        self.input(b, (input, first), (nv, part), sums)
+                        let first = b.at(first, i, down);
+                        self.input(b, (input, first), (nv, part, across), sums)
                     };
                     let more = if height > UNROLL {
                         b.for_(0, height, 1, &sums[chain.clone()], entry)
@@ -215,12 +248,12 @@ impl<'j> Job<'j> {
         });
     }
 
-    /// Adds the products of `nv` vectors of rows at one input, the first at `input`, with `part` weights from `first` on.
+    /// Adds the products of `nv` vectors of rows at one input, the first at `input`, with `part` weights from `first` on, `across` apart.
     fn input(
         &self,
         b: &mut Builder,
         (input, first): (Val, Val),
-        (nv, part): (usize, usize),
+        (nv, part, across): (usize, usize, i64),
         sums: &[Val],
     ) -> Vec<Val> {
         let (lanes, per) = (i64::from(self.lanes), self.per());
@@ -233,7 +266,7 @@ impl<'j> Job<'j> {
             .collect();
         let mut next = Vec::with_capacity(sums.len());
         for o in 0..part {
-            let weight = b.add(first, o as i64);
+            let weight = b.add(first, o as i64 * across);
             let weight = b.load(self.lists[2], weight, 1);
             let weight = b.splat(weight, self.lanes);
             for (sum, x) in sums[o * nv..(o + 1) * nv].iter().zip(&x) {

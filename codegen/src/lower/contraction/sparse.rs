@@ -125,13 +125,15 @@ pub(super) fn lists(cx: &mut LowerCx<'_>, strips: Vec<Vec<(i64, Vec<f32>)>>) -> 
         starts.push(index.len() as i32);
     }
     let count = index.len() as i64;
-    let mut ints = |v: &[i32]| {
-        let bytes: Bytes = v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into();
-        cx.weight(DType::I32, &[Dim::from(v.len())], bytes)
-    };
-    let (starts, index) = (ints(&starts), ints(&index));
+    let (starts, index) = (ints(cx, &starts), ints(cx, &index));
     let values = cx.weight(DType::F32, &[Dim::from(values.len())], f32_bytes(&values));
     Lists { starts, index, values, count }
+}
+
+/// Integers as weights.
+pub(super) fn ints(cx: &mut LowerCx<'_>, v: &[i32]) -> Opnd {
+    let bytes: Bytes = v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into();
+    cx.weight(DType::I32, &[Dim::from(v.len())], bytes)
 }
 
 /// The right operand in blocks, if it is one constant matrix that is.
@@ -203,6 +205,7 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
             lanes,
             target: &target,
             local: scattered::Local::new(kc, width),
+            stored: None,
         });
         kc.b.parallel_for(|b, unit| {
             let (chunk, strip) = b.div_rem(unit, strips);

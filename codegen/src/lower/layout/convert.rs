@@ -12,7 +12,7 @@ use planish_rt::plan::SlotId;
 /// Positions of one unit of the parallel axis.
 const POSITIONS: i64 = 256;
 
-/// The blocked form of a plain tensor.
+/// The blocked form of a plain tensor, with zeros in the lanes beyond the last channel.
 pub(in crate::lower) fn to_blocked(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
     let dims = blocked_dims(&x.dims);
     if same_bytes(&x.dims) {
@@ -69,6 +69,17 @@ fn launch(
             for part in 0..BLOCK / i64::from(lanes) {
                 let c0 = b.add(first, part * i64::from(lanes));
                 let some = b.cmp(CmpOp::Slt, c0, channels);
+                if to_blocked && !whole {
+                    let none = b.not(some);
+                    b.when(none, |b| {
+                        let first = b.add(blocked, part * i64::from(lanes));
+                        let zero = b.zero(Ty::vec(elem, lanes));
+                        b.loop_(lo, hi, 1, |b, p| {
+                            let at = b.at(first, p, BLOCK);
+                            b.store(y, at, zero);
+                        });
+                    });
+                }
                 b.when(some, |b| {
                     let left = b.sub(channels, c0);
                     let at_plain = b.mul(positions, part * i64::from(lanes));

@@ -128,6 +128,9 @@ pub(super) fn emit(cx: &mut ExportCx<'_>, node: &Node) -> Result<(), Diag> {
         Op::FakeQuantize(_) => {
             Err(Diag::error("internal-export", "rounding for training is written in parts"))
         }
+        Op::BlockMatMul(_) | Op::BlockOuter(_) => {
+            Err(Diag::error("internal-export", "products with blocks are written in parts"))
+        }
         Op::Detach(_) => plain(cx, node, "Identity"),
         Op::Attention(_) => Err(Diag::unsupported("attention that was not expanded")),
         Op::Recurrent(op) => nn::recurrent(cx, node, op),
