@@ -304,6 +304,24 @@ impl Plan {
     pub fn prepare(&self, graph: &mut Graph, print: &mut dyn FnMut(String)) -> Result<Report> {
         let mut report = Report::default();
         self.run(self.extending(), graph, print, &mut report)?;
+        self.settle(graph, print, &mut report)?;
+        let mut user = Pipeline::default();
+        let others: Vec<PassSpec> = self.specs.iter().filter(|s| !extends(s)).cloned().collect();
+        user.specs(&others);
+        self.run(user, graph, print, &mut report)?;
+        Ok(report)
+    }
+    /// Whether there are passes that the user has asked for.
+    pub fn has_own(&self) -> bool {
+        self.specs.iter().any(|s| !extends(s))
+    }
+    /// Runs the exact passes among those of [`Plan::prepare`].
+    pub fn settle(
+        &self,
+        graph: &mut Graph,
+        print: &mut dyn FnMut(String),
+        report: &mut Report,
+    ) -> Result<()> {
         let apart: Vec<&str> = planish_passes::pipeline::CANONICAL
             .iter()
             .copied()
@@ -313,12 +331,7 @@ impl Plan {
         exact.repeat(&apart);
         exact.once("fold-batch-norm");
         exact.repeat(&apart);
-        self.run(exact, graph, print, &mut report)?;
-        let mut user = Pipeline::default();
-        let others: Vec<PassSpec> = self.specs.iter().filter(|s| !extends(s)).cloned().collect();
-        user.specs(&others);
-        self.run(user, graph, print, &mut report)?;
-        Ok(report)
+        self.run(exact, graph, print, report)
     }
     /// Runs the passes before lowering.
     pub fn fuse(&self, graph: &mut Graph, print: &mut dyn FnMut(String), report: &mut Report) -> Result<()> {

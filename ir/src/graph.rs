@@ -2,7 +2,7 @@
 
 use crate::constant::{ConstId, Constant};
 use crate::diag::Loc;
-use crate::dim::{Dim, Symbols};
+use crate::dim::{Dim, SymId, Symbols};
 use crate::entity::PrimaryMap;
 use crate::op::{Effects, Op};
 use crate::types::Type;
@@ -211,6 +211,14 @@ impl Graph {
     /// A region.
     pub fn region(&self, r: RegionId) -> &Region {
         &self.regions[r]
+    }
+    /// Puts other dims in the place of symbols, wherever dims are known by them.
+    pub fn substitute(&mut self, with: &dyn Fn(SymId) -> Option<Dim>) {
+        for value in self.values.values_mut() {
+            value.fact.ty = value.fact.ty.substitute(with);
+            let content = value.fact.content.iter().flatten().map(|d| d.substitute(with)).collect();
+            value.fact.content = value.fact.content.is_some().then_some(content);
+        }
     }
     /// The nodes of a region in order.
     pub fn nodes_in(&self, r: RegionId) -> impl Iterator<Item = NodeId> + '_ {

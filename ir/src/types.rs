@@ -2,7 +2,7 @@
 
 use crate::constant::ConstId;
 use crate::diag::Diag;
-use crate::dim::{Dim, Symbols};
+use crate::dim::{Dim, SymId, Symbols};
 use crate::dtype::DType;
 use std::fmt;
 use std::sync::Arc;
@@ -89,6 +89,19 @@ impl Type {
         match self {
             Type::Tensor(t) => Some(t),
             _ => None,
+        }
+    }
+    /// The type with other dims in the place of symbols.
+    pub fn substitute(&self, with: &dyn Fn(SymId) -> Option<Dim>) -> Type {
+        let inner = |t: &Arc<Type>| Arc::new(t.substitute(with));
+        match self {
+            Type::Tensor(t) => {
+                let dims = t.shape.as_ref().map(|s| s.iter().map(|d| d.substitute(with)).collect());
+                Type::Tensor(TensorType { shape: dims, ..t.clone() })
+            }
+            Type::Sequence(t) => Type::Sequence(inner(t)),
+            Type::Optional(t) => Type::Optional(inner(t)),
+            Type::Map(key, t) => Type::Map(*key, inner(t)),
         }
     }
     /// Prints with the names of the symbols.

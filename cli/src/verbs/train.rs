@@ -8,7 +8,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::files::Writer;
 use crate::load::{self, LoadOptions, ModelFile, SafetyArgs};
-use crate::pipeline::{PassArgs, Phase, Plan};
+use crate::pipeline::{self, PassArgs, Phase, Plan};
 use crate::shapes::{Setting, ShapeArgs, Shapes};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::evaluate::{Evaluator, Held};
@@ -18,10 +18,12 @@ use crate::train::{End, Epoch, Job, Make, Trainer};
 use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
 use planish_ir::op::random::stream;
-use planish_ir::{Editor, Graph, Tensor};
+use planish_ir::{Dim, Editor, Graph, SymId, Tensor, ValueId};
+use planish_passes::Report;
 use planish_passes::training::{determinized, draws, mixture, name_parameters, quantized, with_values};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -92,11 +94,13 @@ pub(super) struct Source {
     file: ModelFile,
     load: LoadOptions,
     plan: Plan,
+    /// The model for any number of rows, behind the passes that were asked for: some of them run it on samples, which are single rows.
+    prepared: OnceCell<(Graph, Report)>,
 }
 
 impl Source {
     pub(super) fn new(path: &Path, load: LoadOptions, plan: Plan) -> Result<Source> {
-        Ok(Source { file: load::open(path, &load)?, load, plan })
+        Ok(Source { file: load::open(path, &load)?, load, plan, prepared: OnceCell::new() })
     }
     /// Rows that a model takes that takes no other number.
     pub(super) fn fixed(&self) -> Result<Option<usize>> {
@@ -123,15 +127,45 @@ impl Source {
     }
     /// The model as it is trained, with names for its parameters.
     pub(super) fn made(&self, rows: Option<usize>) -> Result<Graph> {
-        let mut graph = self.plain(rows)?;
-        self.plan.prepare(&mut graph, &mut |_| {})?;
+        let mut graph = match rows.filter(|_| self.plan.has_own()) {
+            Some(rows) => self.fixed_to(rows)?,
+            None if self.plan.has_own() => self.prepared()?.0.clone(),
+            None => self.freshly(rows)?.0,
+        };
         name_parameters(&mut graph);
+        Ok(graph)
+    }
+    fn freshly(&self, rows: Option<usize>) -> Result<(Graph, Report)> {
+        let mut graph = self.plain(rows)?;
+        let report = self.plan.prepare(&mut graph, &mut |_| {})?;
+        Ok((graph, report))
+    }
+    fn prepared(&self) -> Result<&(Graph, Report)> {
+        if let Some(made) = self.prepared.get() {
+            return Ok(made);
+        }
+        let made = self.freshly(None)?;
+        Ok(self.prepared.get_or_init(|| made))
+    }
+    /// Says what the passes did that were asked for.
+    fn tell(&self, args: &PassArgs, ui: &Ui) -> Result<()> {
+        if self.plan.has_own() {
+            pipeline::tell(&self.prepared()?.1, args, ui);
+        }
+        Ok(())
+    }
+    /// The prepared model for so many rows.
+    fn fixed_to(&self, rows: usize) -> Result<Graph> {
+        let mut graph = self.prepared()?.0.clone();
+        let first = |v: &ValueId| graph.dims(*v)?.first()?.as_symbol();
+        let free: BTreeSet<SymId> = graph.inputs().iter().filter_map(first).collect();
+        graph.substitute(&|s| free.contains(&s).then(|| Dim::from(rows)));
+        self.plan.settle(&mut graph, &mut |_| {}, &mut Report::default())?;
         Ok(graph)
     }
     /// Which of its parameters are trained, by name.
     pub(super) fn trains(&self, settings: &Settings) -> Result<impl Fn(&str) -> bool + use<>> {
-        let mut graph = self.plain(None)?;
-        self.plan.prepare(&mut graph, &mut |_| {})?;
+        let mut graph = self.made(None)?;
         let names: BTreeSet<String> = name_parameters(&mut graph).into_iter().collect();
         let chosen = settings.trains()?;
         Ok(move |name: &str| names.contains(name) && chosen(name))
@@ -230,6 +264,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
     let plain = source.plain(None)?;
     let split = split(&args.data, &plain, &settings, None, &plan, &args.safety, ui)?;
     source.plan.calibrate_on(Calibrator::new(Some(split.data.clone())).telling(ui));
+    source.tell(&args.passes, ui)?;
     let reference = reference(&settings, &load)?;
     let trains = source.trains(&settings)?;
     let make = |rows: Option<usize>| source.made(rows);
