@@ -98,7 +98,8 @@ fn blocks_that_are_not_kept_are_skipped() -> Result<(), Diag> {
     let sizes = [[1, 16], [1, 8], [4, 16], [1, 32], [3, 5], [64, 64]];
     for (i, shape) in shapes.into_iter().enumerate() {
         for (j, cell) in CELLS.into_iter().enumerate() {
-            for (k, block) in sizes.into_iter().enumerate() {
+            for k in 0..2 {
+                let block = sizes[(i + j + 3 * k) % sizes.len()];
                 let direction = ["forward", "reverse", "both"][(i + j + k) % 3];
                 let [steps, batch, _] = shape;
                 let lens =
