@@ -68,9 +68,9 @@ fn payload(e: &Encoding) -> [u8; 32] {
     match e {
         Encoding::Dense(t) => tensor(t),
         Encoding::Splat(b) | Encoding::Packed4(b) => h.update(b),
-        Encoding::BlockSparse { index, values, block, transposed } => {
+        Encoding::BlockSparse { index, values, block, order } => {
             tensor(values);
-            h.update(format!("{block:?} {transposed} {index:?}").as_bytes());
+            h.update(format!("{block:?} {order:?} {index:?}").as_bytes());
         }
         Encoding::NOfM { n, m, index, values } => {
             tensor(values);

@@ -6,7 +6,7 @@ use crate::tensor::{Elems, Tensor, elem_count, strides};
 use bytes::Bytes;
 
 mod blocks;
-pub use blocks::Matrix;
+pub use blocks::{Matrix, Order};
 
 crate::entity!(
     /// A constant of a graph.
@@ -20,13 +20,12 @@ pub enum Encoding {
     Dense(Tensor),
     /// One element for all, as its bytes.
     Splat(Bytes),
-    /// Blocks of a [matrix](Matrix); zero elsewhere. Blocks are written k x n: inputs x outputs of the logical matrix,
-    /// `transposed` when storage is outputs x inputs.
+    /// Blocks of a [matrix](Matrix); zero elsewhere. Blocks are written k x n: inputs x outputs of the logical matrix.
     BlockSparse {
         /// Block size, k x n.
         block: [u32; 2],
-        /// Whether the stored matrix is outputs x inputs.
-        transposed: bool,
+        /// Which axes are inputs and outputs.
+        order: Order,
         /// Row-major positions of the kept blocks in the block grid, ascending.
         index: Vec<u32>,
         /// The kept blocks one after another, each row-major in k x n.
@@ -147,8 +146,8 @@ impl Constant {
                 }
                 out.into()
             }
-            Encoding::BlockSparse { block, transposed, index, values } => {
-                blocks::decode(self, *block, *transposed, index, values)?.into()
+            Encoding::BlockSparse { block, order, index, values } => {
+                blocks::decode(self, *block, *order, index, values)?.into()
             }
         };
         Tensor::from_bytes(self.dtype, self.shape.clone(), bytes)
@@ -212,9 +211,9 @@ impl Constant {
                 h.write(b"packed4");
                 h.write(b);
             }
-            Encoding::BlockSparse { block, transposed, index, values } => {
+            Encoding::BlockSparse { block, order, index, values } => {
                 h.write(b"blocks");
-                h.write(&[u8::from(*transposed)]);
+                h.write(&[*order as u8]);
                 for i in block.iter().chain(index) {
                     h.write(&i.to_le_bytes());
                 }
@@ -269,18 +268,20 @@ mod tests {
             encoding: Encoding::Packed4(vec![0x1f, 0x07].into()),
         };
         assert_eq!(packed.decode()?.to_i64()?, [-1, 1, 7]);
-        let blocks = |transposed| Constant {
+        let blocks = |order| Constant {
             dtype: DType::F32,
             shape: vec![2, 4],
             encoding: Encoding::BlockSparse {
                 block: [1, 2],
-                transposed,
+                order,
                 index: vec![1],
                 values: Tensor::f32s(&[2], &[5.0, 6.0]).unwrap_or_else(|e| panic!("{e}")),
             },
         };
-        assert_eq!(blocks(false).decode()?.to_f64(), [0.0, 0.0, 5.0, 6.0, 0.0, 0.0, 0.0, 0.0]);
-        assert_eq!(blocks(true).decode()?.to_f64(), [0.0, 5.0, 0.0, 0.0, 0.0, 6.0, 0.0, 0.0]);
+        assert_eq!(blocks(Order::Kn).decode()?.to_f64(), [0.0, 0.0, 5.0, 6.0, 0.0, 0.0, 0.0, 0.0]);
+        for order in [Order::Nk, Order::Rows] {
+            assert_eq!(blocks(order).decode()?.to_f64(), [0.0, 5.0, 0.0, 0.0, 0.0, 6.0, 0.0, 0.0]);
+        }
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ pub mod types;
 pub mod verify;
 pub mod visit;
 
-pub use constant::{ConstId, Constant, Encoding, Matrix};
+pub use constant::{ConstId, Constant, Encoding, Matrix, Order};
 pub use diag::{Diag, Loc, Severity};
 pub use dim::{Dim, SymId, Symbol, Symbols};
 pub use dtype::DType;

@@ -1,9 +1,9 @@
 //! See [`DetectSparsity`].
 
-use crate::cost::{Asked, LEAST_ROWS, scattered};
+use crate::cost::{Asked, Job, LEAST_ROWS, scattered};
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass, weights};
 use planish_ir::op::conv::Conv;
-use planish_ir::{ConstId, Constant, DType, Diag, Dim, Editor, Encoding, Graph, Matrix, NodeId, Op};
+use planish_ir::{ConstId, Constant, DType, Diag, Dim, Editor, Encoding, Graph, Matrix, NodeId, Op, Order};
 use std::collections::BTreeSet;
 
 declare_pass! {
@@ -12,7 +12,9 @@ declare_pass! {
     /// Looks for the size of blocks at which the least time is predicted; the prediction is that of a table for the target, by the rows of the
     /// product. Zeros may come from anywhere: a pass of this tool, another tool, training. Blocks of 16 or 32 outputs are for zeros that
     /// were made in such blocks; those of one input and 1, 2 or 4 outputs are for scattered zeros, and serve products of at least 16 rows and
-    /// convolutions 1x1 of stride 1. Rows that no type tells (free symbols) count as one. Layers in which less than a tenth of the weights are zero are passed over in silence.
+    /// convolutions 1x1 of stride 1. What a recurrent layer takes from its input is a product of as many rows as there are steps in the whole
+    /// batch; its recurrence, a product of as many rows as the batch has entries, has kernels for blocks of one input and 8 or 16 units of a
+    /// gate. Rows that no type tells (free symbols) count as one. Layers in which less than a tenth of the weights are zero are passed over in silence.
     ///
     /// # Preserves
     /// All values: only the encoding of constants changes.
@@ -33,6 +35,8 @@ const FEW_ZEROS: f64 = 0.1;
 const NARROW: f64 = 0.95;
 /// Channels from which on convolutions by transforms pay.
 const TRANSFORMED: usize = 32;
+/// The operand of a recurrent layer that holds the weights of its recurrence.
+const RECURRENCE: usize = 2;
 /// Channels of a convolution that can skip scattered zeros: input channels from and to, output channels from.
 const CHANNELS: (std::ops::RangeInclusive<usize>, usize) = (8..=4096, 8);
 
@@ -64,9 +68,13 @@ fn is_zero(element: &[u8]) -> bool {
 /// What is known of weights.
 struct Layer {
     node: NodeId,
+    /// What of the node it is, for remarks.
+    part: &'static str,
     matrix: Matrix,
-    convolution: bool,
-    transformed: bool,
+    order: Order,
+    /// Outputs that blocks do not go beyond.
+    group: usize,
+    job: Job,
     /// Rows of the product at least.
     rows: u64,
     /// The sizes of blocks that there are kernels for.
@@ -82,14 +90,14 @@ enum Blocks {
     Wide,
     /// Wide ones of one input: several are no neighbours in memory.
     OneInput,
-    /// Of as many inputs as one instruction multiplies bytes.
-    Bytes,
+    /// Those that the table has for it.
+    Own,
 }
 
 impl Blocks {
     fn has(self, block: [u32; 2]) -> bool {
         match self {
-            Blocks::Any | Blocks::Bytes => true,
+            Blocks::Any | Blocks::Own => true,
             Blocks::Wide => !scattered(block),
             Blocks::OneInput => !scattered(block) && block[0] == 1,
         }
@@ -101,12 +109,15 @@ fn at_least(dims: &[Dim]) -> u64 {
     dims.iter().map(|d| d.as_const().map_or(1, |d| u64::try_from(d).unwrap_or(0))).product()
 }
 
-/// Rows of the product of a node at least: positions of an image for convolutions.
-fn rows(g: &Graph, n: NodeId) -> u64 {
+/// Rows of the product of a node with one of its operands at least: positions of an image for convolutions.
+fn rows(g: &Graph, n: NodeId, operand: usize) -> u64 {
     let node = g.node(n);
     let dims = node.outputs.first().and_then(|v| g.dims(*v)).unwrap_or(&[]);
     match &node.op {
         Op::Conv(_) => at_least(dims.get(2..).unwrap_or(&[])),
+        // [steps, directions, batch, units]
+        Op::Recurrent(_) if operand == RECURRENCE => at_least(dims.get(2..3).unwrap_or(&[])),
+        Op::Recurrent(_) => at_least(dims.get(..1).unwrap_or(&[])) * at_least(dims.get(2..3).unwrap_or(&[])),
         _ => at_least(dims.split_last().map_or(&[], |(_, rows)| rows)),
     }
 }
@@ -118,38 +129,78 @@ fn in_place(op: &Conv, shape: &[usize]) -> bool {
         && op.pads.iter().all(|p| *p == 0)
 }
 
+/// Whether the weights and biases of a recurrent layer are constants of f32: only then are they packed.
+fn packed(g: &Graph, n: NodeId) -> bool {
+    let known = |i: usize| {
+        let v = crate::util::operand(g, n, i);
+        v.map(|v| g.as_const(v).is_some_and(|(_, c)| c.dtype == DType::F32))
+    };
+    [1, RECURRENCE, 3].into_iter().all(|i| known(i) != Some(false))
+}
+
 /// The layer that has a constant as its weights, if blocks of it can be kept.
 fn layer(g: &Graph, id: ConstId, c: &Constant) -> Option<Layer> {
-    let users = weights::users(g, id)?;
-    let node = *users.first()?;
-    let lies = weights::lies_transposed(g, node).ok()?;
-    if users.iter().any(|n| weights::lies_transposed(g, *n) != Ok(lies)) {
+    let users = weights::uses(g, id)?;
+    let (node, operand) = *users.first()?;
+    let order = weights::order(g, node).ok()?;
+    let recurrent = matches!(g.node(node).op, Op::Recurrent(_));
+    let alike = |(n, i): &(NodeId, usize)| *i == operand && weights::order(g, *n) == Ok(order);
+    if !users.iter().all(alike) {
         return None;
     }
-    let matrix = Matrix::new(&c.shape, lies)?;
+    let matrix = Matrix::new(&c.shape, order)?;
     // A product of several matrices has no such kernel.
     let lead = c.shape.len().checked_sub(2)?;
     let one = c.shape[..lead].iter().all(|d| *d == 1);
-    let (transformed, blocks) = match (&g.node(node).op, c.dtype) {
+    let (job, blocks) = match (&g.node(node).op, c.dtype) {
         (Op::Conv(op), DType::F32) => {
-            let every = |n: &NodeId| matches!(&g.node(*n).op, Op::Conv(op) if in_place(op, &c.shape));
+            let every =
+                |(n, _): &(NodeId, usize)| matches!(&g.node(*n).op, Op::Conv(op) if in_place(op, &c.shape));
             let enough = CHANNELS.0.contains(&c.shape[1]) && c.shape[0] >= CHANNELS.1;
             let blocks = match c.shape[2..].iter().all(|k| *k == 1) {
                 true if enough && users.iter().all(every) => Blocks::Any,
                 true => Blocks::Wide,
                 false => Blocks::OneInput,
             };
-            (transformed(op, &c.shape), blocks)
+            (if transformed(op, &c.shape) { Job::Transformed } else { Job::Convolution }, blocks)
         }
-        (Op::MatMul(_), DType::F32) if one && (lead == 0 || !lies) => (false, Blocks::Any),
+        (Op::MatMul(_), DType::F32) if one && (lead == 0 || order == Order::Kn) => {
+            (Job::Product, Blocks::Any)
+        }
         (Op::MatMulInteger(_), DType::I8) if lead == 0 && matrix.k.is_multiple_of(4) => {
-            (false, Blocks::Bytes)
+            (Job::Product, Blocks::Own)
         }
+        (Op::Recurrent(_), DType::F32) if users.iter().all(|(n, _)| packed(g, *n)) => match operand {
+            RECURRENCE => (Job::Recurrence, Blocks::Own),
+            _ => (Job::Product, Blocks::Any),
+        },
         _ => return None,
     };
-    let rows = users.iter().map(|n| rows(g, *n)).min()?;
-    let convolution = matches!(g.node(node).op, Op::Conv(_));
-    Some(Layer { node, matrix, convolution, transformed, rows, blocks })
+    let rows = users.iter().map(|(n, i)| rows(g, *n, *i)).min()?;
+    let part = match (recurrent, job) {
+        (false, _) => "",
+        (true, Job::Recurrence) => " (recurrence)",
+        (true, _) => " (input)",
+    };
+    // The gates of a recurrence are cut one by one.
+    let group = if job == Job::Recurrence { matrix.k } else { matrix.n };
+    Some(Layer { node, part, matrix, order, group, job, rows, blocks })
+}
+
+impl Layer {
+    /// The share of blocks that hold anything but zeros.
+    fn kept(&self, block: [u32; 2], is_zero: impl Fn(usize) -> bool) -> f64 {
+        let (height, width) = (block[0].max(1) as usize, block[1].max(1) as usize);
+        let group = self.group.max(1);
+        let (down, across) = (self.matrix.k.div_ceil(height), group.div_ceil(width));
+        let mut kept = vec![false; down * across * self.matrix.n.div_ceil(group)];
+        self.matrix.each([1, 1], |at, i| {
+            let (k, n) = (at / self.matrix.n, at % self.matrix.n);
+            let strip = n / group * across + n % group / width;
+            kept[strip * down + k / height] |= !is_zero(i);
+        });
+        kept.iter().filter(|k| **k).count() as f64 / kept.len().max(1) as f64
+    }
 }
 
 impl Pass for DetectSparsity {
@@ -161,78 +212,84 @@ impl Pass for DetectSparsity {
         let mut seen = BTreeSet::new();
         let mut found: Vec<(ConstId, Constant)> = Vec::new();
         for n in g.all_nodes() {
-            let weights = g.node(n).op.weight_input().and_then(|i| crate::util::operand(g, n, i));
-            let Some((id, c)) = weights.and_then(|w| g.as_const(w)) else { continue };
-            let Encoding::Dense(values) = &c.encoding else { continue };
-            if !matches!(c.dtype, DType::F32 | DType::I8) || !seen.insert(id) || c.is_empty() {
-                continue;
-            }
-            let size = c.dtype.size();
-            let zeros = values.bytes().chunks_exact(size).filter(|b| is_zero(b)).count();
-            let zeros = zeros as f64 / c.len() as f64;
-            if zeros < FEW_ZEROS {
-                continue;
-            }
-            let name = g.describe(n);
-            let percent = 100.0 * zeros;
-            let Some(layer) = layer(g, id, c) else {
-                let text = format!(
-                    "{name}: {percent:.0}% of its weights are zero, but there is no kernel for blocks of it"
-                );
-                cx.remark(g, n, "sparse-declined", text);
-                continue;
-            };
-            let bytes = values.bytes();
-            let mut best: Option<([u32; 2], f64, f64)> = None;
-            for block in cx.facts.sparse.blocks(c.dtype == DType::I8) {
-                let asked = Asked {
-                    block,
-                    bytes: c.dtype == DType::I8,
-                    rows: layer.rows,
-                    convolution: layer.convolution,
-                    transformed: layer.transformed,
-                };
-                if !layer.blocks.has(block) || cx.facts.sparse.of(asked, 0.0).is_none() {
+            for operand in g.node(n).op.weight_inputs() {
+                let weights = crate::util::operand(g, n, operand);
+                let Some((id, c)) = weights.and_then(|w| g.as_const(w)) else { continue };
+                if !seen.insert(id) {
                     continue;
                 }
-                let [down, across] = layer.matrix.grid(block);
-                let mut kept = vec![false; down * across];
-                layer.matrix.each(block, |at, i| kept[at] |= !is_zero(&bytes[i * size..(i + 1) * size]));
-                let kept = kept.iter().filter(|k| **k).count() as f64 / kept.len() as f64;
-                let Some(time) = cx.facts.sparse.of(asked, kept) else { continue };
-                // Narrow blocks have longer lists, so they must be better by more than the table is exact to.
-                let better = |(wide, _, t): ([u32; 2], f64, f64)| {
-                    time < if scattered(block) && !scattered(wide) { NARROW * t } else { t }
-                };
-                if best.is_none_or(better) {
-                    best = Some((block, kept, time));
+                if let Some(blocks) = judge(g, n, (id, c), cx)? {
+                    found.push((id, blocks));
                 }
             }
-            let Some(([bk, bn], kept, time)) = best else { continue };
-            let kept = 100.0 * kept;
-            let gains = time <= cx.facts.sparse.margin;
-            let few = match !gains && layer.rows < LEAST_ROWS && layer.blocks == Blocks::Any {
-                true => format!(
-                    "; scattered zeros are skipped from {LEAST_ROWS} rows on, {} is certain here",
-                    layer.rows
-                ),
-                false => String::new(),
-            };
-            let text = format!(
-                "{name}: {percent:.0}% of its weights are zero, {kept:.0}% of its blocks of {bk}x{bn} are not: {time:.2} of the time of the dense kernel predicted at {} rows, at most {} wanted{few}",
-                layer.rows, cx.facts.sparse.margin
-            );
-            if !gains {
-                cx.remark(g, layer.node, "sparse-declined", text);
-                continue;
-            }
-            cx.remark(g, layer.node, "sparse-chosen", text);
-            cx.add("tensors-in-blocks", 1.0);
-            found.push((id, Constant::in_blocks(&c.decode()?, [bk, bn], layer.matrix.transposed)?));
         }
         for (id, c) in found {
             ed.set_constant(id, c)?;
         }
         Ok(())
     }
+}
+
+/// The weights of a node in blocks, if that pays.
+fn judge(
+    g: &Graph,
+    n: NodeId,
+    (id, c): (ConstId, &Constant),
+    cx: &mut PassCx,
+) -> Result<Option<Constant>, Diag> {
+    let Encoding::Dense(values) = &c.encoding else { return Ok(None) };
+    if !matches!(c.dtype, DType::F32 | DType::I8) || c.is_empty() {
+        return Ok(None);
+    }
+    let (size, bytes) = (c.dtype.size(), values.bytes());
+    let zeros = bytes.chunks_exact(size).filter(|b| is_zero(b)).count();
+    let zeros = zeros as f64 / c.len() as f64;
+    if zeros < FEW_ZEROS {
+        return Ok(None);
+    }
+    let name = g.describe(n);
+    let percent = 100.0 * zeros;
+    let Some(layer) = layer(g, id, c) else {
+        let text =
+            format!("{name}: {percent:.0}% of its weights are zero, but there is no kernel for blocks of it");
+        cx.remark(g, n, "sparse-declined", text);
+        return Ok(None);
+    };
+    let costs = &cx.facts.sparse;
+    let mut best: Option<([u32; 2], f64, f64)> = None;
+    for block in costs.blocks(layer.job, c.dtype == DType::I8) {
+        let asked = Asked { block, bytes: c.dtype == DType::I8, rows: layer.rows, job: layer.job };
+        if !layer.blocks.has(block) || costs.of(asked, 0.0).is_none() {
+            continue;
+        }
+        let kept = layer.kept(block, |i| is_zero(&bytes[i * size..(i + 1) * size]));
+        let Some(time) = costs.of(asked, kept) else { continue };
+        // Narrow blocks have longer lists, so they must be better by more than the table is exact to.
+        let better = |(wide, _, t): ([u32; 2], f64, f64)| {
+            time < if scattered(block) && !scattered(wide) { NARROW * t } else { t }
+        };
+        if best.is_none_or(better) {
+            best = Some((block, kept, time));
+        }
+    }
+    let Some(([bk, bn], kept, time)) = best else { return Ok(None) };
+    let kept = 100.0 * kept;
+    let gains = time <= costs.margin;
+    let few = match !gains && layer.rows < LEAST_ROWS && layer.blocks == Blocks::Any {
+        true => {
+            format!("; scattered zeros are skipped from {LEAST_ROWS} rows on, {} is certain here", layer.rows)
+        }
+        false => String::new(),
+    };
+    let text = format!(
+        "{name}{}: {percent:.0}% of its weights are zero, {kept:.0}% of its blocks of {bk}x{bn} are not: {time:.2} of the time of the dense kernel predicted at {} rows, at most {} wanted{few}",
+        layer.part, layer.rows, costs.margin
+    );
+    if !gains {
+        cx.remark(g, layer.node, "sparse-declined", text);
+        return Ok(None);
+    }
+    cx.remark(g, layer.node, "sparse-chosen", text);
+    cx.add("tensors-in-blocks", 1.0);
+    Constant::in_blocks(&c.decode()?, [bk, bn], layer.order).map(Some)
 }

@@ -3,7 +3,7 @@
 use crate::options::OptionMeta;
 use crate::{Options, PassCx, util};
 use planish_ir::graph::Use;
-use planish_ir::{ConstId, DType, Diag, Editor, Graph, Loc, NodeId, Op, Tensor};
+use planish_ir::{ConstId, DType, Diag, Editor, Graph, Loc, NodeId, Op, Order, Tensor};
 use regex::Regex;
 use std::collections::BTreeMap;
 
@@ -147,12 +147,18 @@ impl Selection {
 
 /// The nodes that have a constant as their weights; none if something else uses it.
 pub(crate) fn users(g: &Graph, id: ConstId) -> Option<Vec<NodeId>> {
+    let users = uses(g, id)?;
+    users.into_iter().map(|(n, i)| (g.node(n).op.weight_input() == Some(i)).then_some(n)).collect()
+}
+
+/// The nodes that have a constant as one of their matrices of weights, and which operand it is; none if something else uses it.
+pub(crate) fn uses(g: &Graph, id: ConstId) -> Option<Vec<(NodeId, usize)>> {
     let is_it = |n: &NodeId| matches!(&g.node(*n).op, Op::Const(c) if c.id == id);
     let uses = g.all_nodes().into_iter().filter(is_it).flat_map(|n| g.node(n).outputs.clone());
     let uses: Vec<Use> = uses.flat_map(|v| g.uses(v).to_vec()).collect();
     uses.into_iter()
         .map(|u| match u {
-            Use::Node(n, i) if g.node(n).op.weight_input() == Some(i as usize) => Some(n),
+            Use::Node(n, i) if g.node(n).op.weight_inputs().contains(&(i as usize)) => Some((n, i as usize)),
             _ => None,
         })
         .collect()
@@ -163,7 +169,15 @@ fn used_otherwise(g: &Graph, id: ConstId) -> bool {
     users(g, id).is_none()
 }
 
-/// Whether the weights of a node lie as outputs x inputs; none for operations that have no kernel for blocks.
+/// How the weights of a node lie; none for operations that have no kernel for blocks.
+pub(crate) fn order(g: &Graph, n: NodeId) -> Result<Order, &'static str> {
+    match &g.node(n).op {
+        Op::Recurrent(_) => Ok(Order::Rows),
+        _ => lies_transposed(g, n).map(Order::from),
+    }
+}
+
+/// Whether the weights of a product or a convolution lie as outputs x inputs; none for operations that have no kernel for blocks.
 pub(crate) fn lies_transposed(g: &Graph, n: NodeId) -> Result<bool, &'static str> {
     match &g.node(n).op {
         Op::MatMul(op) if !op.trans_a => Ok(op.trans_b),

@@ -113,13 +113,17 @@ fn layers(graph: &Graph, remarks: &[Diag]) -> (Vec<Layer>, Vec<Remark>) {
     let mut layers: Vec<Layer> = Vec::new();
     for n in graph.all_nodes() {
         let node = graph.node(n);
-        let operand = node.op.weight_input().and_then(|i| node.inputs.get(i).copied().flatten());
-        let Some(c) = operand.and_then(|v| weights(graph, v)) else { continue };
+        let operands =
+            node.op.weight_inputs().into_iter().filter_map(|i| node.inputs.get(i).copied().flatten());
+        let matrices: Vec<_> = operands.filter_map(|v| weights(graph, v)).collect();
+        if matrices.is_empty() {
+            continue;
+        }
         layers.push(Layer {
             node: graph.describe(n),
             op: Some(node.op.name().to_owned()),
-            weights: Some(form(c)),
-            bytes: Some(c.stored_bytes() as u64),
+            weights: Some(matrices.iter().map(|c| form(c)).collect::<Vec<_>>().join("; ")),
+            bytes: Some(matrices.iter().map(|c| c.stored_bytes() as u64).sum()),
             remarks: Vec::new(),
         });
     }

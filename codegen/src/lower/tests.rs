@@ -2,7 +2,8 @@
 
 use crate::engine::KernelInterpreter;
 use crate::kernel::TargetSpec;
-use planish_ir::{Diag, Engine, PrepareOptions, Tensor, Value, interp, text};
+use crate::lower::{LowerOptions, lower};
+use planish_ir::{Constant, Diag, Engine, PrepareOptions, Tensor, Value, interp, text};
 
 /// Runs a graph with the graph interpreter and with the kernel interpreter at 4, 8 and 16 lanes and as SIMT kernels.
 pub(super) fn same(body: &str, inputs: Vec<Value>, tolerance: f64) -> Result<(), Diag> {
@@ -53,6 +54,25 @@ pub(super) fn ramp(shape: &[usize]) -> Result<Value, Diag> {
     let n = shape.iter().product::<usize>();
     let v: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
     Ok(Tensor::f32s(shape, &v)?.into())
+}
+
+/// A constant as text writes it.
+pub(super) fn printed(c: Constant) -> Result<String, Diag> {
+    let mut g = planish_ir::Graph::new("c");
+    let mut ed = planish_ir::Editor::new(&mut g);
+    let v = ed.constant(c)?;
+    ed.output(v, Some("y"));
+    let text = text::print(&g);
+    let line = text.lines().find(|l| l.contains("const ")).expect("a constant").to_owned();
+    Ok(line.split_once("const ").expect("a constant").1.trim().to_owned())
+}
+
+/// Whether a graph has a kernel of this name.
+pub(super) fn has(body: &str, label: &str) -> Result<bool, Diag> {
+    let g = text::parse(&format!("planish-ir 1\n{body}"))?;
+    let options = LowerOptions { targets: vec![TargetSpec::x86_64_v4()], ..LowerOptions::default() };
+    let module = lower(&g, &options).map_err(|mut d| d.swap_remove(0))?;
+    Ok(module.plan.kernels.iter().any(|k| k.name.starts_with(&format!("k_{label}_"))))
 }
 
 #[test]

@@ -5,10 +5,34 @@ use crate::diag::Diag;
 use crate::dtype::DType;
 use crate::tensor::{Tensor, elem_count};
 
+/// How a constant is stored that is a matrix from inputs to outputs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Inputs x outputs: all axes but the last are inputs.
+    Kn,
+    /// Outputs x inputs: all axes but the first are inputs, which makes weights of a convolution (outputs, inputs, kernel) a matrix.
+    Nk,
+    /// Outputs x inputs: all axes but the last are outputs, which makes weights of a recurrent layer (directions, rows, inputs) a matrix.
+    Rows,
+}
+
+impl Order {
+    /// All of them, with their names in text.
+    pub const ALL: [(Order, &str); 3] = [(Order::Kn, "kn"), (Order::Nk, "nk"), (Order::Rows, "rows")];
+    /// Whether outputs come before inputs.
+    pub fn transposed(self) -> bool {
+        self != Order::Kn
+    }
+}
+
+impl From<bool> for Order {
+    /// That of a product's right operand, which may be transposed.
+    fn from(transposed: bool) -> Order {
+        if transposed { Order::Nk } else { Order::Kn }
+    }
+}
+
 /// A constant seen as a matrix from `k` inputs to `n` outputs.
-///
-/// Stored as inputs x outputs its rows are all axes but the last; `transposed`, as outputs x inputs, all axes but the first are its
-/// columns, which makes weights of a convolution (outputs, inputs, kernel) a matrix too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Matrix {
     /// Inputs.
@@ -21,11 +45,11 @@ pub struct Matrix {
 
 impl Matrix {
     /// Of a constant of this shape; none without axes or if the count of elements overflows.
-    pub fn new(shape: &[usize], transposed: bool) -> Option<Matrix> {
-        let (rows, columns) = match transposed {
-            true => (&shape[..1.min(shape.len())], shape.get(1..)?),
-            false => shape.split_at(shape.len().checked_sub(1)?),
-        };
+    pub fn new(shape: &[usize], order: impl Into<Order>) -> Option<Matrix> {
+        let order = order.into();
+        let last = shape.len().checked_sub(1)?;
+        let (rows, columns) = shape.split_at(if order == Order::Nk { 1 } else { last });
+        let transposed = order.transposed();
         let (rows, columns) = (elem_count(rows).ok()?, elem_count(columns).ok()?);
         rows.checked_mul(columns)?;
         let (k, n) = if transposed { (columns, rows) } else { (rows, columns) };
@@ -55,9 +79,10 @@ impl Matrix {
 
 impl Constant {
     /// The blocks of a tensor of numbers that hold anything but zeros. Fails for strings and types smaller than a byte.
-    pub fn in_blocks(t: &Tensor, block: [u32; 2], transposed: bool) -> Result<Constant, Diag> {
+    pub fn in_blocks(t: &Tensor, block: [u32; 2], order: impl Into<Order>) -> Result<Constant, Diag> {
         let bad = |why: &str| Diag::error("constant-malformed", why);
-        let m = Matrix::new(t.shape(), transposed).ok_or_else(|| bad("no matrix"))?;
+        let order = order.into();
+        let m = Matrix::new(t.shape(), order).ok_or_else(|| bad("no matrix"))?;
         if t.dtype() == DType::Str || block.contains(&0) {
             return Err(bad("only numbers can be in blocks, and none is empty"));
         }
@@ -83,7 +108,7 @@ impl Constant {
             }
         }
         let values = Tensor::from_bytes(t.dtype(), vec![index.len() * bk * bn], values.into())?;
-        let encoding = Encoding::BlockSparse { block, transposed, index, values };
+        let encoding = Encoding::BlockSparse { block, order, index, values };
         Ok(Constant { dtype: t.dtype(), shape: t.shape().to_vec(), encoding })
     }
 }
@@ -92,13 +117,13 @@ impl Constant {
 pub(super) fn decode(
     c: &Constant,
     block: [u32; 2],
-    transposed: bool,
+    order: Order,
     index: &[u32],
     values: &Tensor,
 ) -> Result<Vec<u8>, Diag> {
     let bad = || Diag::error("constant-malformed", "block index beyond the tensor");
     let size = c.dtype.size();
-    let m = Matrix::new(&c.shape, transposed).ok_or_else(bad)?;
+    let m = Matrix::new(&c.shape, order).ok_or_else(bad)?;
     let across = m.grid(block)[1].max(1);
     let (bk, bn) = (block[0] as usize, block[1] as usize);
     let mut out = vec![0u8; elem_count(&c.shape)? * size];
@@ -129,15 +154,15 @@ mod tests {
             let n: usize = shape.iter().product();
             let t = Tensor::f32s(&shape, &(0..n).map(value).collect::<Vec<_>>())?;
             for block in [[1, 2], [4, 3], [2, 16], [32, 32]] {
-                for transposed in [false, true] {
-                    let c = Constant::in_blocks(&t, block, transposed)?;
-                    assert_eq!(c.decode()?.to_f64(), t.to_f64(), "{shape:?} {block:?} {transposed}");
+                for (order, _) in Order::ALL {
+                    let c = Constant::in_blocks(&t, block, order)?;
+                    assert_eq!(c.decode()?.to_f64(), t.to_f64(), "{shape:?} {block:?} {order:?}");
                     assert!(c.stored_bytes() > 0 || n == 0);
                 }
             }
         }
-        assert!(Constant::in_blocks(&Tensor::f32s(&[2, 2], &[0.0; 4])?, [0, 2], false).is_err());
-        let zeros = Constant::in_blocks(&Tensor::f32s(&[4, 4], &[0.0; 16])?, [1, 4], false)?;
+        assert!(Constant::in_blocks(&Tensor::f32s(&[2, 2], &[0.0; 4])?, [0, 2], Order::Kn).is_err());
+        let zeros = Constant::in_blocks(&Tensor::f32s(&[4, 4], &[0.0; 16])?, [1, 4], Order::Kn)?;
         assert_eq!(zeros.stored_bytes(), 0);
         Ok(())
     }

@@ -108,6 +108,10 @@ pub trait OpDef: Attrs + Clone + PartialEq + std::fmt::Debug {
     fn weight_input(&self) -> Option<usize> {
         None
     }
+    /// The indices of all operands that are trained matrices.
+    fn weight_inputs(&self) -> Vec<usize> {
+        self.weight_input().into_iter().collect()
+    }
 }
 
 /// Operands without an upper limit.
@@ -153,6 +157,10 @@ macro_rules! op_table {
             /// The operand that holds trained weights.
             pub fn weight_input(&self) -> Option<usize> {
                 match self { $(Op::$variant(op) => op.weight_input(),)* }
+            }
+            /// The operands that are trained matrices.
+            pub fn weight_inputs(&self) -> Vec<usize> {
+                match self { $(Op::$variant(op) => op.weight_inputs(),)* }
             }
             /// Appends its fields.
             pub fn write_attrs(&self, out: &mut String) {

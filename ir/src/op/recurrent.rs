@@ -228,6 +228,9 @@ impl OpDef for Recurrent {
         }
         Ok(facts)
     }
+    fn weight_inputs(&self) -> Vec<usize> {
+        vec![1, 2]
+    }
     fn gradient(&self, cx: &mut GradCx<'_, '_>) -> Result<(), Diag> {
         cx.through(|cx| self.by_loops(cx))
     }

@@ -2,7 +2,7 @@
 
 use super::{read_quoted, write_quoted};
 use crate::attr::split_top;
-use crate::constant::{Constant, Encoding};
+use crate::constant::{Constant, Encoding, Order};
 use crate::dtype::DType;
 use crate::tensor::{Elems, Tensor, elem_count};
 use bytes::Bytes;
@@ -40,9 +40,9 @@ pub(super) fn print(c: &Constant, elide: Option<usize>, out: &mut String) {
             out.push(' ');
             elems(values, out);
         }
-        Encoding::BlockSparse { block, transposed, index, values } => {
-            let _ =
-                write!(out, "blocks {}x{} {} [", block[0], block[1], if *transposed { "nk" } else { "kn" });
+        Encoding::BlockSparse { block, order, index, values } => {
+            let name = Order::ALL.iter().find(|o| o.0 == *order).map_or("", |o| o.1);
+            let _ = write!(out, "blocks {}x{} {name} [", block[0], block[1]);
             let list: Vec<String> = index.iter().map(u32::to_string).collect();
             let _ = write!(out, "{}] ", list.join(","));
             elems(values, out);
@@ -163,11 +163,7 @@ pub(super) fn read(words: &[&str]) -> Option<Constant> {
             let list = index.strip_prefix('[')?.strip_suffix(']')?;
             Encoding::BlockSparse {
                 block: [k.parse().ok()?, n.parse().ok()?],
-                transposed: match *order {
-                    "nk" => true,
-                    "kn" => false,
-                    _ => return None,
-                },
+                order: Order::ALL.iter().find(|o| o.1 == *order)?.0,
                 index: split_top(list, ',')
                     .iter()
                     .map(|t| t.trim())

@@ -168,7 +168,7 @@ impl Pruner {
         for n in model.nodes_in(model.root()) {
             let node = model.node(n);
             let recurrent = matches!(node.op, Op::Recurrent(_));
-            let operands = if recurrent { vec![1, 2] } else { node.op.weight_input().into_iter().collect() };
+            let operands = node.op.weight_inputs();
             let Some(operand) = operands.first() else { continue };
             if !recurrent
                 && node.inputs.get(*operand).copied().flatten().is_none_or(|v| model.as_const(v).is_none())
@@ -186,12 +186,8 @@ impl Pruner {
                     continue;
                 }
                 let start = &step.variables[at].start;
-                let transposed = if recurrent { Ok(true) } else { weights::lies_transposed(model, n) };
-                let shape = match start.shape() {
-                    [dirs, rows, columns] if recurrent => vec![dirs * rows, *columns],
-                    other => other.to_vec(),
-                };
-                let matrix = transposed.ok().and_then(|t| Matrix::new(&shape, t));
+                let order = weights::order(model, n);
+                let matrix = order.ok().and_then(|o| Matrix::new(start.shape(), o));
                 let Some(matrix) = matrix.filter(|_| pruned.iter().all(|p: &Pruned| p.weights != at)) else {
                     continue;
                 };

@@ -6,7 +6,7 @@ use planish_ir::graph::Use;
 use planish_ir::op::blocks::BlockMatMul;
 use planish_ir::op::concat::{Pad, PadMode};
 use planish_ir::op::matmul::MatMul;
-use planish_ir::{Constant, Diag, Editor, Encoding, Graph, Matrix, NodeId, Op, Tensor, ValueId};
+use planish_ir::{Constant, Diag, Editor, Encoding, Graph, Matrix, NodeId, Op, Order, Tensor, ValueId};
 
 /// Blocks that are tried where masks were not made of blocks of one size, larger ones first.
 const SIZES: [[u32; 2]; 6] = [[16, 16], [4, 16], [1, 16], [4, 4], [1, 4], [1, 1]];
@@ -85,7 +85,7 @@ impl StoredBlocks {
     pub fn whole(&self, blocks: &Tensor) -> Result<Tensor, Diag> {
         let encoding = Encoding::BlockSparse {
             block: self.block,
-            transposed: self.matrix.transposed,
+            order: Order::from(self.matrix.transposed),
             index: self.index.clone(),
             values: blocks.reshaped(&[blocks.len()])?,
         };

@@ -49,7 +49,7 @@ pub(super) use epilogue::{Epilogue, Place};
 pub(super) use fused::lower_fused;
 pub(super) use gated::lower_gated_matmul;
 pub(super) use matmul::{Operands as Product, emit as product, lower_matmul};
-pub(super) use sparse::list;
+pub(super) use sparse::{Lists, inputs, list, lists};
 pub(super) use stored::{lower_block_matmul, lower_block_outer};
 pub(super) use tile::in_pieces;
 

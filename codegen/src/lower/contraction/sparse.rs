@@ -20,7 +20,7 @@ use crate::lower::launch::Launch;
 use crate::lower::layout;
 use bytes::Bytes;
 use planish_ir::op::matmul::MatMul;
-use planish_ir::{DType, Diag, Dim, Encoding, Matrix, ValueId};
+use planish_ir::{DType, Diag, Dim, Encoding, Matrix, Order, ValueId};
 
 /// Rows of a tile of one vector and of several, at most.
 const MOST: [usize; 2] = [16, 8];
@@ -49,7 +49,7 @@ pub(super) struct Blocks {
 /// The size of the blocks that the weights of a convolution are kept in.
 pub(super) fn kept_blocks(cx: &LowerCx<'_>, w: ValueId) -> Option<[u32; 2]> {
     match &cx.constant(w)?.encoding {
-        Encoding::BlockSparse { block, transposed: true, .. } => Some(*block),
+        Encoding::BlockSparse { block, order: Order::Nk, .. } => Some(*block),
         _ => None,
     }
 }
@@ -67,12 +67,12 @@ impl Blocks {
     /// [`Blocks::of`] for GPUs too.
     fn constant(cx: &LowerCx<'_>, v: ValueId) -> Option<Blocks> {
         let c = cx.constant(v)?;
-        let Encoding::BlockSparse { block, transposed, index, values } = &c.encoding else { return None };
+        let Encoding::BlockSparse { block, order, index, values } = &c.encoding else { return None };
         let known = has(*block) || (scattered::has(*block) && !cx.simt());
         if c.dtype != DType::F32 || !known || cx.dry {
             return None;
         }
-        let matrix = Matrix::new(&c.shape, *transposed)?;
+        let matrix = Matrix::new(&c.shape, *order)?;
         let values: Vec<f32> = values.to_f64().into_iter().map(|x| x as f32).collect();
         let block = [block[0] as usize, block[1] as usize];
         let fits = values.len() == index.len() * block[0] * block[1];
@@ -105,16 +105,16 @@ impl Blocks {
 }
 
 /// Lists of blocks as kernels read them.
-pub(super) struct Lists {
-    pub(super) starts: Opnd,
-    pub(super) index: Opnd,
-    pub(super) values: Opnd,
+pub(in crate::lower) struct Lists {
+    pub(in crate::lower) starts: Opnd,
+    pub(in crate::lower) index: Opnd,
+    pub(in crate::lower) values: Opnd,
     /// Blocks of all lists.
-    pub(super) count: i64,
+    pub(in crate::lower) count: i64,
 }
 
 /// The lists as weights.
-pub(super) fn lists(cx: &mut LowerCx<'_>, strips: Vec<Vec<(i64, Vec<f32>)>>) -> Lists {
+pub(in crate::lower) fn lists(cx: &mut LowerCx<'_>, strips: Vec<Vec<(i64, Vec<f32>)>>) -> Lists {
     let mut starts = vec![0i32];
     let (mut index, mut values) = (Vec::new(), Vec::new());
     for list in strips {
@@ -355,7 +355,7 @@ impl Job<'_> {
 }
 
 /// Adds the products of a block of `height` inputs: `x` gives the scalar of an input of the block for a row of the tile.
-pub(super) fn inputs(
+pub(in crate::lower) fn inputs(
     b: &mut Builder,
     height: i64,
     (values, first, width): (Buf, Val, i64),

@@ -1,9 +1,7 @@
 //! Products with matrices in blocks against the graph interpreter.
 
-use crate::kernel::TargetSpec;
-use crate::lower::tests::{ramp, same};
-use crate::lower::{LowerOptions, lower};
-use planish_ir::{Constant, DType, Diag, Tensor, text};
+use crate::lower::tests::{has, printed, ramp, same};
+use planish_ir::{Constant, DType, Diag, Tensor};
 
 /// A constant of this shape with one of three blocks kept, as text.
 fn blocks(shape: &[usize], block: [u32; 2], transposed: bool) -> Result<String, Diag> {
@@ -23,22 +21,7 @@ fn constant(shape: &[usize], block: [u32; 2], transposed: bool, d: DType) -> Res
         DType::I8 => Tensor::ints(d, shape, v.iter().map(|x| *x as i128).collect())?,
         _ => Tensor::f32s(shape, &v)?,
     };
-    let c = Constant::in_blocks(&t, block, transposed)?;
-    let mut g = planish_ir::Graph::new("c");
-    let mut ed = planish_ir::Editor::new(&mut g);
-    let v = ed.constant(c)?;
-    ed.output(v, Some("y"));
-    let text = text::print(&g);
-    let line = text.lines().find(|l| l.contains("const ")).expect("a constant").to_owned();
-    Ok(line.split_once("const ").expect("a constant").1.trim().to_owned())
-}
-
-/// Whether a graph has a kernel of this name.
-fn has(body: &str, label: &str) -> Result<bool, Diag> {
-    let g = text::parse(&format!("planish-ir 1\n{body}"))?;
-    let options = LowerOptions { targets: vec![TargetSpec::x86_64_v4()], ..LowerOptions::default() };
-    let module = lower(&g, &options).map_err(|mut d| d.swap_remove(0))?;
-    Ok(module.plan.kernels.iter().any(|k| k.name.starts_with(&format!("k_{label}_"))))
+    printed(Constant::in_blocks(&t, block, transposed)?)
 }
 
 #[test]

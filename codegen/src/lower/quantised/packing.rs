@@ -8,7 +8,7 @@
 use super::product::Sides;
 use crate::lower::cx::{LowerCx, Opnd};
 use bytes::Bytes;
-use planish_ir::{DType, Diag, Dim, Encoding, Matrix, ValueId};
+use planish_ir::{DType, Diag, Dim, Encoding, Matrix, Order, ValueId};
 
 /// Neighbours along k in one lane.
 pub(super) const GROUP: usize = 4;
@@ -42,10 +42,10 @@ pub(super) struct Lists {
 /// The second operand where it is kept in blocks of 4 x 16 signed bytes without zero points.
 pub(super) fn pack_blocks(cx: &mut LowerCx<'_>, s: &Sides) -> Option<Packed> {
     let c = cx.constant(s.b)?;
-    let Encoding::BlockSparse { block: [4, 16], transposed: false, index, values } = &c.encoding else {
+    let Encoding::BlockSparse { block: [4, 16], order: Order::Kn, index, values } = &c.encoding else {
         return None;
     };
-    let m = Matrix::new(&c.shape, false)?;
+    let m = Matrix::new(&c.shape, Order::Kn)?;
     let whole = c.shape.len() == 2 && m.k.is_multiple_of(GROUP) && s.k().as_const() == Some(m.k as i64);
     if c.dtype != DType::I8 || cx.dry || !whole || s.b_zero().is_some() || m.n == 0 {
         return None;

@@ -1,9 +1,10 @@
 //! What a recurrent layer takes from its input, and its weights in the form that the steps read.
 
 use super::super::fold_lanes;
+use super::lists::Cut;
 use super::shape::Shape;
 use crate::kernel::{BinOp, Buf, Builder, CmpOp, Ty, Val};
-use crate::lower::contraction::{Epilogue, Product, f32_bytes, product};
+use crate::lower::contraction::{Epilogue, Lists, Product, f32_bytes, product};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load, store};
 use crate::lower::launch::Launch;
@@ -11,12 +12,19 @@ use planish_ir::op::matmul::MatMul;
 use planish_ir::op::recurrent::{Cell, Recurrent};
 use planish_ir::{DType, Diag, Dim, ValueId};
 
+/// The weights of the recurrence.
+pub(super) enum Back {
+    /// All of them, as [`Shape::pack`] has them.
+    Rows(Opnd),
+    /// Those that are not zero.
+    Lists(Cut, Lists),
+}
+
 /// Weights known at compile time, in f32.
 pub(super) struct Packed {
     /// What all steps take from the input, without biases: `[steps, batch, directions, rows]`.
     pub(super) fed: Opnd,
-    /// The weights of the recurrence as [`Shape::pack`] has them.
-    pub(super) back: Opnd,
+    pub(super) back: Back,
     /// The sum of the biases that apply before the activations, `[directions][rows]`.
     pub(super) bias: Option<Opnd>,
     pub(super) shape: Shape,
@@ -50,8 +58,13 @@ pub(super) fn packed(cx: &mut LowerCx<'_>, op: &Recurrent, x: &Opnd) -> Result<O
     let missing = || Diag::error("internal-lower", "weights of a recurrent layer are not constant");
     let data = cx.f32_constant(rv)?.ok_or_else(missing)?;
     let shape = Shape::new(op, h);
-    let packed = shape.pack(&data, h);
-    let back = cx.weight(DType::F32, &[packed.len().into()], f32_bytes(&packed));
+    let back = match cx.constant(rv).and_then(|c| Cut::of(c, &x.dims[1])) {
+        Some(cut) => Back::Lists(cut, cut.pack(cx, &shape, &data)),
+        None => {
+            let packed = shape.pack(&data, h);
+            Back::Rows(cx.weight(DType::F32, &[packed.len().into()], f32_bytes(&packed)))
+        }
+    };
     let bias = match bv {
         None => None,
         Some(v) => {

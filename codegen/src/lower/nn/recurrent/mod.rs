@@ -3,6 +3,7 @@
 mod activation;
 mod cell;
 mod feed;
+mod lists;
 mod shape;
 mod skim;
 #[cfg(test)]

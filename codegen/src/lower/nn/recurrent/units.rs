@@ -4,10 +4,11 @@
 //! every batch entry, so that a round needs of others only the states of the round before: those are kept twice, and steps take
 //! turns. The first round sets the states. A GRU whose reset gate applies before the product takes two rounds a step.
 //!
-//! Every second step goes through the tiles backwards, see [`swept`].
+//! Every second step goes through the tiles backwards, see [`swept`]. Weights that are [mostly zero](super::lists) are listed.
 
 use super::cell::{CellMath, Lanes};
-use super::feed::Packed;
+use super::feed::{Back, Packed};
+use super::lists::Walk;
 use super::shape::Shape;
 use super::tiles::{Rows, Tile, in_rounds, swept};
 use crate::kernel::{Access, Buf, Builder, CmpOp, Elem, Ty, Val};
@@ -48,10 +49,19 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: Layer<'_>) -> Result<(), Diag> {
     let rounds = steps.mul(&groups.into()).add(&1.into());
     let all = Dim::from(shape.all());
     let rows = op.gates() as i64 * shape.h;
-    let cost = batch.mul(&(rows * shape.width).into()).floor_div(&(PRODUCTS_PER_OP * groups).into());
-    let flops = steps.mul(&batch).mul(&(2 * shape.dirs * rows * shape.h).into());
-    let mut launch =
-        Launch::new(op.cell.name()).read(&fed).read(&back).raw(&hidden, Elem::F32, Access::ReadWrite);
+    let (label, weights, lists, products) = match &back {
+        Back::Rows(all) => (op.cell.name().to_owned(), all, None, shape.dirs * rows * shape.h),
+        Back::Lists(cut, kept) => {
+            (format!("{}_sparse", op.cell.name()), &kept.values, Some((*cut, kept)), cut.products(kept))
+        }
+    };
+    let of_unit = match lists {
+        None => rows * shape.width,
+        Some(_) => products / shape.all() + op.gates() as i64 * shape.width,
+    };
+    let cost = batch.mul(&of_unit.into()).floor_div(&(PRODUCTS_PER_OP * groups).into());
+    let flops = steps.mul(&batch).mul(&(2 * products).into());
+    let mut launch = Launch::new(&label).read(&fed).read(weights).raw(&hidden, Elem::F32, Access::ReadWrite);
     for t in [&spare, &update].into_iter().flatten() {
         launch = launch.raw(t, Elem::F32, Access::ReadWrite);
     }
@@ -60,6 +70,10 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: Layer<'_>) -> Result<(), Diag> {
     }
     for o in outs.iter().flatten() {
         launch = launch.write(o);
+    }
+    let list = lists.map(|(_, l)| [l.starts.clone(), l.index.clone()]);
+    for l in list.iter().flatten() {
+        launch = launch.read(l);
     }
     let launch = launch.dim(&steps).dim(&batch).extent(rounds.mul(&all)).rounds(all).cost(cost).flops(flops);
     let there: Vec<bool> =
@@ -75,7 +89,14 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: Layer<'_>) -> Result<(), Diag> {
         let bufs: Vec<Option<Buf>> = there.iter().map(&mut buf).collect();
         let lanes = k.lanes(Elem::F32).min(BLOCK as u16);
         let most = usize::from(k.target.registers);
-        let plan = Tile::new(&shape, lanes, most, batch.as_const());
+        let walk = lists.map(|(cut, _)| {
+            let [starts, index] = [0, 1].map(|i| k.buf(next + 1 + i));
+            Walk { cut, lists: [starts, index, k.buf(1)], lanes, registers: most }
+        });
+        let plan = match &walk {
+            None => Tile::new(&shape, lanes, most, batch.as_const()),
+            Some(walk) => walk.cut.tile(&shape, lanes, most, batch.as_const()),
+        };
         let sums = k.b.local("sums", Elem::F32, plan.sums as u32);
         let h = k.b.i64(shape.h);
         let u = Units {
@@ -84,6 +105,7 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: Layer<'_>) -> Result<(), Diag> {
             math: CellMath { op, d: DType::F32, lanes, h, bias: bufs[2], peep: bufs[6] },
             fed: k.buf(0),
             weights: k.buf(1),
+            walk,
             hidden: k.buf(2),
             spare: bufs[0],
             update: bufs[1],
@@ -107,6 +129,8 @@ struct Units<'a> {
     math: CellMath<'a>,
     fed: Buf,
     weights: Buf,
+    /// The lists of which the weights are, if they are not all there.
+    walk: Option<Walk>,
     /// `[2][directions][batch][h]`
     hidden: Buf,
     spare: Option<Buf>,
@@ -231,9 +255,14 @@ impl Units<'_> {
                     })
                     .collect();
                 let v = if g == 0 { self.hidden } else { self.spare.unwrap_or(self.hidden) };
-                let lanes = self.math.lanes;
-                let cut = Rows { gates, vectors: self.tile.vectors, width: self.shape.width, lanes };
-                cut.product(b, (self.weights, weights), self.shape.h, (v, &starts), self.sums);
+                match &self.walk {
+                    Some(walk) => walk.product(b, (self.shape, g, at.tile), (v, &starts), self.sums),
+                    None => {
+                        let (vectors, width) = (self.tile.vectors, self.shape.width);
+                        let cut = Rows { gates, vectors, width, lanes: self.math.lanes };
+                        cut.product(b, (self.weights, weights), self.shape.h, (v, &starts), self.sums);
+                    }
+                }
                 b.loop_(0, count as i64, 1, |b, e| {
                     let n = b.add(from, e);
                     let sums = b.mul(e, gates * per);
