@@ -211,6 +211,22 @@ fn pruned_weights_are_trained_in_stored_blocks() -> Outcome {
     Ok(())
 }
 
+/// Passes that run the model on samples run it on single rows, whatever the batch is.
+#[test]
+fn passes_that_look_at_samples_go_before_training() -> Outcome {
+    let dir = scene(400)?;
+    let dir = dir.path();
+    ends(0, dir, &["new", "--arch", "mlp:16-16-64-64-4", "--pixels", "-o", "deep.onnx"])?;
+    let exit = "insert-gates:kind=early-exit,threshold=0.9,samples=data";
+    let args = ["train", "deep.onnx", "-o", "exits.onnx", "--epochs", "4", "--batch", "20", "--pass", exit];
+    let said = ends(0, dir, &[&args[..], &DATA, &["--remarks"]].concat())?;
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("gate-done"), "{said}");
+    let inspected = ends(0, dir, &["inspect", "exits.onnx"])?;
+    assert!(String::from_utf8_lossy(&inspected.stdout).contains(" if"), "{inspected:?}");
+    Ok(())
+}
+
 #[test]
 fn training_stops_early_and_says_what_is_wrong() -> Outcome {
     let dir = scene(200)?;

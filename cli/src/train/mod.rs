@@ -4,6 +4,7 @@ pub mod arch;
 mod blocks;
 pub mod checkpoint;
 pub mod evaluate;
+mod rhythm;
 pub mod samples;
 pub mod settings;
 pub mod teacher;
@@ -18,12 +19,12 @@ use evaluate::{Evaluator, Held};
 use planish_ir::op::random::stream;
 use planish_ir::{DType, Graph, PrepareOptions, Session, Tensor, Value};
 use planish_passes::training::{Loss, Pruner, Recipe, Schedule, Step, StoredBlocks, mixture, step};
+use rhythm::{Rhythm, time};
 use samples::{Samples, Targets, order};
 use serde::{Deserialize, Serialize};
 use settings::{Keep, Settings};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
 
 /// Makes the graph of the model for so many rows, or for any number.
 pub type Make<'a> = dyn Fn(Option<usize>) -> Result<Graph> + 'a;
@@ -104,6 +105,17 @@ pub struct Trainer<'a> {
     given: BTreeMap<usize, Tensor>,
     standing: Standing,
     best: Option<BTreeMap<String, Tensor>>,
+}
+
+/// A threshold of gates that was chosen.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Tuned {
+    /// The threshold.
+    pub threshold: f64,
+    /// What it gives.
+    pub held: Held,
+    /// All that were tried, ascending.
+    pub curve: Vec<(f64, Held)>,
 }
 
 /// How a training ended.
@@ -371,12 +383,14 @@ impl<'a> Trainer<'a> {
     }
     /// The threshold of gates with the fewest errors on held-out samples among those with at most this share of the gates on, and what it gives; if none has so
     /// few on, the one with the fewest. None where there is nothing to choose.
-    pub fn threshold(&mut self, most: f64) -> Result<Option<(f64, Held)>> {
+    pub fn threshold(&mut self, most: f64) -> Result<Option<Tuned>> {
         let values = self.result()?;
         let Some(e) = &mut self.evaluator else { return Ok(None) };
         let mut best: Option<(f64, Held)> = None;
+        let mut curve = Vec::new();
         for t in e.thresholds()? {
             let held = e.at(Some(*t)).run(&|name| values.get(name).cloned())?;
+            curve.push((*t, held));
             let on = |h: &Held| h.density.unwrap_or(1.0);
             let better = match &best {
                 None => true,
@@ -387,7 +401,7 @@ impl<'a> Trainer<'a> {
                 best = Some((*t, held));
             }
         }
-        Ok(best)
+        Ok(best.map(|(threshold, held)| Tuned { threshold, held, curve }))
     }
     /// Everything that is needed to go on.
     fn checkpoint(&self) -> Result<Checkpoint> {
@@ -432,40 +446,6 @@ fn prepared(job: &Job<'_>, made: &Step) -> Result<Box<dyn Session>> {
     let options =
         PrepareOptions { threads: job.engine.1, seed: job.settings.seed, ..PrepareOptions::default() };
     Ok(engine::prepare(job.engine.0, &made.graph, &options)?.session()?)
-}
-
-/// How fast it goes.
-struct Rhythm {
-    batch: usize,
-    since: Instant,
-    steps: u64,
-    /// Of the last steps, older ones counting less.
-    loss: f64,
-}
-
-impl Rhythm {
-    fn new(batch: usize) -> Rhythm {
-        Rhythm { batch, since: Instant::now(), steps: 0, loss: f64::NAN }
-    }
-    fn step(&mut self, loss: f64) {
-        self.steps += 1;
-        self.loss = if self.loss.is_nan() { loss } else { 0.98 * self.loss + 0.02 * loss };
-    }
-    fn speed(&self) -> f64 {
-        self.steps as f64 * self.batch as f64 / self.since.elapsed().as_secs_f64().max(1e-9)
-    }
-    fn left(&self, steps: u64) -> f64 {
-        steps as f64 * self.since.elapsed().as_secs_f64() / self.steps.max(1) as f64
-    }
-}
-
-/// Seconds for people.
-fn time(seconds: f64) -> String {
-    match seconds.round() as u64 {
-        s @ 0..120 => format!("{s} s"),
-        s @ 120..7200 => format!("{} min", s.div_ceil(60)),
-        s => format!("{} h {} min", s / 3600, s % 3600 / 60),
-    }
 }
 
 /// Weights where the mask is not zero, and zeros.

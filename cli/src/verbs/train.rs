@@ -372,13 +372,14 @@ pub(super) fn train(
     let mut tuned = None;
     if draws(&graph) {
         tuned = trainer.threshold(most)?;
-        determinized(&mut graph, tuned.map(|t| t.0))?;
+        determinized(&mut graph, tuned.as_ref().map(|t| t.threshold))?;
     }
     quantized(&mut graph)?;
     let bytes = crate::export::write(&graph, files.output, files.writer)?;
     let standing = trainer.standing();
     let best = standing.best.and_then(|b| standing.epochs.get(b as usize - 1));
-    let kept = tuned.map(|t| t.1).or_else(|| best.or(standing.epochs.last()).and_then(|e| e.held));
+    let kept =
+        tuned.as_ref().map(|t| t.held).or_else(|| best.or(standing.epochs.last()).and_then(|e| e.held));
     match format {
         Format::Json => ui.json(&schema(
             "planish.train",
@@ -398,7 +399,12 @@ pub(super) fn train(
                 })).collect::<Vec<_>>(),
                 "best": standing.best,
                 "result": kept.map(|h| held_json(&h)),
-                "threshold": tuned.map(|t| t.0),
+                "threshold": tuned.as_ref().map(|t| t.threshold),
+                "curve": tuned.iter().flat_map(|t| &t.curve).map(|(t, held)| {
+                    let mut row = held_json(held);
+                    row["threshold"] = json!(t);
+                    row
+                }).collect::<Vec<_>>(),
                 "stopped_early": end == End::Early,
                 "sparsity": trainer.sparsity().iter().map(|(n, s)| {
                     let mut row = json!({"name": n, "blocks": s});
@@ -415,8 +421,9 @@ pub(super) fn train(
                     ui.out(format!("{what}: {}", h.text()));
                 }
             }
-            if let Some((t, _)) = tuned {
-                ui.out(format!("gates are on above {t}"));
+            if let Some(t) = &tuned {
+                ui.out(format!("threshold {}, of these:", t.threshold));
+                t.curve.iter().for_each(|(t, held)| ui.out(format!("  {t:>5}  {}", held.text())));
             }
             for (name, share) in trainer.sparsity() {
                 ui.out(format!("  {:.1}% of the blocks of {name} are zero", share * 100.0));
