@@ -1,7 +1,8 @@
 """The experiments."""
 import gates
+import mixture
 import pruning
 import recurrent
 import students
 
-EXPERIMENTS = [*students.EXPERIMENTS, *pruning.EXPERIMENTS, *gates.EXPERIMENTS, *recurrent.EXPERIMENTS]
+EXPERIMENTS = [*students.EXPERIMENTS, *pruning.EXPERIMENTS, *gates.EXPERIMENTS, *mixture.EXPERIMENTS, *recurrent.EXPERIMENTS]
