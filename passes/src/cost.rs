@@ -320,5 +320,14 @@ mod tests {
         }
         assert_eq!(costs.blocks(Job::Product, true), [BYTE_BLOCK]);
         assert_eq!(costs.blocks(Job::Recurrence, false), [[1, 16], [1, 8]]);
+        // Blocks of 8 units pay in vectors of 8.
+        let faster = |lanes| {
+            let costs = SparseCosts { lanes: vec![lanes], ..SparseCosts::default() };
+            let of = |block, kept| {
+                costs.of(Asked { block, bytes: false, rows: 1, job: Job::Recurrence }, kept).expect("a kernel")
+            };
+            of([1, 8], 0.1) < of([1, 16], 0.19)
+        };
+        assert!(faster(8) && !faster(16));
     }
 }

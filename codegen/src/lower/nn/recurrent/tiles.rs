@@ -78,6 +78,8 @@ pub(super) fn swept(b: &mut Builder, tiles: i64, tile: Val, turn: Val) -> Val {
 /// Rows of packed weights: `vectors` vectors of each gate, `width` units apart.
 pub(super) struct Rows {
     pub(super) gates: i64,
+    /// Gates of the tile, whose weights lie in a row.
+    pub(super) of: i64,
     pub(super) vectors: i64,
     pub(super) width: i64,
     pub(super) lanes: u16,
@@ -95,7 +97,7 @@ impl Rows {
         to: Buf,
     ) {
         let (lanes, each) = (self.lanes, self.gates * self.vectors);
-        let row_len = self.gates * self.width;
+        let row_len = self.of * self.width;
         let count = each as usize * starts.len();
         // Multiplications of a turn of the loop: few enough for the registers.
         let turns = [4, 2].into_iter().find(|&n| depth % n == 0 && count as i64 * n <= 48).unwrap_or(1);

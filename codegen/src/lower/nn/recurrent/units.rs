@@ -259,7 +259,7 @@ impl Units<'_> {
                     Some(walk) => walk.product(b, (self.shape, g, at.tile), (v, &starts), self.sums),
                     None => {
                         let (vectors, width) = (self.tile.vectors, self.shape.width);
-                        let cut = Rows { gates, vectors, width, lanes: self.math.lanes };
+                        let cut = Rows { gates, of: gates, vectors, width, lanes: self.math.lanes };
                         cut.product(b, (self.weights, weights), self.shape.h, (v, &starts), self.sums);
                     }
                 }

@@ -12,7 +12,7 @@ use planish_ir::op::recurrent::skim::SkimRecurrent;
 use planish_ir::{DType, Diag, Dim, ValueId};
 
 /// Columns of what is fed are a multiple of this.
-const COLUMNS: i64 = 32;
+const COLUMNS: i64 = 16;
 /// Places of a unit of the parallel axis.
 const PLACES: i64 = 32;
 

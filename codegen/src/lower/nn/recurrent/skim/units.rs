@@ -117,7 +117,7 @@ pub(super) fn steps(cx: &mut LowerCx<'_>, l: &Layer<'_>, p: &Packed, skipped: &O
             _ => None,
         };
         let sums = big.tile.sums.max(small.as_ref().map_or(0, |s| s.0.tile.sums));
-        let taken = sums.max(ahead::STEPS * plain.gates() as i64 * i64::from(lanes));
+        let taken = sums.max(ahead::STEPS * plain.gates() as i64 * BLOCK);
         let s = Skim {
             op,
             shape: &p.big.shape,
@@ -346,7 +346,7 @@ impl Skim<'_> {
 
     fn cut(&self, one: &One<'_>, gates: usize, shape: &Shape) -> Rows {
         let (vectors, lanes) = (one.tile.vectors, self.lanes());
-        Rows { gates: gates as i64, vectors, width: shape.width, lanes }
+        Rows { gates: gates as i64, of: gates as i64, vectors, width: shape.width, lanes }
     }
 
     /// What the weights of the state are multiplied with in group `g` of gates, and where a row has it.
@@ -417,7 +417,10 @@ impl Skim<'_> {
                     let given = |b: &mut Builder, p: Place, j: i64, k: i64| {
                         let lanes = self.lanes();
                         let v = match self.kept {
-                            Some(kept) => self.recall(b, kept.0, t, (k, p.lanes.i)),
+                            Some(kept) => {
+                                let k = b.i64(k);
+                                self.recall(b, kept.0, t, (k, p.lanes.i))
+                            }
                             None => {
                                 let from = b.add(p.sums, j * one.tile.vectors * i64::from(lanes));
                                 b.load(self.taken, from, lanes)

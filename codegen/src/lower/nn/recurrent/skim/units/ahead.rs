@@ -5,14 +5,16 @@ use super::super::super::tiles::Rows;
 use super::Skim;
 use crate::kernel::{Buf, Builder, CmpOp, Val};
 use crate::lower::cx::{LowerCx, Opnd};
+use crate::lower::layout::BLOCK;
 use planish_ir::{DType, Dim};
 
 /// The most steps that are done together, a power of two.
 pub(super) const STEPS: i64 = 4;
 /// Bytes of the weights of a step from which on they come from so far that several steps cost as much as one.
 const FAR: i64 = 768 << 10;
-/// In nearer weights, tenths of the steps so far that may have skimmed if several steps are to be done together.
-const TENTHS: i64 = 7;
+/// In nearer weights, tenths of the steps so far that may have skimmed if several steps are to be done together: multiplications of steps that
+/// skim later are in vain, and those of one step hardly wait.
+const TENTHS: i64 = 3;
 
 /// Memory for what is taken.
 pub(super) struct Kept {
@@ -66,12 +68,9 @@ impl Skim<'_> {
             let end = b.add(t, steps);
             b.store(ends, at, end);
         };
-        // Few registers hold the sums of few steps.
-        let gates = self.shape.groups[g].len();
-        let most = [STEPS, 2].into_iter().find(|n| (gates + 1) * *n as usize <= self.registers).unwrap_or(1);
         b.when(needed, |b| {
             if bytes > FAR {
-                take(b, most);
+                take(b, STEPS);
                 return;
             }
             let skipped = b.load(self.skipped, 0, 1);
@@ -85,7 +84,7 @@ impl Skim<'_> {
                     vec![]
                 },
                 |b| {
-                    take(b, most);
+                    take(b, STEPS);
                     vec![]
                 },
             );
@@ -94,10 +93,9 @@ impl Skim<'_> {
 
     fn take(&self, b: &mut Builder, kept: Buf, (t, tile, g): (Val, Val, usize), weights: Val, steps: i64) {
         let (shape, inputs, lanes) = (self.shape, self.sizes[0], i64::from(self.lanes()));
-        let group = &shape.groups[g];
-        // One row needs many sums at a time to keep the multipliers busy.
-        let vectors = if steps == 1 { self.big.tile.vectors } else { 1 };
-        let cut = Rows { gates: group.len() as i64, vectors, width: shape.width, lanes: self.lanes() };
+        let (group, of) = (&shape.groups[g], shape.groups[g].len() as i64);
+        let (gates, vectors) = self.together(of, steps);
+        let cut = Rows { gates, of, vectors, width: shape.width, lanes: self.lanes() };
         let last = b.sub(self.steps, 1);
         let starts: Vec<Val> = (0..steps)
             .map(|e| {
@@ -107,34 +105,48 @@ impl Skim<'_> {
             })
             .collect();
         let row = b.mul(tile, shape.width);
-        b.loop_(0, shape.width, vectors * lanes, |b, off| {
-            let first = b.add(weights, off);
-            cut.product(b, (self.input, first), inputs, (self.x, &starts), self.taken);
-            let unit = b.add(row, off);
-            for e in 0..steps {
-                let s = b.add(t, e);
-                for (j, k) in group.iter().enumerate() {
-                    for v in 0..vectors {
-                        let from = ((e * group.len() as i64 + j as i64) * vectors + v) * lanes;
-                        let sum = b.load(self.taken, from, self.lanes());
-                        let unit = b.add(unit, v * lanes);
-                        let to = self.kept_at(b, s, (*k, unit));
+        b.loop_(0, of, gates, |b, gate| {
+            let weights = b.at(weights, gate, shape.width);
+            // The gates of a group are neighbours.
+            let gate = b.add(gate, group[0]);
+            b.loop_(0, shape.width, vectors * lanes, |b, off| {
+                let first = b.add(weights, off);
+                cut.product(b, (self.input, first), inputs, (self.x, &starts), self.taken);
+                let unit = b.add(row, off);
+                for e in 0..steps {
+                    let s = b.add(t, e);
+                    for (j, v) in (0..gates).flat_map(|j| (0..vectors).map(move |v| (j, v))) {
+                        let sum = b.load(self.taken, ((e * gates + j) * vectors + v) * lanes, self.lanes());
+                        let (gate, unit) = (b.add(gate, j), b.add(unit, v * lanes));
+                        let to = self.kept_at(b, s, (gate, unit));
                         b.store(kept, to, sum);
                     }
                 }
-            }
+            });
         });
     }
 
-    fn kept_at(&self, b: &mut Builder, t: Val, (k, unit): (i64, Val)) -> Val {
+    /// Of how many gates of a group and how many vectors of each the sums are kept together for so many steps. One step needs many sums at a
+    /// time to keep the multipliers busy; several steps read each line of the cache once, where a line is more than a vector.
+    fn together(&self, gates: i64, steps: i64) -> (i64, i64) {
+        if steps == 1 {
+            return (gates, self.big.tile.vectors);
+        }
+        let fits = |v: &i64| (*v * (steps + 1) + 1) as usize <= self.registers;
+        let of_line = BLOCK / i64::from(self.lanes());
+        let vectors = [of_line, of_line / 2].into_iter().find(|v| *v > 0 && fits(v)).unwrap_or(1);
+        (if vectors == 1 { gates } else { 1 }, vectors)
+    }
+
+    fn kept_at(&self, b: &mut Builder, t: Val, (k, unit): (Val, Val)) -> Val {
         let units = self.shape.tiles * self.shape.width;
         let slot = b.and(t, STEPS - 1);
         let at = b.at(unit, slot, self.op.plain().gates() as i64 * units);
-        b.add(at, k * units)
+        b.at(at, k, units)
     }
 
     /// What gate `k` of the units from `unit` on takes from the input of step `t`.
-    pub(super) fn recall(&self, b: &mut Builder, kept: Buf, t: Val, at: (i64, Val)) -> Val {
+    pub(super) fn recall(&self, b: &mut Builder, kept: Buf, t: Val, at: (Val, Val)) -> Val {
         let at = self.kept_at(b, t, at);
         b.load(kept, at, self.lanes())
     }
