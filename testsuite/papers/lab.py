@@ -74,5 +74,14 @@ class Mnist:
         # Training sees these only where nothing is chosen by what is held out.
         self.all = ("--data", self.train, "--eval-data", "none", "--keep", "last")
 
+    def first(self, lab, count):
+        """The first images alone, as files of their own; the data of the command."""
+        for part, head in (("images-idx3", 16), ("labels-idx1", 8)):
+            whole = self.train.with_name(f"train-{part}-ubyte").read_bytes()
+            each = (len(whole) - head) // int.from_bytes(whole[4:8], "big")
+            few = whole[:4] + count.to_bytes(4, "big") + whole[8 : head + count * each]
+            (lab.work / f"first-{part}-ubyte").write_bytes(few)
+        return ("--data", "first-images-idx3-ubyte", "--eval-data", "none", "--keep", "last")
+
     def errors(self, lab, model):
         return lab.errors(model, self.x, self.labels)
