@@ -324,7 +324,9 @@ mod tests {
         let faster = |lanes| {
             let costs = SparseCosts { lanes: vec![lanes], ..SparseCosts::default() };
             let of = |block, kept| {
-                costs.of(Asked { block, bytes: false, rows: 1, job: Job::Recurrence }, kept).expect("a kernel")
+                costs
+                    .of(Asked { block, bytes: false, rows: 1, job: Job::Recurrence }, kept)
+                    .expect("a kernel")
             };
             of([1, 8], 0.1) < of([1, 16], 0.19)
         };
