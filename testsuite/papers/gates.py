@@ -1,7 +1,5 @@
 """Stochastic gates."""
 import json
-import statistics
-import subprocess
 
 import numpy as np
 from experiment import Experiment
@@ -30,14 +28,8 @@ def executed(lab, digits, model, sizes):
     share = (fixed + inputs * rows) / (fixed + inputs * experts)
     lab.planish("compile", model, "-o", "dense", "--set", "batch=1", "--cpu", "host", "--force")
     lab.planish("compile", model, "-o", "skips", "--set", "batch=1", "--cpu", "host", "--pass", "insert-gates:kind=columns", "--force")
-    times = {"dense": [], "skips": []}
-    for _ in range(5):
-        for name, all in times.items():
-            command = [lab.work / name, "--inputs", "rows.npz", "--samples-axis", "--bench", "--json", "--duration", "1s", "--threads", "1"]
-            done = subprocess.run(command, cwd=lab.work, capture_output=True, text=True, check=True)
-            all.append(json.loads(done.stdout)["median_ms"])
-    dense, skips = (statistics.median(times[n]) for n in ("dense", "skips"))
-    return rows / experts, share, dense, skips
+    times = lab.times(("dense", "skips"), "--inputs", "rows.npz", "--samples-axis")
+    return rows / experts, share, times["dense"], times["skips"]
 
 
 def units(lab):

@@ -2,6 +2,7 @@
 import json
 import pathlib
 import shlex
+import statistics
 import subprocess
 import sys
 
@@ -44,6 +45,17 @@ class Lab:
     def new(self, arch, out, *args):
         self.planish("new", "--arch", arch, "-o", out, *args, "--force")
         return out
+
+    def bench(self, program, *args, duration="1s"):
+        """The median of the runs of a compiled program on one thread, in milliseconds."""
+        command = [self.work / program, *args, "--bench", "--json", "--duration", duration, "--threads", "1"]
+        done = subprocess.run(command, cwd=self.work, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)["median_ms"]
+
+    def times(self, programs, *args, duration="1s"):
+        """The same of several programs that take turns: the median of five rounds of each."""
+        rounds = [[self.bench(p, *args, duration=duration) for p in programs] for _ in range(5)]
+        return dict(zip(programs, map(statistics.median, zip(*rounds))))
 
     def session(self, model):
         import onnxruntime as ort

@@ -1,7 +1,6 @@
 """Mixtures of experts."""
 import json
 import statistics
-import subprocess
 
 import numpy as np
 from experiment import Experiment
@@ -82,15 +81,9 @@ def executed(lab, digits, model):
 
 def times(lab, names, rows):
     """Medians of one thread, in microseconds."""
-    found = {}
     for name, (model, *passes) in names.items():
         lab.planish("compile", model, "-o", name, "--set", f"batch={rows}", "--cpu", "host", *passes, "--force")
-    for _ in range(5):
-        for name in names:
-            command = [lab.work / name, "--bench", "--json", "--duration", "500ms", "--threads", "1"]
-            done = subprocess.run(command, cwd=lab.work, capture_output=True, text=True, check=True)
-            found.setdefault(name, []).append(json.loads(done.stdout)["median_ms"] * 1e3)
-    return {name: statistics.median(all) for name, all in found.items()}
+    return {name: ms * 1e3 for name, ms in lab.times(names, duration="500ms").items()}
 
 
 def mixture(lab):

@@ -3,7 +3,6 @@ import csv
 import json
 import re
 import statistics
-import subprocess
 
 import numpy as np
 from experiment import Experiment
@@ -70,9 +69,7 @@ def time(lab, model, ids):
     found = []
     for row in ids:
         np.savez(lab.work / "row.npz", input=row[None])
-        command = [lab.work / "program", "--inputs", "row.npz", "--bench", "--json", "--warmup", "50ms", "--duration", "200ms", "--threads", "1"]
-        done = subprocess.run(command, cwd=lab.work, capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout)["median_ms"] * 1e3)
+        found.append(lab.bench("program", "--inputs", "row.npz", "--warmup", "50ms", duration="200ms") * 1e3)
     return statistics.median(found)
 
 

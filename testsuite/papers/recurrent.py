@@ -1,7 +1,4 @@
 """Recurrent nets: pruning, and skimming."""
-import json
-import statistics
-import subprocess
 
 import numpy as np
 from experiment import Experiment
@@ -49,14 +46,10 @@ def gru(lab):
     lab.train("dense.onnx", "sparse.onnx", *data, "--epochs", 6, "--rate", 0.001, "--prune", prune)
     sparse = digits.errors(lab, "sparse.onnx")
     lab.row("90% of its blocks of 1x16 zero: right", "within 1.0 point", f"{100 - sparse:.2f}%", sparse - dense <= 1.0)
-    times = {}
     for name in ("dense", "sparse"):
         lab.planish("compile", f"{name}.onnx", "-o", name, "--set", "batch=1", "--cpu", "host", "--force")
-    for _ in range(5):
-        for name in ("dense", "sparse"):
-            done = subprocess.run([lab.work / name, "--bench", "--json", "--duration", "1s", "--threads", "1"], capture_output=True, text=True, check=True)
-            times.setdefault(name, []).append(json.loads(done.stdout)["median_ms"])
-    ratio = statistics.median(times["dense"]) / statistics.median(times["sparse"])
+    times = lab.times(("dense", "sparse"))
+    ratio = times["dense"] / times["sparse"]
     lab.row("time of the dense program over that of the sparse one, one row", "at least 4", f"{ratio:.2f}", None)
 
 

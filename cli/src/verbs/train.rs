@@ -127,13 +127,17 @@ impl Source {
     }
     /// The model as it is trained, with names for its parameters.
     pub(super) fn made(&self, rows: Option<usize>) -> Result<Graph> {
-        let mut graph = match rows.filter(|_| self.plan.has_own()) {
-            Some(rows) => self.fixed_to(rows)?,
-            None if self.plan.has_own() => self.prepared()?.0.clone(),
-            None => self.freshly(rows)?.0,
+        Ok(self.named(rows)?.0)
+    }
+    /// The same, and these names.
+    fn named(&self, rows: Option<usize>) -> Result<(Graph, Vec<String>)> {
+        let mut graph = match (self.plan.has_own(), rows) {
+            (true, Some(rows)) => self.fixed_to(rows)?,
+            (true, None) => self.prepared()?.0.clone(),
+            (false, rows) => self.freshly(rows)?.0,
         };
-        name_parameters(&mut graph);
-        Ok(graph)
+        let names = name_parameters(&mut graph);
+        Ok((graph, names))
     }
     fn freshly(&self, rows: Option<usize>) -> Result<(Graph, Report)> {
         let mut graph = self.plain(rows)?;
@@ -165,8 +169,7 @@ impl Source {
     }
     /// Which of its parameters are trained, by name.
     pub(super) fn trains(&self, settings: &Settings) -> Result<impl Fn(&str) -> bool + use<>> {
-        let mut graph = self.made(None)?;
-        let names: BTreeSet<String> = name_parameters(&mut graph).into_iter().collect();
+        let names: BTreeSet<String> = self.named(None)?.1.into_iter().collect();
         let chosen = settings.trains()?;
         Ok(move |name: &str| names.contains(name) && chosen(name))
     }

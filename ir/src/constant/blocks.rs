@@ -77,6 +77,31 @@ impl Matrix {
     }
 }
 
+impl Matrix {
+    /// The elements of the blocks at these numbers, row-major in the grid, of a tensor of numbers of as many elements: block by block, each
+    /// row-major in k x n, as a vector; zero beyond the edges. Fails for numbers beyond the grid.
+    pub fn blocks(&self, t: &Tensor, block: [u32; 2], index: &[u32]) -> Result<Tensor, Diag> {
+        let bad = |why: &str| Diag::error("constant-malformed", why);
+        let [down, across] = self.grid(block);
+        if t.len() != self.k * self.n || index.iter().any(|at| *at as usize >= down * across) {
+            return Err(bad("block index beyond the tensor"));
+        }
+        let (bytes, size) = (t.bytes(), t.dtype().size());
+        let (bk, bn) = (block[0] as usize, block[1] as usize);
+        let mut values = vec![0u8; index.len() * bk * bn * size];
+        for (from, to) in index.iter().zip(values.chunks_exact_mut((bk * bn * size).max(1))) {
+            let (k0, n0) = (*from as usize / across * bk, *from as usize % across * bn);
+            for k in k0..(k0 + bk).min(self.k) {
+                for n in n0..(n0 + bn).min(self.n) {
+                    let (i, j) = (self.at(k, n) * size, ((k - k0) * bn + n - n0) * size);
+                    to[j..j + size].copy_from_slice(&bytes[i..i + size]);
+                }
+            }
+        }
+        Tensor::from_bytes(t.dtype(), vec![index.len() * bk * bn], values.into())
+    }
+}
+
 impl Constant {
     /// The blocks of a tensor of numbers that hold anything but zeros. Fails for strings and types smaller than a byte.
     pub fn in_blocks(t: &Tensor, block: [u32; 2], order: impl Into<Order>) -> Result<Constant, Diag> {
@@ -96,18 +121,7 @@ impl Constant {
         let mut kept = vec![false; down * across];
         m.each(block, |at, i| kept[at] |= !zero(&bytes[i * size..(i + 1) * size]));
         let index: Vec<u32> = (0..kept.len()).filter(|i| kept[*i]).map(|i| i as u32).collect();
-        let (bk, bn) = (block[0] as usize, block[1] as usize);
-        let mut values = vec![0u8; index.len() * bk * bn * size];
-        for (from, to) in index.iter().zip(values.chunks_exact_mut((bk * bn * size).max(1))) {
-            let (k0, n0) = (*from as usize / across * bk, *from as usize % across * bn);
-            for k in k0..(k0 + bk).min(m.k) {
-                for n in n0..(n0 + bn).min(m.n) {
-                    let (i, j) = (m.at(k, n) * size, ((k - k0) * bn + n - n0) * size);
-                    to[j..j + size].copy_from_slice(&bytes[i..i + size]);
-                }
-            }
-        }
-        let values = Tensor::from_bytes(t.dtype(), vec![index.len() * bk * bn], values.into())?;
+        let values = m.blocks(t, block, &index)?;
         let encoding = Encoding::BlockSparse { block, order, index, values };
         Ok(Constant { dtype: t.dtype(), shape: t.shape().to_vec(), encoding })
     }

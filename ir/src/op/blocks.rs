@@ -69,13 +69,13 @@ impl Grid {
         self.n / self.bn
     }
     /// Row and column of the first element of each block.
-    fn places(self, index: &Tensor) -> Result<Vec<(usize, usize)>, Diag> {
+    fn places(self, index: &Tensor) -> Result<Vec<[usize; 2]>, Diag> {
         let count = self.down() * self.across();
         let place = |at: i64| {
             let at = usize::try_from(at).ok().filter(|at| *at < count).ok_or_else(|| {
                 Diag::error("index-out-of-range", format!("block {at} of a grid of {count}"))
             })?;
-            Ok((at / self.across() * self.bk, at % self.across() * self.bn))
+            Ok([at / self.across() * self.bk, at % self.across() * self.bn])
         };
         index.to_i64()?.into_iter().map(place).collect()
     }
@@ -107,6 +107,13 @@ fn missing() -> Diag {
 impl BlockMatMul {
     fn grid(&self) -> Grid {
         Grid { k: self.k, n: self.n, bk: self.bk, bn: self.bn }
+    }
+    /// Row and column of the first element of the blocks at these positions.
+    ///
+    /// # Errors
+    /// `index-out-of-range` beyond the grid.
+    pub fn places(&self, index: &Tensor) -> Result<Vec<[usize; 2]>, Diag> {
+        self.grid().places(index)
     }
     /// Operands and results of a row.
     pub fn sides(&self) -> (usize, usize) {
@@ -181,7 +188,7 @@ impl OpDef for BlockMatMul {
         if values.shape() != [index.len(), self.bk, self.bn] {
             return Err(Diag::error("shape-mismatch", format!("blocks are {:?}", values.shape())));
         }
-        for ((k0, n0), block) in self.grid().places(&index)?.into_iter().zip(weights.chunks_exact(size)) {
+        for ([k0, n0], block) in self.grid().places(&index)?.into_iter().zip(weights.chunks_exact(size)) {
             for (i, w) in block.iter().enumerate() {
                 let (k, n) = (k0 + i / self.bn, n0 + i % self.bn);
                 let (f, t) = if self.trans { (n, k) } else { (k, n) };
@@ -200,6 +207,13 @@ impl OpDef for BlockMatMul {
 impl BlockOuter {
     fn grid(&self) -> Grid {
         Grid { k: self.k, n: self.n, bk: self.bk, bn: self.bn }
+    }
+    /// As [`BlockMatMul::places`].
+    ///
+    /// # Errors
+    /// `index-out-of-range` beyond the grid.
+    pub fn places(&self, index: &Tensor) -> Result<Vec<[usize; 2]>, Diag> {
+        self.grid().places(index)
     }
     /// The whole product, and blocks of it.
     pub(crate) fn parts(&self, b: &mut Build<'_, '_>, inputs: &[Option<ValueId>]) -> Result<ValueId, Diag> {
@@ -261,7 +275,7 @@ impl OpDef for BlockOuter {
         }
         let (a, b) = (x.to_f64(), y.to_f64());
         let mut out = Vec::new();
-        for (k0, n0) in self.grid().places(&index)? {
+        for [k0, n0] in self.grid().places(&index)? {
             for (i, j) in (0..self.bk).flat_map(|i| (0..self.bn).map(move |j| (i, j))) {
                 let at = |r: usize| a[r * self.k + k0 + i] * b[r * self.n + n0 + j];
                 out.push((0..count).map(at).fold(0.0, |sum, v| sum + v));
@@ -274,22 +288,17 @@ impl OpDef for BlockOuter {
 /// Whether a kernel for CPUs computes a product with blocks, or blocks of a product, as it is.
 pub fn has_kernel(g: &Graph, n: NodeId) -> bool {
     let node = g.node(n);
-    let (bk, bn) = match &node.op {
-        Op::BlockMatMul(op) => (op.bk, op.bn),
-        Op::BlockOuter(op) => (op.bk, op.bn),
+    let grid = match &node.op {
+        Op::BlockMatMul(op) => op.grid(),
+        Op::BlockOuter(op) => op.grid(),
         _ => return false,
     };
-    let size = |side: usize| side <= 32 && side.is_power_of_two();
+    let sizes = [grid.bk, grid.bn].iter().all(|side| *side <= 32 && side.is_power_of_two());
     let index = node.inputs.get(2).copied().flatten().and_then(|v| g.as_const(v));
     let f32s = node.inputs.iter().flatten().take(2).all(|v| g.dtype(*v) == Some(DType::F32));
     // Places of elements are numbers of 32 bits.
-    let near = |side: usize| side < 1 << 26;
-    let (k, columns) = match &node.op {
-        Op::BlockMatMul(op) => (op.k, op.n),
-        Op::BlockOuter(op) => (op.k, op.n),
-        _ => return false,
-    };
-    index.is_some() && f32s && size(bk) && size(bn) && near(k) && near(columns)
+    let near = [grid.k, grid.n].iter().all(|side| *side < 1 << 26);
+    index.is_some() && f32s && sizes && near
 }
 
 #[cfg(test)]

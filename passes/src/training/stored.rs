@@ -63,20 +63,10 @@ impl StoredBlocks {
     /// `[blocks, inputs, outputs]` of a tensor of the shape of the parameter; zero beyond its edges.
     ///
     /// # Errors
-    /// As [`Tensor::floats`].
+    /// As [`Matrix::blocks`].
     pub fn blocks(&self, t: &Tensor) -> Result<Tensor, Diag> {
-        let values = t.to_f64();
         let [bk, bn] = self.block.map(|d| d as usize);
-        let across = self.matrix.grid(self.block)[1];
-        let mut out = Vec::with_capacity(self.index.len() * bk * bn);
-        for at in &self.index {
-            let (k0, n0) = (*at as usize / across * bk, *at as usize % across * bn);
-            for (k, n) in (k0..k0 + bk).flat_map(|k| (n0..n0 + bn).map(move |n| (k, n))) {
-                let within = k < self.matrix.k && n < self.matrix.n;
-                out.push(if within { values[self.matrix.at(k, n)] } else { 0.0 });
-            }
-        }
-        Tensor::floats(t.dtype(), &[self.index.len(), bk, bn], out)
+        self.matrix.blocks(t, self.block, &self.index)?.reshaped(&[self.index.len(), bk, bn])
     }
     /// The whole parameter of its blocks, with zeros elsewhere.
     ///

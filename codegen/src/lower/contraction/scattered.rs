@@ -145,6 +145,30 @@ impl<'j> Job<'j> {
         ((registers - 2) / (vectors * self.per())).clamp(1, GROUPS) as usize
     }
 
+    /// The whole of a product of `m` rows from `k` inputs to `n` outputs: [`units`] of the parallel axis.
+    pub(super) fn product(
+        &self,
+        b: &mut Builder,
+        (m, known): (Val, Option<i64>),
+        [k, n]: [i64; 2],
+        e: (&Epilogue, &[Buf]),
+    ) {
+        let strips = div_up(n, self.strip);
+        b.parallel_for(|b, unit| {
+            let (chunk, strip) = b.div_rem(unit, strips);
+            let m0 = b.mul(chunk, ROWS);
+            let left = b.sub(m, m0);
+            let rows = b.smin(left, ROWS);
+            let groups = b.ceil_div(rows, GROUP);
+            let first = b.mul(m0, k);
+            let col = b.mul(strip, self.strip);
+            self.strip(b, strip, (first, rows), (groups, known), |b, row, at, sum| {
+                let (row, last) = (b.add(m0, row), b.add(col, at));
+                finish(b, e, sum, (row, last), (n, n % self.strip != 0));
+            });
+        });
+    }
+
     /// Computes a strip for the rows whose first lies at element `first`, `groups` groups of them, and hands the vectors of
     /// sums of the first `rows` to `finish` with the row and the first output in the strip.
     pub(super) fn strip(
@@ -305,18 +329,13 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
     let (k, n) = (x.matrix.k as i64, x.matrix.n as i64);
     let width = x.block[1] as i64;
     let lists = packed(cx, x, |k| k as i64 * GROUP);
-    let strips = div_up(n, STRIP);
     let m = Dim::product(&o.out[..o.out.len() - 1]);
     let a = layout::to_blocked(cx, &o.a.with_dims(vec![1.into(), m.clone(), k.into()]))?;
-    let chunks = m.ceil_div(&ROWS.into());
     let mut l = Launch::new("matmul_scattered").read(&a);
     l = l.read(&lists.starts).read(&lists.index).read(&lists.values);
     l = e.bufs(l, 4).dim(&m);
-    let work = div_up(lists.count * width * GROUPS, strips.max(1)).max(1);
-    let flops = m.mul(&(2 * lists.count * width).into());
-    l = l.extent(chunks.mul(&strips.into())).cost(work).flops(flops);
-    let whole = m.as_const().filter(|m| m % ROWS == 0 || *m <= ROWS);
-    let known = whole.map(|m| div_up(m.min(ROWS), GROUP));
+    l = units(l, &m, div_up(n, STRIP), lists.count * width);
+    let known = groups_of_unit(&m);
     cx.launch(l, move |kc| {
         let epi = e.handles(kc);
         let lanes = kc.lanes(Elem::F32).min(BLOCK as u16);
@@ -325,20 +344,21 @@ pub(super) fn emit(cx: &mut LowerCx<'_>, o: &Operands, x: &Blocks, mut e: Epilog
         let local = Local::new(kc, STRIP);
         let left = (kc.buf(0), kc.b.i64(GROUP * k), [kc.buf(1), kc.buf(2), kc.buf(3)]);
         let job = Job::new(left, width, (lanes, &target, local));
-        kc.b.parallel_for(|b, unit| {
-            let (chunk, strip) = b.div_rem(unit, strips);
-            let m0 = b.mul(chunk, ROWS);
-            let left = b.sub(m, m0);
-            let rows = b.smin(left, ROWS);
-            let groups = b.ceil_div(rows, GROUP);
-            let first = b.mul(m0, k);
-            let col = b.mul(strip, STRIP);
-            job.strip(b, strip, (first, rows), (groups, known), |b, row, at, sum| {
-                let (row, last) = (b.add(m0, row), b.add(col, at));
-                finish(b, (&e, &epi), sum, (row, last), (n, n % STRIP != 0));
-            });
-        });
+        job.product(&mut kc.b, (m, known), [k, n], (&e, &epi));
     })
+}
+
+/// The parallel axis of a product of `m` rows and so many strips, for which `weights` are kept: a unit is [`ROWS`] rows of a strip.
+pub(super) fn units(l: Launch, m: &Dim, strips: i64, weights: i64) -> Launch {
+    let work = div_up(weights * GROUPS, strips.max(1)).max(1);
+    let chunks = m.ceil_div(&ROWS.into());
+    l.extent(chunks.mul(&strips.into())).cost(work).flops(m.mul(&(2 * weights).into()))
+}
+
+/// Groups of rows of every unit, where that is one number.
+pub(super) fn groups_of_unit(m: &Dim) -> Option<i64> {
+    let whole = m.as_const().filter(|m| m % ROWS == 0 || *m <= ROWS);
+    whole.map(|m| div_up(m.min(ROWS), GROUP))
 }
 
 /// Stores the sums of a row of a result of `n` columns from column `last` on, with what follows them; with `cut` only those below `n`.

@@ -7,44 +7,30 @@
 
 use super::div_up;
 use super::epilogue::Epilogue;
-use super::scattered::{self, GROUP, ROWS, STRIP};
+use super::scattered::{self, GROUP, STRIP};
 use super::sparse::ints;
 use crate::kernel::{Elem, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::launch::Launch;
 use crate::lower::layout::{self, BLOCK, transposed};
 use planish_ir::op::blocks::{BlockMatMul, BlockOuter};
-use planish_ir::{Diag, Dim, ValueId};
+use planish_ir::{Diag, Dim, Tensor};
 use std::collections::BTreeMap;
 
 /// Elements that a unit of the parallel axis sums.
 const ELEMENTS: i64 = 512;
 
 /// Positions of blocks, which are constant where there is a kernel.
-fn positions(cx: &LowerCx<'_>, v: ValueId) -> Result<Vec<i64>, Diag> {
-    let c = cx.constant(v).ok_or_else(|| Diag::error("internal-lower", "positions of blocks are data"))?;
-    let index = c.decode()?.to_i64()?;
-    Ok(index)
-}
-
-/// Row and column of the first element of each block.
-fn places(index: &[i64], n: usize, [bk, bn]: [usize; 2], k: usize) -> Result<Vec<[i64; 2]>, Diag> {
-    let across = (n / bn) as i64;
-    let count = across * (k / bk) as i64;
-    let place = |at: &i64| {
-        let fits = (0..count).contains(at);
-        let place = [at / across.max(1) * bk as i64, at % across.max(1) * bn as i64];
-        let bad = || Diag::error("index-out-of-range", format!("block {at} of a grid of {count}"));
-        fits.then_some(place).ok_or_else(bad)
-    };
-    index.iter().map(place).collect()
+fn positions(cx: &LowerCx<'_>) -> Result<Tensor, Diag> {
+    let c = cx.constant(cx.input_value(2)?);
+    c.ok_or_else(|| Diag::error("internal-lower", "positions of blocks are data"))?.decode()
 }
 
 /// A product with a matrix in blocks.
 pub(in crate::lower) fn lower_block_matmul(cx: &mut LowerCx<'_>, op: &BlockMatMul) -> Result<(), Diag> {
     let (x, values) = (cx.input(0)?, cx.input(1)?);
     let y = cx.output(0)?;
-    let places = places(&positions(cx, cx.input_value(2)?)?, op.n, [op.bk, op.bn], op.k)?;
+    let places = op.places(&positions(cx)?)?;
     let (from, to) = op.sides();
     let (from, to) = (from as i64, to as i64);
     let m = Dim::product(&y.dims[..y.dims.len() - 1]);
@@ -54,7 +40,7 @@ pub(in crate::lower) fn lower_block_matmul(cx: &mut LowerCx<'_>, op: &BlockMatMu
     let width = entry[1];
     let mut lists: Vec<Vec<(i64, i32)>> = vec![Vec::new(); (to / width) as usize];
     for (slot, place) in (0..).zip(&places) {
-        lists[(place[1 - side] / width) as usize].push((place[side] * GROUP, slot));
+        lists[place[1 - side] / width as usize].push((place[side] as i64 * GROUP, slot));
     }
     let strip = width.max(STRIP);
     lists.resize(lists.len().next_multiple_of((strip / width) as usize), Vec::new());
@@ -68,16 +54,12 @@ pub(in crate::lower) fn lower_block_matmul(cx: &mut LowerCx<'_>, op: &BlockMatMu
     }
     let [starts, index, slots] = [starts, index, slots].map(|v| ints(cx, &v));
     let a = layout::to_blocked(cx, &x.with_dims(vec![1.into(), m.clone(), from.into()]))?;
-    let strips = div_up(to, strip);
-    let chunks = m.ceil_div(&ROWS.into());
     let size = places.len() as i64 * bk * bn;
     let mut e = Epilogue::none(y);
     let mut l = Launch::new("block_matmul").read(&a).read(&starts).read(&index).read(&values).read(&slots);
     l = e.bufs(l, 5).dim(&m);
-    let work = div_up(size * ROWS / 16, strips.max(1)).max(1);
-    l = l.extent(chunks.mul(&strips.into())).cost(work).flops(m.mul(&(2 * size).into()));
-    let whole = m.as_const().filter(|m| m % ROWS == 0 || *m <= ROWS);
-    let known = whole.map(|m| div_up(m.min(ROWS), GROUP));
+    l = scattered::units(l, &m, div_up(to, strip), size);
+    let known = scattered::groups_of_unit(&m);
     cx.launch(l, move |kc| {
         let epi = e.handles(kc);
         let lanes = kc.lanes(Elem::F32).min(BLOCK as u16);
@@ -98,19 +80,7 @@ pub(in crate::lower) fn lower_block_matmul(cx: &mut LowerCx<'_>, op: &BlockMatMu
             local: scattered::Local::new(kc, strip),
             stored: Some(scattered::Stored { slots: kc.buf(4), steps }),
         };
-        kc.b.parallel_for(|b, unit| {
-            let (chunk, strip_at) = b.div_rem(unit, strips);
-            let m0 = b.mul(chunk, ROWS);
-            let left = b.sub(m, m0);
-            let rows = b.smin(left, ROWS);
-            let groups = b.ceil_div(rows, GROUP);
-            let first = b.mul(m0, from);
-            let col = b.mul(strip_at, strip);
-            job.strip(b, strip_at, (first, rows), (groups, known), |b, row, at, sum| {
-                let (row, last) = (b.add(m0, row), b.add(col, at));
-                scattered::finish(b, (&e, &epi), sum, (row, last), (to, to % strip != 0));
-            });
-        });
+        job.product(&mut kc.b, (m, known), [from, to], (&e, &epi));
     })
 }
 
@@ -118,13 +88,13 @@ pub(in crate::lower) fn lower_block_matmul(cx: &mut LowerCx<'_>, op: &BlockMatMu
 pub(in crate::lower) fn lower_block_outer(cx: &mut LowerCx<'_>, op: &BlockOuter) -> Result<(), Diag> {
     let operands = [(cx.input(0)?, op.k as i64), (cx.input(1)?, op.n as i64)];
     let y = cx.output(0)?;
-    let places = places(&positions(cx, cx.input_value(2)?)?, op.n, [op.bk, op.bn], op.k)?;
+    let places = op.places(&positions(cx)?)?;
     let m = Dim::product(&operands[0].0.dims[..operands[0].0.dims.len() - 1]);
     let mut blocked = |(x, width): &(Opnd, i64)| {
         layout::to_blocked(cx, &x.with_dims(vec![1.into(), m.clone(), (*width).into()]))
     };
     let (a, b) = (blocked(&operands[0])?, blocked(&operands[1])?);
-    let of = |side: usize| places.iter().map(|p| (p[side] * GROUP) as i32).collect::<Vec<i32>>();
+    let of = |side: usize| places.iter().map(|p| (p[side] as i64 * GROUP) as i32).collect::<Vec<i32>>();
     let (left, right) = (ints(cx, &of(0)), ints(cx, &of(1)));
     let (bk, bn) = (op.bk as i64, op.bn as i64);
     let block = bk * bn;
