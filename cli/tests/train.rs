@@ -356,6 +356,52 @@ fn gated_units_are_written_with_thresholds_within_their_share() -> Outcome {
 }
 
 #[test]
+fn heads_half_way_are_trained_and_a_threshold_may_be_an_input() -> Outcome {
+    let dir = scene(600)?;
+    let dir = dir.path();
+    ends(0, dir, &["new", "--arch", "mlp:16-16-64-64-4", "--pixels", "-o", "deep.onnx"])?;
+    let exit = ["--pass", "insert-gates:kind=early-exit,train=true", "--exit-weight", "0.5"];
+    let course = ["--epochs", "6", "--batch", "20", "--rate", "0.01", "--latency", "5"];
+    let told = report(dir, &[&["train", "deep.onnx", "-o", "exits.onnx"][..], &course, &exit].concat())?;
+    let curve = told["curve"].as_array().ok_or("no curve")?;
+    let number = |v: &Value, key: &str| v[key].as_f64().ok_or(format!("no {key} in {v}"));
+    let all = number(&told["gates"], "flops")?;
+    let (decides, gated) =
+        (number(&told["gates"], "deciding_flops")?, number(&told["gates"], "gated_flops")?);
+    assert!(decides > 0.0 && gated > 0.5 * all && decides + gated < all, "{told:#}");
+    let mut before = -1.0;
+    for p in curve {
+        let density = number(p, "density")?;
+        assert!(density >= before, "{told:#}");
+        before = density;
+        assert!((number(p, "flops")? - (all - (1.0 - density) * gated)).abs() < 1.0, "{p}");
+        assert!(number(&p["latency_ms"], "p99")? >= number(&p["latency_ms"], "mean")? * 0.5, "{p}");
+    }
+    assert_eq!(before, 1.0);
+    assert!(number(&told["result"], "error")? < 0.2, "{told:#}");
+    let inspected = ends(0, dir, &["inspect", "exits.onnx"])?;
+    assert!(String::from_utf8_lossy(&inspected.stdout).contains(" if"), "{inspected:?}");
+    // The same parameters, with the threshold open.
+    let open = ["--threshold-input", "--max-accuracy-drop", "50pt"];
+    let args = [&["train", "deep.onnx", "-o", "open.onnx"][..], &course[..6], &exit, &open].concat();
+    let again = report(dir, &args)?;
+    assert!(again["result"]["density"].as_f64() <= told["result"]["density"].as_f64(), "{again:#}");
+    for (given, threshold) in [("one", None), ("two", told["threshold"].as_f64())] {
+        fs::create_dir(dir.join(given))?;
+        let picture: Vec<f32> = (0..16u8).map(|i| f32::from(i * 13 % 7) * 20.0).collect();
+        fs::write(dir.join(given).join("input.npy"), npy(&[1, 16], &picture))?;
+        if let Some(t) = threshold {
+            fs::write(dir.join(given).join("threshold.npy"), npy(&[], &[t as f32]))?;
+        }
+    }
+    ends(0, dir, &["run", "exits.onnx", "--inputs", "one", "--output-dir", "out"])?;
+    ends(0, dir, &["run", "open.onnx", "--inputs", "two", "--expect", "out"])?;
+    let said = ends(2, dir, &["train", "deep.onnx", "-o", "x.onnx", "--data", DATA[1], "--exit-weight=-1"])?;
+    assert!(String::from_utf8_lossy(&said.stderr).contains("not negative"), "{said:?}");
+    Ok(())
+}
+
+#[test]
 fn text_is_learnt_and_its_vocabulary_kept() -> Outcome {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let dir = dir.path();

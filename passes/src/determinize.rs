@@ -1,7 +1,8 @@
 //! See [`Determinize`].
 
 use crate::options::OptionMeta;
-use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
+use crate::training::skim;
+use crate::{Options, Pass, PassCx, PassMeta, Threshold, declare_pass, util};
 use planish_ir::op::Effects;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::build::Build;
@@ -17,7 +18,10 @@ declare_pass! {
     /// With `a` what comes into a stochastic gate and s the sigmoid: binary gates and hard Gumbel sigmoids become 1 where s(a) is above the threshold (0.5),
     /// else 0; smooth gates s(a) where that is above it (0), else 0; rectifiers max(0, a) where that is above it (0), else 0;
     /// soft Gumbel sigmoids s(a); hard Gumbel softmaxes 1 at the first maximum of a, else 0; soft ones the softmax of a. Temperatures count as 1. Scores of a top-k to which
-    /// normal noise of mean 0 was added, times what it is multiplied by, become those without: the routers of mixtures.
+    /// normal noise of mean 0 was added, times what it is multiplied by, become those without: the routers of mixtures. Recurrent layers that skim draw nothing;
+    /// a threshold that is given becomes their `theta`.
+    ///
+    /// With `threshold=input` the model gets an input `threshold`, a float that all gates and layers compare with in every run.
     ///
     /// # Preserves
     /// Shapes and dtypes; results are the same in every run. Gradients that are taken later are those of what is there then, mostly zero.
@@ -27,21 +31,21 @@ declare_pass! {
     ///
     /// # Example
     /// `v2 = stochastic-gate{kind=gumbel-softmax, estimator=straight-through, sd=1.0} v0, v1` becomes `v2 = softmax{kind=hardmax, axis=1} v0`.
-    pub struct Determinize { threshold: Option<f64> } = {
+    pub struct Determinize { threshold: Option<Threshold> } = {
         name: "determinize",
         kind: Lossy,
         options: [OptionMeta {
             name: "threshold",
             default: "none",
-            doc: "what decides whether a gate is on; by default 0.5 for gates of 0 and 1, 0 for others",
+            doc: "what decides whether a gate is on, a number or `input`; by default 0.5 for gates of 0 and 1, 0 for others",
         }]
     }
 }
 
 impl Determinize {
     pub(crate) fn new(o: &Options) -> Result<Self, Diag> {
-        let threshold = o.optional::<f64>(Self::META.options, "threshold")?;
-        if threshold.is_some_and(|t| !(t.is_finite() && t >= 0.0)) {
+        let threshold = o.optional::<Threshold>(Self::META.options, "threshold")?;
+        if matches!(threshold, Some(Threshold::At(t)) if !(t.is_finite() && t >= 0.0)) {
             return Err(Diag::error(
                 "pass-option",
                 "determinize: a threshold is a number that is not negative",
@@ -54,9 +58,9 @@ impl Determinize {
     fn gate(&self, b: &mut Build<'_, '_>, op: &StochasticGate, a: ValueId) -> Result<ValueId, Diag> {
         let smooth = |b: &mut Build<'_, '_>, v: ValueId| match self.threshold {
             // Both are at least 0, and 0 where they are not above it.
-            None | Some(0.0) => Ok(v),
+            None | Some(Threshold::At(0.0)) => Ok(v),
             Some(t) => {
-                let on = b.compare(BinaryKind::Greater, v, t)?;
+                let on = above(b, v, t)?;
                 b.only(on, true, v)
             }
         };
@@ -77,7 +81,7 @@ impl Determinize {
             GateKind::Sigmoid if !op.is_hard() => b.unary(UnaryKind::Sigmoid, a),
             GateKind::Sigmoid | GateKind::Binary => {
                 let p = b.unary(UnaryKind::Sigmoid, a)?;
-                let on = b.compare(BinaryKind::Greater, p, self.threshold.unwrap_or(0.5))?;
+                let on = above(b, p, self.threshold.unwrap_or(Threshold::At(0.5)))?;
                 let to = b.dtype(a)?;
                 b.cast(on, to)
             }
@@ -128,6 +132,13 @@ impl Pass for Determinize {
             }
             done += 1;
         }
+        if let Some(t) = self.threshold {
+            let layers = skim::set_theta(ed, t)?;
+            if layers > 0 {
+                cx.add("skim-thresholds", layers as f64);
+            }
+            done += layers;
+        }
         let g = ed.graph();
         let draws =
             |n: &NodeId| g.node(*n).effects() == Effects::Random || matches!(g.node(*n).op, Op::Random(_));
@@ -145,6 +156,13 @@ impl Pass for Determinize {
         }
         Ok(())
     }
+}
+
+/// Where a value is above a threshold.
+fn above(b: &mut Build<'_, '_>, v: ValueId, t: Threshold) -> Result<ValueId, Diag> {
+    let dtype = b.dtype(v)?;
+    let t = t.value(b.ed, dtype)?;
+    b.binary(BinaryKind::Greater, v, t)
 }
 
 /// Of scores with normal noise of mean 0, times what it is multiplied by: the scores alone.

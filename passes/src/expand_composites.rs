@@ -10,7 +10,8 @@ declare_pass! {
     /// a factor, a mask and a softmax. Attention of f32 has a kernel where every dim of an operand is known to be 1 or that of the result.
     /// Stochastic gates become element-wise operations of their noise, and detached values themselves: gradients that are taken later are
     /// those of what is there then, no longer those of their estimators. Values rounded for training become element-wise operations too, or
-    /// constants where they are constant.
+    /// constants where they are constant. Products with a matrix in blocks become products with the whole matrix, and blocks of a product those of
+    /// the whole product, where the positions of the blocks are data, elements are not f32, or blocks have sides beyond 32 or that are no power of two.
     ///
     /// # Preserves
     /// All outputs up to rounding (relative 1e-5 in f32): several roundings instead of one. Draws of stochastic gates differ where noise is

@@ -42,6 +42,7 @@ fn moves_only(op: &Op) -> bool {
     let moving = [
         "const",
         "reshape",
+        "flatten",
         "transpose",
         "concat",
         "slice",

@@ -3,6 +3,7 @@
 use planish_ir::graph::Use;
 use planish_ir::op::Effects;
 use planish_ir::{Constant, DType, Diag, Editor, Graph, NodeId, Op, RegionId, Tensor, ValueId};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The regions of a graph, outer ones first, with their nodes in order.
@@ -16,6 +17,18 @@ pub(crate) fn only_user(graph: &Graph, v: ValueId) -> Option<NodeId> {
         [Use::Node(n, _)] => Some(*n),
         _ => None,
     }
+}
+
+/// The nodes of the root region that a value needs.
+pub(crate) fn needs(graph: &Graph, v: ValueId) -> HashSet<NodeId> {
+    let mut found = HashSet::new();
+    let mut open: Vec<NodeId> = graph.def_node(v).into_iter().collect();
+    while let Some(n) = open.pop() {
+        if found.insert(n) {
+            open.extend(graph.node(n).inputs.iter().flatten().filter_map(|v| graph.def_node(*v)));
+        }
+    }
+    found
 }
 
 /// The constant that a value is.

@@ -1,4 +1,5 @@
 """The experiments."""
+import exits
 import gates
 import mixture
 import pruning
@@ -6,4 +7,4 @@ import reading
 import recurrent
 import students
 
-EXPERIMENTS = [*students.EXPERIMENTS, *pruning.EXPERIMENTS, *gates.EXPERIMENTS, *mixture.EXPERIMENTS, *recurrent.EXPERIMENTS, *reading.EXPERIMENTS]
+EXPERIMENTS = [*students.EXPERIMENTS, *pruning.EXPERIMENTS, *gates.EXPERIMENTS, *mixture.EXPERIMENTS, *exits.EXPERIMENTS, *recurrent.EXPERIMENTS, *reading.EXPERIMENTS]

@@ -6,8 +6,10 @@ use crate::accuracy::classes;
 use crate::engine;
 use crate::failure::Result;
 use planish_ir::{PrepareOptions, Session, Tensor, Value};
-use planish_passes::training::{Loss, determinized, draws, evaluation, thresholds, with_density};
+use planish_passes::Threshold;
+use planish_passes::training::{Loss, draws, evaluation, inferred, thresholds};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// The most rows of a batch.
@@ -40,6 +42,16 @@ impl Held {
             None => format!("loss {:.5}{on}", self.loss),
         }
     }
+    /// For machines.
+    pub fn json(&self) -> serde_json::Value {
+        json!({
+            "loss": self.loss,
+            "error": self.error(),
+            "errors": self.errors,
+            "rows": self.rows,
+            "density": self.density,
+        })
+    }
     /// Whether it is better than another: fewer errors, then a smaller loss.
     pub fn better(&self, than: &Held) -> bool {
         let key = |h: &Held| (h.error().unwrap_or(0.0), h.loss);
@@ -60,7 +72,8 @@ pub struct Evaluator<'a> {
     fixed: Option<usize>,
     /// Of gates; none: the usual one.
     threshold: Option<f64>,
-    programs: BTreeMap<usize, Program>,
+    /// By rows, and whether the threshold is an input.
+    programs: BTreeMap<(usize, bool), Program>,
 }
 
 struct Program {
@@ -68,6 +81,8 @@ struct Program {
     /// Positions of the loss and of the share of the gates that are on among the outputs.
     loss: usize,
     density: Option<usize>,
+    /// Position of the threshold among the inputs.
+    threshold: Option<usize>,
     parameters: Vec<String>,
 }
 
@@ -103,7 +118,6 @@ impl<'a> Evaluator<'a> {
     /// From now on gates compare with this threshold.
     pub fn at(&mut self, threshold: Option<f64>) -> &mut Self {
         self.threshold = threshold;
-        self.programs.clear();
         self
     }
     /// Loss and errors of these parameters, which are found by name.
@@ -118,7 +132,11 @@ impl<'a> Evaluator<'a> {
         for part in all.chunks(size) {
             let mut inputs: Vec<Value> = self.samples.batch(part)?;
             let target = inputs.last().cloned();
+            let at = self.threshold;
             let p = self.program(part.len())?;
+            if let (Some(place), Some(t)) = (p.threshold, at) {
+                inputs.insert(place, Tensor::f32s(&[], &[t as f32])?.into());
+            }
             for name in &p.parameters {
                 let t = parameters(name);
                 let t =
@@ -152,23 +170,25 @@ impl<'a> Evaluator<'a> {
         Ok(Held { loss: sum / each, errors: classified.then_some(errors), rows, density })
     }
     fn program(&mut self, rows: usize) -> Result<&mut Program> {
-        if !self.programs.contains_key(&rows) {
+        let key = (rows, self.threshold.is_some());
+        if !self.programs.contains_key(&key) {
             let mut graph = (self.make)(Some(rows))?;
             let mut density = None;
-            if let Some(more) = with_density(&graph, self.threshold)? {
-                density = Some(graph.outputs().len());
-                graph = more;
-            }
             if draws(&graph) {
-                determinized(&mut graph, self.threshold)?;
+                let (new, has) = inferred(&graph, self.threshold.map(|_| Threshold::Input))?;
+                density = has.then(|| new.outputs().len() - 1);
+                graph = new;
             }
+            let called = |v: &planish_ir::ValueId| graph.value(*v).name.as_deref() == Some(Threshold::NAME);
+            let threshold = graph.inputs().iter().position(called).filter(|_| key.1);
             let made = evaluation(&graph, &self.loss, self.trains)?;
             let options = PrepareOptions { threads: self.threads, ..PrepareOptions::default() };
             let session = engine::prepare(self.engine, &made.graph, &options)?.session()?;
-            let program = Program { session, loss: made.outputs, density, parameters: made.parameters };
-            self.programs.insert(rows, program);
+            let program =
+                Program { session, loss: made.outputs, density, threshold, parameters: made.parameters };
+            self.programs.insert(key, program);
         }
-        match self.programs.get_mut(&rows) {
+        match self.programs.get_mut(&key) {
             Some(p) => Ok(p),
             None => Err(crate::Failure::new("internal-train", "a program is missing")),
         }

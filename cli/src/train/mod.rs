@@ -8,6 +8,7 @@ mod rhythm;
 pub mod samples;
 pub mod settings;
 pub mod teacher;
+pub mod tuning;
 
 use crate::engine;
 use crate::failure::{Failure, Result};
@@ -105,17 +106,6 @@ pub struct Trainer<'a> {
     given: BTreeMap<usize, Tensor>,
     standing: Standing,
     best: Option<BTreeMap<String, Tensor>>,
-}
-
-/// A threshold of gates that was chosen.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Tuned {
-    /// The threshold.
-    pub threshold: f64,
-    /// What it gives.
-    pub held: Held,
-    /// All that were tried, ascending.
-    pub curve: Vec<(f64, Held)>,
 }
 
 /// How a training ended.
@@ -380,28 +370,6 @@ impl<'a> Trainer<'a> {
             (Some(best), Keep::Best) => Ok(best.clone()),
             _ => self.now(),
         }
-    }
-    /// The threshold of gates with the fewest errors on held-out samples among those with at most this share of the gates on, and what it gives; if none has so
-    /// few on, the one with the fewest. None where there is nothing to choose.
-    pub fn threshold(&mut self, most: f64) -> Result<Option<Tuned>> {
-        let values = self.result()?;
-        let Some(e) = &mut self.evaluator else { return Ok(None) };
-        let mut best: Option<(f64, Held)> = None;
-        let mut curve = Vec::new();
-        for t in e.thresholds()? {
-            let held = e.at(Some(*t)).run(&|name| values.get(name).cloned())?;
-            curve.push((*t, held));
-            let on = |h: &Held| h.density.unwrap_or(1.0);
-            let better = match &best {
-                None => true,
-                Some((_, b)) if on(b) > most => on(&held) < on(b),
-                Some((_, b)) => on(&held) <= most && held.better(b),
-            };
-            if better {
-                best = Some((*t, held));
-            }
-        }
-        Ok(best.map(|(threshold, held)| Tuned { threshold, held, curve }))
     }
     /// Everything that is needed to go on.
     fn checkpoint(&self) -> Result<Checkpoint> {

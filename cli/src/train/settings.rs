@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Result};
 use planish_passes::Options;
 use planish_passes::training::{
-    Annealing, GroupLasso, Loss, Optimizer, Prune, Recipe, Rule, Schedule, Shape, Sparsity,
+    Annealing, EXIT_WEIGHT, GroupLasso, Loss, Optimizer, Prune, Recipe, Rule, Schedule, Shape, Sparsity,
 };
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,14 @@ pub struct Settings {
     /// What recurrent layers that skim are paid for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skim: Option<f64>,
+    /// What the loss of a head half way counts; 0.3 unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_weight: Option<f64>,
+    /// Percentage points of errors above the fewest that a threshold may have by which fewer gates are on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_accuracy_drop: Option<f64>,
+    /// Whether the threshold of gates is an input of the model that is written.
+    pub threshold_input: bool,
     /// How the temperature of Gumbel gates falls, as `RATE:LEAST:EVERY`: `max(LEAST, e^(-RATE t))`, anew after EVERY steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anneal: Option<String>,
@@ -130,6 +138,9 @@ impl Default for Settings {
             rate_factor: Vec::new(),
             anneal: None,
             skim: None,
+            exit_weight: None,
+            max_accuracy_drop: None,
+            threshold_input: false,
         }
     }
 }
@@ -203,6 +214,15 @@ pub struct TrainArgs {
     /// probability of skimming; 0.01 or so
     #[arg(long, value_name = "F")]
     pub skim: Option<f64>,
+    /// What the loss of a head half way (insert-gates:kind=early-exit,train=true) counts, that of the whole network being 1; 0.3 unless given
+    #[arg(long, value_name = "F")]
+    pub exit_weight: Option<f64>,
+    /// Choose the threshold of gates by which the fewest are on among those with at most so many percentage points of errors on held-out samples above the fewest: 0.5pt
+    #[arg(long, value_name = "P", value_parser = crate::units::points)]
+    pub max_accuracy_drop: Option<f64>,
+    /// Give the model that is written an input `threshold` that its gates compare with, in place of the one that was chosen
+    #[arg(long)]
+    pub threshold_input: bool,
     /// Let the temperature of Gumbel gates fall: max(LEAST, e^(-RATE t)) in step t, anew after EVERY steps
     #[arg(long, value_name = "RATE:LEAST:EVERY")]
     pub anneal: Option<String>,
@@ -219,7 +239,19 @@ impl TrainArgs {
         macro_rules! over_optional {
             ($($name:ident),*) => { $(if self.$name.is_some() { s.$name.clone_from(&self.$name); })* };
         }
-        over_optional!(rate, max_norm, patience, prune, lasso, gates, anneal, skim);
+        over_optional!(
+            rate,
+            max_norm,
+            patience,
+            prune,
+            lasso,
+            gates,
+            anneal,
+            skim,
+            exit_weight,
+            max_accuracy_drop
+        );
+        s.threshold_input |= self.threshold_input;
         if !self.only.is_empty() {
             s.only.clone_from(&self.only);
         }
@@ -246,6 +278,12 @@ impl Settings {
         }
         if self.skim.is_some_and(|f| !(0.0..=1e6).contains(&f)) {
             return bad("what layers are paid for skimming is not negative");
+        }
+        if self.exit_weight.is_some_and(|f| !(0.0..=1e6).contains(&f)) {
+            return bad("what the loss of a head counts is not negative");
+        }
+        if self.max_accuracy_drop.is_some_and(|p| !(0.0..=100.0).contains(&p)) {
+            return bad("an accuracy drops by 0 to 100 points");
         }
         if !(0.0..0.9).contains(&self.holdout) {
             return bad("less than 90% can be held out");
@@ -292,6 +330,7 @@ impl Settings {
             factors: factors.collect::<Result<_>>()?,
             anneal: self.annealing()?.is_some(),
             skim: self.skim.unwrap_or(0.0),
+            exit: self.exit_weight.unwrap_or(EXIT_WEIGHT),
             ..Recipe::new(self.loss(), optimizer)
         })
     }

@@ -131,8 +131,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         fixed: source.fixed()?,
         course: course(&parts),
     };
-    let files =
-        Files { output: &args.output, checkpoint: &checkpoint, writer: &writer, resume: args.run.resume };
+    let files = Files { output: &args.output, checkpoint: &checkpoint, writer: &writer, run: &args.run };
     let exit = train(job, &files, None, args.format, ui)?;
     if exit == Exit::Ok {
         plan.save(&args.passes, &writer)?;

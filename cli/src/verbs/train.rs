@@ -14,13 +14,14 @@ use crate::train::checkpoint::Checkpoint;
 use crate::train::evaluate::{Evaluator, Held};
 use crate::train::samples::{Samples, Target, order};
 use crate::train::settings::{LossName, Settings, TrainArgs};
+use crate::train::tuning::{Point, Tuned};
 use crate::train::{End, Epoch, Job, Make, Trainer};
 use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
 use planish_ir::op::random::stream;
 use planish_ir::{Dim, Editor, Graph, SymId, Tensor, ValueId};
-use planish_passes::Report;
 use planish_passes::training::{determinized, draws, mixture, name_parameters, quantized, with_values};
+use planish_passes::{Report, Threshold};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::cell::OnceCell;
@@ -69,6 +70,9 @@ pub struct RunArgs {
     /// Threads; the physical cores allowed unless given. The result does not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Option<u32>,
+    /// Measure the time of so many runs with one held-out row each, on one thread, for every threshold that gates may have
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub latency: Option<u32>,
     /// Replace files that planish did not write
     #[arg(long)]
     pub force: bool,
@@ -288,8 +292,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<Exit> {
         fixed: source.fixed()?,
         course,
     };
-    let done =
-        Files { output: &args.output, checkpoint: &checkpoint, writer: &writer, resume: args.run.resume };
+    let done = Files { output: &args.output, checkpoint: &checkpoint, writer: &writer, run: &args.run };
     let exit = train(job, &done, before, args.format, ui)?;
     if exit == Exit::Ok {
         plan.save(&args.passes, &writer)?;
@@ -328,7 +331,7 @@ pub(super) struct Files<'a> {
     pub(super) output: &'a Path,
     pub(super) checkpoint: &'a Path,
     pub(super) writer: &'a Writer,
-    pub(super) resume: bool,
+    pub(super) run: &'a RunArgs,
 }
 
 /// Trains, writes the model and says what came of it.
@@ -339,10 +342,11 @@ pub(super) fn train(
     format: Format,
     ui: &Ui,
 ) -> Result<Exit> {
-    let resume = match files.resume {
+    let resume = match files.run.resume {
         true => Some(Checkpoint::read(files.checkpoint)?),
         false => None,
     };
+    let knob = job.settings.threshold_input;
     let most = job.settings.gated()?.map_or(1.0, |(_, most)| most);
     let (make, rows, held) = (job.make, job.samples.len(), job.held.as_ref().map_or(0, Samples::len));
     if let Some(n) = job.fixed.filter(|n| *n != job.settings.batch as usize) {
@@ -374,15 +378,18 @@ pub(super) fn train(
     mixture::without_balance(&mut graph)?;
     let mut tuned = None;
     if draws(&graph) {
-        tuned = trainer.threshold(most)?;
-        determinized(&mut graph, tuned.as_ref().map(|t| t.threshold))?;
+        tuned = trainer.threshold(most, files.run.latency.map_or(0, |n| n as usize))?;
+        let chosen = tuned.as_ref().map(|t| Threshold::At(t.chosen.threshold));
+        determinized(&mut graph, if knob { Some(Threshold::Input) } else { chosen })?;
     }
     quantized(&mut graph)?;
     let bytes = crate::export::write(&graph, files.output, files.writer)?;
     let standing = trainer.standing();
     let best = standing.best.and_then(|b| standing.epochs.get(b as usize - 1));
-    let kept =
-        tuned.as_ref().map(|t| t.held).or_else(|| best.or(standing.epochs.last()).and_then(|e| e.held));
+    let kept = tuned
+        .as_ref()
+        .map(|t| t.chosen.held)
+        .or_else(|| best.or(standing.epochs.last()).and_then(|e| e.held));
     match format {
         Format::Json => ui.json(&schema(
             "planish.train",
@@ -392,22 +399,19 @@ pub(super) fn train(
                 "parameters": elements,
                 "samples": rows,
                 "held_out": held,
-                "given": before.map(|h| held_json(&h)),
-                "start": standing.start.map(|h| held_json(&h)),
+                "given": before.map(|h| h.json()),
+                "start": standing.start.map(|h| h.json()),
                 "epochs": standing.epochs.iter().map(|e| json!({
                     "epoch": e.epoch,
                     "loss": e.loss,
-                    "held": e.held.map(|h| held_json(&h)),
+                    "held": e.held.map(|h| h.json()),
                     "sparsity": e.sparsity,
                 })).collect::<Vec<_>>(),
                 "best": standing.best,
-                "result": kept.map(|h| held_json(&h)),
-                "threshold": tuned.as_ref().map(|t| t.threshold),
-                "curve": tuned.iter().flat_map(|t| &t.curve).map(|(t, held)| {
-                    let mut row = held_json(held);
-                    row["threshold"] = json!(t);
-                    row
-                }).collect::<Vec<_>>(),
+                "result": kept.map(|h| h.json()),
+                "threshold": tuned.as_ref().map(|t| t.chosen.threshold),
+                "gates": tuned.as_ref().map(Tuned::gates),
+                "curve": tuned.iter().flat_map(|t| &t.curve).map(Point::json).collect::<Vec<_>>(),
                 "stopped_early": end == End::Early,
                 "sparsity": trainer.sparsity().iter().map(|(n, s)| {
                     let mut row = json!({"name": n, "blocks": s});
@@ -425,8 +429,7 @@ pub(super) fn train(
                 }
             }
             if let Some(t) = &tuned {
-                ui.out(format!("threshold {}, of these:", t.threshold));
-                t.curve.iter().for_each(|(t, held)| ui.out(format!("  {t:>5}  {}", held.text())));
+                t.text().into_iter().for_each(|line| ui.out(line));
             }
             for (name, share) in trainer.sparsity() {
                 ui.out(format!("  {:.1}% of the blocks of {name} are zero", share * 100.0));
@@ -490,10 +493,6 @@ pub(super) fn course(parts: &[&str]) -> String {
     let mut h = Sha256::new();
     parts.iter().for_each(|p| h.update(format!("{}:{p}", p.len())));
     hex(&h.finalize())
-}
-
-fn held_json(h: &Held) -> serde_json::Value {
-    json!({"loss": h.loss, "error": h.error(), "errors": h.errors, "rows": h.rows, "density": h.density})
 }
 
 fn line(e: &Epoch) -> String {

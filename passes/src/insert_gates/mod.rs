@@ -20,6 +20,7 @@ use crate::{Options, Pass, PassCx, PassMeta, declare_pass};
 use activation::Activation;
 use columns::Columns;
 use early_exit::EarlyExit;
+pub(crate) use early_exit::exit_work;
 use mixture::Mixture;
 use moe::Moe;
 use planish_ir::{Diag, Editor};
@@ -27,7 +28,7 @@ use skim::Skim;
 use units::Units;
 
 declare_pass! {
-    /// Makes networks leave out work that single inputs do not need. What decides is found on samples, without training, but for `units`, `mixture` and `skim`.
+    /// Makes networks leave out work that single inputs do not need. What decides is found on samples, without training, but for `units`, `mixture`, `skim` and `early-exit` with `train=true`.
     ///
     /// `kind=activation` (Liu et al. 2024, "Training-free activation sparsity in large language models"): inputs of a matrix product whose
     /// magnitude is below a threshold count as zero, and the product leaves out the weights of blocks of zeros. The threshold of a layer is
@@ -44,7 +45,8 @@ declare_pass! {
     /// `kind=early-exit` puts a linear classifier half way through a network that gives scores of classes (multinomial logistic regression on the
     /// values there, fitted to the labels of the samples, or without labels to the classes that the model itself gives). Where its
     /// largest probability is strictly above `threshold`, its scores are the result and the rest is not executed: all of it for one sample;
-    /// in a batch, the samples that stay are put together. At 1 nothing leaves.
+    /// in a batch, the samples that stay are put together. At 1 nothing leaves. With `train=true` there is no gate yet: what the classifier says is one more output, `exit`, for
+    /// `planish train`, which trains it together with the whole network (Elhoushi et al. 2024, "LayerSkip"), chooses the threshold and makes the gate; `head=exit` is how it is made of such an output.
     ///
     /// `kind=units` (Bengio, Leonard and Courville 2013, "Estimating or propagating gradients through stochastic neurons for conditional computation") is for
     /// `planish train`: what each unit of a hidden layer gives is multiplied by a gate that a small net of `gater` hyperbolic tangents computes from the inputs of
@@ -85,7 +87,9 @@ declare_pass! {
             OptionMeta { name: "active", default: "2", doc: "of `moe` and `mixture`: those computed for each row" },
             OptionMeta { name: "cluster", default: "activations", doc: "of `moe`: hidden units are grouped by their `activations` on samples, or by their input `weights`" },
             OptionMeta { name: "gain", default: "1.1", doc: "of `moe`: layers whose predicted speed-up is below this are left alone" },
-            OptionMeta { name: "threshold", default: "0.9", doc: "of `early-exit`: samples of larger probability leave, 0 to 1" },
+            OptionMeta { name: "threshold", default: "0.9", doc: "of `early-exit`: samples of larger probability leave, 0 to 1, or `input`: an input `threshold` of the model says it in every run" },
+            OptionMeta { name: "head", default: "", doc: "of `early-exit`: the output that holds the scores of the classifier, and that goes; empty: one is fitted" },
+            OptionMeta { name: "train", default: "false", doc: "of `early-exit`: whether the classifier becomes an output `exit`, to be trained, and no gate is made" },
             OptionMeta { name: "after", default: "", doc: "of `early-exit`: the name of the node after which they leave; empty: the place nearest to the middle of the arithmetic" },
             OptionMeta { name: "features", default: "auto", doc: "of `early-exit`: what the classifier sees, `flat`: every element, `pooled`: the mean of each channel, `auto`: flat up to 2048 elements" },
             OptionMeta { name: "unit", default: "straight-through", doc: "of `units`: `straight-through`, `sigmoid-deriv`, `masked` and `reinforce` are 0 or 1 and differ in what stands for their gradient; `smooth`, `noisy-rectifier`, `rectifier`, `gumbel`, `gumbel-hard`, `sigmoid`" },
@@ -126,7 +130,7 @@ pub(crate) enum Kind {
 const OWN: &[(&str, &[&str])] = &[
     ("activation", &["quantile", "block"]),
     ("columns", &[]),
-    ("early-exit", &["threshold", "after", "features", "seed"]),
+    ("early-exit", &["threshold", "after", "features", "head", "train", "seed"]),
     ("moe", &["experts", "active", "cluster", "gain", "seed"]),
     ("units", &["unit", "gater", "bias", "temperature", "linear", "seed"]),
     ("mixture", &["experts", "active", "hidden", "start", "router", "importance", "load", "seed"]),

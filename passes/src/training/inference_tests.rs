@@ -1,8 +1,9 @@
 //! Gates and skims from training to inference.
 
 use super::{
-    Loss, Optimizer, Recipe, Rule, determinized, draws, name_parameters, step, thresholds, with_density,
+    Loss, Optimizer, Recipe, Rule, determinized, draws, inferred, name_parameters, step, thresholds, work,
 };
+use crate::Threshold;
 use crate::pass::TargetFacts;
 use crate::pipeline::Pipeline;
 use crate::registry::parse_specs;
@@ -50,11 +51,19 @@ fn trained(model: &Graph, recipe: &Recipe, x: &Tensor, count: usize) -> Result<(
     Ok((losses, made.trained(model, &values)?))
 }
 
+/// The share that is on, which is the same where the threshold is an input.
 fn density(model: &Graph, threshold: Option<f64>, x: &Tensor) -> Result<f64, Diag> {
-    let Some(mut graph) = with_density(model, threshold)? else { return Ok(f64::NAN) };
-    determinized(&mut graph, threshold)?;
-    assert!(threshold.is_none_or(|_| interp::run(&graph, vec![x.clone().into()]).is_ok()));
-    Ok(interp::run(&graph, vec![x.clone().into()])?.values[1].tensor()?.to_f64()[0])
+    let run = |threshold: Option<Threshold>, inputs: Vec<Value>| -> Result<Vec<Value>, Diag> {
+        let (graph, some) = inferred(model, threshold)?;
+        assert!(some && graph.output_name(graph.outputs().len() - 1) == "density");
+        Ok(interp::run(&graph, inputs)?.values)
+    };
+    let out = run(threshold.map(Threshold::At), vec![x.clone().into()])?;
+    if let Some(t) = threshold {
+        let t = Tensor::f32s(&[], &[t as f32])?;
+        assert_eq!(run(Some(Threshold::Input), vec![x.clone().into(), t.into()])?, out);
+    }
+    Ok(out[out.len() - 1].tensor()?.to_f64()[0])
 }
 
 #[test]
@@ -85,8 +94,13 @@ fn units_get_gates_that_thresholds_close() -> Result<(), Diag> {
         determinized(&mut plain, None)?;
         assert!(!draws(&plain), "{unit}");
         let mut closed = after.clone();
-        determinized(&mut closed, (unit == "smooth").then_some(0.5))?;
+        determinized(&mut closed, (unit == "smooth").then_some(Threshold::At(0.5)))?;
         columns(&closed, &x, unit)?;
+        let w = work(&after).ok_or_else(|| Diag::error("test", unit))?;
+        // The product with 40 weights is gated; those of the gater have 15 and 24, beside biases and activations of at most 10 a unit.
+        assert_eq!(w.gated, 6.0 * 80.0, "{unit}");
+        assert!((6.0 * 78.0..6.0 * 190.0).contains(&w.gates) && w.all > w.gates + w.gated, "{unit}: {w:?}");
+        assert_eq!((w.executed(1.0), w.executed(0.0)), (w.all, w.all - w.gated));
     }
     let sigmoid = inserted(&net, "insert-gates{kind=units,unit=sigmoid,gater=3}")?;
     assert!(!draws(&sigmoid) && thresholds(&sigmoid).is_empty());
@@ -123,6 +137,10 @@ fn layers_learn_to_skim_where_they_are_paid() -> Result<(), Diag> {
     let shares = thresholds(&after).iter().map(|t| density(&after, Some(*t), &x));
     let shares = shares.collect::<Result<Vec<f64>, Diag>>()?;
     assert!(shares.is_sorted(), "{shares:?}");
+    let w = work(&after).ok_or_else(|| Diag::error("test", "no work"))?;
+    // 42 steps; of the cells all but the biases.
+    assert_eq!(w.gated, 2.0 * 42.0 * f64::from(4 * 6 * (3 + 6) - 4 * 2 * (3 + 2)));
+    assert_eq!(w.gates, 2.0 * 42.0 * 18.0);
     Ok(())
 }
 
@@ -148,5 +166,50 @@ fn columns(model: &Graph, x: &Tensor, unit: &str) -> Result<(), Diag> {
         skipped += count("gate.skipped-rows");
     }
     assert!(skipped > 0, "{unit}");
+    Ok(())
+}
+
+#[test]
+fn heads_half_way_are_trained_with_the_whole() -> Result<(), Diag> {
+    let net = format!(
+        "graph @\"m\"(v0 \"x\": f32[6,5]) {{\n{}{}{}{}
+        v5 = matmul{{trans_a=false, trans_b=false}} v0, v1 : f32[6,8]
+        v6 = unary{{kind=relu}} v5 : f32[6,8]
+        v7 = matmul{{trans_a=false, trans_b=false}} v6, v2 : f32[6,2]
+        v8 = matmul{{trans_a=false, trans_b=false}} v6, v3 : f32[6,8]
+        v9 = unary{{kind=relu}} v8 : f32[6,8]
+        v10 = matmul{{trans_a=false, trans_b=false}} v9, v4 : f32[6,2]
+        return v10 \"y\", v7 \"exit\" }}",
+        constant(1, "w", "5,8", 40),
+        constant(2, "head", "8,2", 16),
+        constant(3, "w2", "8,8", 64),
+        constant(4, "out", "8,2", 16)
+    );
+    let model = inserted(&net, "eliminate-dead")?;
+    let x = Tensor::f32s(&[6, 5], &numbers(79, 30))?;
+    assert!(draws(&model));
+    let recipe = |exit: f64| Recipe { exit, ..Recipe::new(Loss::CrossEntropy, Optimizer::default()) };
+    let first = |exit: f64| Ok::<_, Diag>(trained(&model, &recipe(exit), &x, 1)?.0[0]);
+    let [none, half, one] = [first(0.0)?, first(0.5)?, first(1.0)?];
+    assert!(one > none && (half - (none + one) / 2.0).abs() < 1e-6, "{none} {half} {one}");
+    let (losses, after) = trained(&model, &recipe(0.5), &x, 60)?;
+    assert!(losses[59] < losses[0], "{losses:?}");
+    // Alone, the head learns nothing.
+    let head =
+        |g: &Graph| Ok::<_, Diag>(interp::run(g, vec![x.clone().into()])?.values[1].tensor()?.to_f64());
+    let apart = |g: &Graph| -> Result<f64, Diag> {
+        Ok(head(g)?.iter().zip(head(&model)?).map(|(a, b)| (a - b).abs()).sum())
+    };
+    let weights = |g: &Graph| text::print(g).lines().find(|l| l.contains("\"head\"")).map(str::to_owned);
+    assert_eq!(weights(&trained(&model, &recipe(0.0), &x, 5)?.1), weights(&model));
+    assert!(apart(&after)? > 0.1);
+    let shares = thresholds(&after).iter().map(|t| density(&after, Some(*t), &x));
+    let shares = shares.collect::<Result<Vec<f64>, Diag>>()?;
+    assert!(shares.is_sorted() && shares[0] == 0.0 && shares[shares.len() - 1] == 1.0, "{shares:?}");
+    let w = work(&after).ok_or_else(|| Diag::error("test", "no work"))?;
+    assert_eq!((w.gates, w.gated), (6.0 * 32.0, 6.0 * f64::from(128 + 8 + 32)));
+    let mut gated = after.clone();
+    determinized(&mut gated, Some(Threshold::At(0.8)))?;
+    assert!(!draws(&gated) && gated.outputs().len() == 1);
     Ok(())
 }

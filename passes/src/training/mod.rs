@@ -7,6 +7,7 @@
 //! `loss`, then what these parameters and this state are after the step (`NAME.next`), which the graph pairs with the inputs as its state.
 
 mod evaluation;
+pub(crate) mod exits;
 mod gates;
 #[cfg(test)]
 mod gates_tests;
@@ -22,20 +23,23 @@ mod optimizer;
 mod parameters;
 mod prune;
 mod schedule;
-mod skim;
+pub(crate) mod skim;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use evaluation::{Evaluation, evaluation};
+pub use exits::{EXIT, WEIGHT as EXIT_WEIGHT};
 pub use gates::Sparsity;
-pub use inference::{determinized, draws, quantized, thresholds, with_density};
+pub use inference::{determinized, draws, inferred, quantized, thresholds};
 pub use loss::{GroupLasso, Loss, soft_scores};
 pub use optimizer::{Optimizer, Rule};
 pub use parameters::{name_parameters, with_values};
 pub use prune::{Prune, Pruner, Ramp};
 pub use schedule::{Annealing, Schedule, Shape};
 pub use stored::{StoredBlocks, stored_blocks};
+pub use work::{Work, work};
 
 use crate::recompute::recompute;
 use planish_ir::graph::StatePair;
@@ -82,6 +86,8 @@ pub struct Recipe {
     pub anneal: bool,
     /// What the mean of `-ln p` over all steps is multiplied by that is added to the loss, p being the probability that a layer skims the step.
     pub skim: f64,
+    /// What the loss of the scores of a head half way is multiplied by, the output [`EXIT`] of the model if it has one, that is added to the loss.
+    pub exit: f64,
 }
 
 impl Recipe {
@@ -99,6 +105,7 @@ impl Recipe {
             recompute: None,
             anneal: false,
             skim: 0.0,
+            exit: exits::WEIGHT,
         }
     }
     /// What the learning rate of a parameter is multiplied by.
@@ -132,6 +139,7 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     let Recipe { loss, optimizer, lasso, masks, sparsity, recompute: budget, .. } = recipe;
     let mut graph = model.clone();
     let (inputs, outputs) = (graph.inputs().len(), graph.outputs().len());
+    let head = exits::output(&graph);
     let mut ed = Editor::new(&mut graph);
     let y = ed.graph().outputs().first().copied().ok_or_else(|| malformed("the model has no output"))?;
     let parameters = parameters(&ed, trains)?;
@@ -166,6 +174,14 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     }
     if let Some(sparsity) = sparsity {
         lost = sparsity.added(&mut Build::new(&mut ed, "sparsity"), lost, &gates, &mut state)?;
+    }
+    if let Some(at) = head.filter(|_| recipe.exit != 0.0) {
+        let mut b = Build::new(&mut ed, "early exit");
+        let scores = b.ed.graph().outputs()[at];
+        let own = loss.elements(&mut b, scores, target)?;
+        let own = loss::mean(&mut b, own)?;
+        let own = b.scale(recipe.exit, own)?;
+        lost = b.binary(BinaryKind::Add, lost, own)?;
     }
     if recipe.skim != 0.0 {
         lost = skim::paid(&mut Build::new(&mut ed, "skim"), lost, recipe.skim)?;

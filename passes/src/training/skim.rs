@@ -1,6 +1,7 @@
 //! Layers that skim while they are trained: they mix what both cells give, by noise, and are paid for skimming (Seo et al., *Neural Speed Reading via
 //! Skim-RNN*, 2018).
 
+use crate::Threshold;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::build::Build;
 use planish_ir::op::concat::Concat;
@@ -61,12 +62,14 @@ pub(super) fn paid(b: &mut Build<'_, '_>, mut loss: ValueId, factor: f64) -> Res
     Ok(loss)
 }
 
-/// The share of the steps that are read, of each layer; `theta` stands for that of the layers.
-pub(super) fn read(b: &mut Build<'_, '_>, theta: Option<f64>) -> Result<Vec<ValueId>, Diag> {
+/// The share of the steps that are read, of each layer; the threshold stands for that of the layers.
+pub(super) fn read(b: &mut Build<'_, '_>, threshold: Option<Threshold>) -> Result<Vec<ValueId>, Diag> {
     let mut out = Vec::new();
     for (n, op) in layers(b.ed.graph()) {
         let p = b.ed.graph().node(n).outputs[op.probabilities()];
-        let skims = b.compare(BinaryKind::Greater, p, theta.unwrap_or(op.theta))?;
+        let dtype = b.dtype(p)?;
+        let theta = threshold.unwrap_or(Threshold::At(op.theta)).value(b.ed, dtype)?;
+        let skims = b.binary(BinaryKind::Greater, p, theta)?;
         let skims = b.cast(skims, DType::F32)?;
         let all: Vec<usize> = (0..b.dims(skims)?.len()).collect();
         let share = b.reduce(ReduceKind::Mean, skims, &all, false)?;
@@ -75,11 +78,29 @@ pub(super) fn read(b: &mut Build<'_, '_>, theta: Option<f64>) -> Result<Vec<Valu
     Ok(out)
 }
 
-/// Lets all layers skim above another probability.
-pub(super) fn set_theta(ed: &mut Editor<'_>, theta: f64) -> Result<(), Diag> {
-    for (n, op) in layers(ed.graph()) {
-        let inputs = ed.graph().node(n).inputs.clone();
-        ed.rewrite(n, SkimRecurrent { theta, ..op }, &inputs)?;
+/// Lets all layers skim above another probability; returns how many.
+pub(crate) fn set_theta(ed: &mut Editor<'_>, threshold: Threshold) -> Result<usize, Diag> {
+    let all = layers(ed.graph());
+    for (n, op) in &all {
+        let mut inputs = ed.graph().node(*n).inputs.clone();
+        let op = match threshold {
+            Threshold::At(theta) => {
+                if let Some(own) = inputs.get_mut(SkimRecurrent::THETA) {
+                    *own = None;
+                }
+                SkimRecurrent { theta, ..op.clone() }
+            }
+            Threshold::Input => {
+                ed.before(*n);
+                inputs.resize(inputs.len().max(SkimRecurrent::THETA + 1), None);
+                inputs[SkimRecurrent::THETA] = Some(threshold.value(ed, DType::F32)?);
+                op.clone()
+            }
+        };
+        while inputs.last().is_some_and(Option::is_none) {
+            inputs.pop();
+        }
+        ed.rewrite(*n, op, &inputs)?;
     }
-    Ok(())
+    Ok(all.len())
 }

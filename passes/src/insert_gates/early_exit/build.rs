@@ -2,14 +2,16 @@
 
 use super::cut::{Cut, mixes};
 use super::head::{Features, Head};
-use crate::util;
+use crate::training::exits::confidence;
+use crate::{Threshold, util};
 use planish_ir::graph::Use;
 use planish_ir::op::binary::{Binary, BinaryKind};
+use planish_ir::op::build::Build;
 use planish_ir::op::control::{Fallback, Gate, Granularity};
 use planish_ir::op::matmul::MatMul;
 use planish_ir::op::reduce::{Reduce, ReduceKind};
 use planish_ir::op::softmax::{Softmax, SoftmaxKind};
-use planish_ir::op::unary::{Unary, UnaryKind};
+use planish_ir::op::unary::UnaryKind;
 use planish_ir::op::views::{Flatten, Unsqueeze};
 use planish_ir::op::where_::Where;
 use planish_ir::{Constant, Diag, Dim, Editor, NodeId, Op, RegionId, Tensor, Type, ValueId};
@@ -18,11 +20,9 @@ use std::collections::HashMap;
 /// What is built.
 pub(super) struct Plan<'a> {
     pub(super) cut: &'a Cut,
-    pub(super) head: &'a Head,
-    pub(super) features: &'a Features,
-    pub(super) threshold: f64,
-    /// What the model's output is of its scores, if it is not the scores themselves.
-    pub(super) ends_in: Option<SoftmaxKind>,
+    /// What the head says, as the output of the model says it: scores, probabilities, or their logarithms.
+    pub(super) scores: ValueId,
+    pub(super) threshold: Threshold,
     /// Whether there is one sample only; else rows are gated.
     pub(super) whole: bool,
 }
@@ -30,11 +30,10 @@ pub(super) struct Plan<'a> {
 /// Moves the rest of the graph into a gate. The error says why it cannot be done, after which the graph is spoilt.
 pub(super) fn build(ed: &mut Editor<'_>, plan: &Plan<'_>) -> Result<(), Diag> {
     let Plan { cut, .. } = plan;
-    let Some(first) = cut.rest.first() else { return Err(Diag::error("arity", "nothing is left")) };
-    ed.before(*first);
     let loc = ed.graph().node(cut.last).loc.clone();
     ed.set_loc(loc);
-    let (stay, left) = classify(ed, plan)?;
+    ed.at_end(ed.graph().root());
+    let (stay, left) = (stays(ed, plan)?, plan.scores);
     let y = ed.graph().outputs()[0];
     let old = ed.graph().ty(y).clone();
     let region = ed.new_region();
@@ -101,11 +100,27 @@ pub(super) fn build(ed: &mut Editor<'_>, plan: &Plan<'_>) -> Result<(), Diag> {
     Ok(())
 }
 
-/// The head: whether the rest is needed for each sample, and the output of those for which it is not.
-fn classify(ed: &mut Editor<'_>, plan: &Plan<'_>) -> Result<(ValueId, ValueId), Diag> {
-    let dtype = ed.graph().dtype(plan.cut.feature).ok_or_else(|| Diag::error("arity", "no tensor"))?;
-    let x = match plan.features {
-        Features::Flat { .. } => ed.node1(Flatten { axis: 1 }, &[plan.cut.feature])?,
+/// Whether the rest is needed for each sample: of one sample, of each row.
+fn stays(ed: &mut Editor<'_>, plan: &Plan<'_>) -> Result<ValueId, Diag> {
+    let mut b = Build::new(ed, "early exit");
+    let confidence = confidence(&mut b, plan.scores)?;
+    let dtype = b.dtype(confidence)?;
+    let threshold = plan.threshold.value(b.ed, dtype)?;
+    // What is no number does not leave.
+    let leave = b.binary(BinaryKind::Greater, confidence, threshold)?;
+    b.unary(UnaryKind::Not, leave)
+}
+
+/// What a fitted head says, nodes where the editor stands; `ends_in` is what the output of the model is of its scores, if it is not the scores themselves.
+pub(super) fn scores(
+    ed: &mut Editor<'_>,
+    cut: &Cut,
+    (head, features): (&Head, &Features),
+    ends_in: Option<SoftmaxKind>,
+) -> Result<ValueId, Diag> {
+    let dtype = ed.graph().dtype(cut.feature).ok_or_else(|| Diag::error("arity", "no tensor"))?;
+    let x = match features {
+        Features::Flat { .. } => ed.node1(Flatten { axis: 1 }, &[cut.feature])?,
         Features::Pooled { axes, .. } => {
             let mean = Reduce {
                 kind: ReduceKind::Mean,
@@ -113,28 +128,21 @@ fn classify(ed: &mut Editor<'_>, plan: &Plan<'_>) -> Result<(ValueId, ValueId), 
                 keepdims: false,
                 noop_empty: false,
             };
-            ed.node1(mean, &[plan.cut.feature])?
+            ed.node1(mean, &[cut.feature])?
         }
     };
-    let classes = plan.head.bias.len();
-    let w = Tensor::floats(dtype, &[plan.features.size(), classes], plan.head.weights.clone())?;
+    let classes = head.bias.len();
+    let w = Tensor::floats(dtype, &[features.size(), classes], head.weights.clone())?;
     let w = ed.constant(Constant::from(w))?;
-    let b = ed.constant(Constant::from(Tensor::floats(dtype, &[classes], plan.head.bias.clone())?))?;
+    ed.set_name(w, "exit.weight");
+    let bias = ed.constant(Constant::from(Tensor::floats(dtype, &[classes], head.bias.clone())?))?;
+    ed.set_name(bias, "exit.bias");
     let product = ed.node1(MatMul { trans_a: false, trans_b: false }, &[x, w])?;
-    let scores = ed.node1(Binary { kind: BinaryKind::Add }, &[product, b])?;
-    let p = ed.node1(Softmax { kind: SoftmaxKind::Softmax, axis: 1 }, &[scores])?;
-    let most = Reduce { kind: ReduceKind::Max, axes: Some(vec![1]), keepdims: false, noop_empty: false };
-    let confidence = ed.node1(most, &[p])?;
-    let threshold = ed.constant(Constant::from(Tensor::scalar(dtype, plan.threshold)?))?;
-    // What is no number does not leave.
-    let leave = ed.node1(Binary { kind: BinaryKind::Greater }, &[confidence, threshold])?;
-    let stay = ed.node1(Unary { kind: UnaryKind::Not }, &[leave])?;
-    let left = match plan.ends_in {
-        None => scores,
-        Some(SoftmaxKind::Softmax) => p,
-        Some(kind) => ed.node1(Softmax { kind, axis: 1 }, &[scores])?,
-    };
-    Ok((stay, left))
+    let scores = ed.node1(Binary { kind: BinaryKind::Add }, &[product, bias])?;
+    match ends_in {
+        None => Ok(scores),
+        Some(kind) => ed.node1(Softmax { kind, axis: 1 }, &[scores]),
+    }
 }
 
 /// Moves nodes of the root to the end of a region. `inside` has what stands there for values outside; constants are copied.

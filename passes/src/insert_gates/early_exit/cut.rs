@@ -34,12 +34,7 @@ pub(super) fn choose(g: &Graph, after: &str, batch: &Dim, several: bool) -> Resu
     let nodes: Vec<NodeId> =
         g.nodes_in(g.root()).filter(|n| !matches!(g.node(*n).op, Op::Const(_))).collect();
     let place: HashMap<NodeId, usize> = nodes.iter().enumerate().map(|(i, n)| (*n, i)).collect();
-    // Symbols count as 1 here: the shares matter, not the sum.
-    let cost = |n: &NodeId| {
-        let all = std::iter::once(*n).chain(inner(g, *n));
-        all.filter_map(|n| flops(g, n)?.eval(&|_| Some(1))).map(|f| f as f64).sum::<f64>()
-    };
-    let costs: Vec<f64> = nodes.iter().map(cost).collect();
+    let costs: Vec<f64> = nodes.iter().map(|n| cost(g, *n)).collect();
     let total: f64 = costs.iter().sum();
     let last_use = |v: ValueId| {
         let of = |u: &Use| match u {
@@ -103,6 +98,59 @@ pub(super) fn choose(g: &Graph, after: &str, batch: &Dim, several: bool) -> Resu
             None => "it has no nodes".into(),
         }),
     }
+}
+
+/// What the first of two values of the root region needs and the second, the scores of a head, does not, as a place; `batch` and `several` as for [`choose`]. An
+/// error says why it cannot be left out.
+pub(super) fn behind(
+    g: &Graph,
+    (y, scores): (ValueId, ValueId),
+    batch: &Dim,
+    several: bool,
+) -> Result<Cut, String> {
+    let keeps = util::needs(g, scores);
+    let needs = util::needs(g, y);
+    let is_rest = |n: &NodeId| needs.contains(n) && !keeps.contains(n);
+    let all: Vec<NodeId> = g.nodes_in(g.root()).filter(|n| !matches!(g.node(*n).op, Op::Const(_))).collect();
+    let (rest, stays): (Vec<NodeId>, Vec<NodeId>) = all.into_iter().partition(is_rest);
+    if !g.def_node(y).is_some_and(|n| is_rest(&n)) {
+        return Err("the head needs all that the output needs".into());
+    }
+    let mut crossing: Vec<ValueId> = Vec::new();
+    for v in rest.iter().flat_map(|n| g.node(*n).inputs.iter().flatten()) {
+        let outside = g.as_const(*v).is_none() && !g.def_node(*v).is_some_and(|n| is_rest(&n));
+        if outside && !crossing.contains(v) {
+            crossing.push(*v);
+        }
+    }
+    for n in &rest {
+        if inner(g, *n).chain([*n]).any(|n| g.node(n).effects() != Effects::None) {
+            return Err(format!("{} must run", g.describe(*n)));
+        }
+        let other = |u: &Use| match u {
+            Use::Node(user, _) => !is_rest(user),
+            Use::Result(_, i) => *i != 0,
+        };
+        if g.node(*n).outputs.iter().any(|v| g.uses(*v).iter().any(other)) {
+            return Err(format!("what {} gives is needed elsewhere", g.describe(*n)));
+        }
+    }
+    let feature =
+        crossing.iter().rev().copied().find(|v| is_feature(g, *v, batch) && g.def_node(*v).is_some());
+    let feature = feature.ok_or("no float tensor with the batch as first axis comes to the rest")?;
+    if crossing.len() > 1 && !several {
+        return Err(format!("{} values come to the rest", crossing.len()));
+    }
+    let last = g.def_node(feature).ok_or("the rest begins at an input")?;
+    let cost = |nodes: &[NodeId]| nodes.iter().map(|n| cost(g, *n)).sum::<f64>();
+    let flops = [cost(&stays), cost(&rest)];
+    Ok(Cut { last, rest, feature, others: crossing.into_iter().filter(|v| *v != feature).collect(), flops })
+}
+
+/// Floating-point operations of a node with its regions. Symbols count as 1: shares matter, not sums.
+fn cost(g: &Graph, n: NodeId) -> f64 {
+    let all = std::iter::once(n).chain(inner(g, n));
+    all.filter_map(|n| flops(g, n)?.eval(&|_| Some(1))).map(|f| f as f64).sum()
 }
 
 /// The nodes in the regions of a node.

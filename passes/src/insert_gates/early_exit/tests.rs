@@ -1,7 +1,8 @@
 use crate::calibrate::Interpreted;
 use crate::insert_gates::InsertGates;
 use crate::insert_gates::linear::Mix;
-use crate::{Options, Pass, PassCx};
+use crate::training::{determinized, inferred, work};
+use crate::{Options, Pass, PassCx, Threshold};
 use planish_ir::op::binary::{Binary, BinaryKind};
 use planish_ir::op::control::{Gate, Granularity};
 use planish_ir::op::matmul::MatMul;
@@ -225,5 +226,72 @@ fn other_outputs_and_missing_samples_are_declined() -> Result<(), Diag> {
     let (same, cx) = gated(&g, &samples(1, 20)?, None, &[])?;
     assert_eq!(print(&same), print(&g));
     assert!(cx.remarks.iter().any(|d| d.message.contains("2 outputs")), "{:?}", cx.remarks);
+    Ok(())
+}
+
+/// Of each row, whether a head leaves at a threshold.
+fn leaves(scores: &[f64], softmax: bool, threshold: f64) -> bool {
+    let most = scores.iter().copied().fold(f64::MIN, f64::max);
+    let p = if softmax { most } else { 1.0 / scores.iter().map(|s| (s - most).exp()).sum::<f64>() };
+    p > threshold
+}
+
+#[test]
+fn trained_heads_become_gates() -> Result<(), Diag> {
+    for (batch, size) in [(Some(1), 1), (Some(5), 5), (None, 4)] {
+        for softmax in [false, true] {
+            let g = model(batch, softmax, false)?;
+            let data = samples(size, 40)?;
+            let (open, cx) = gated(&g, &data, None, &[("train", "true")])?;
+            assert_eq!((is_gated(&open), open.outputs().len()), (None, 2), "{:?}", cx.remarks);
+            assert_eq!(open.output_name(1), "exit");
+            if batch.is_some() {
+                let w = work(&open).ok_or_else(|| Diag::error("test", "no work"))?;
+                // 64 units with a relu and 3 classes behind it, a head of as many before it.
+                let last = 3.0 * f64::from(u8::from(softmax));
+                assert_eq!(w.gated, size as f64 * (64.0 + 384.0 + last));
+                assert!((384.0..400.0).contains(&(w.gates / size as f64)), "{w:?}");
+            }
+            for threshold in [0.0, 0.45, 0.6, 1.0] {
+                let with = |t: Threshold| {
+                    let mut graph = open.clone();
+                    determinized(&mut graph, Some(t))?;
+                    assert_eq!(verify(&graph), []);
+                    assert!(is_gated(&graph).is_some() && graph.outputs().len() == 1);
+                    Ok::<_, Diag>(graph)
+                };
+                let (fixed, knob) = (with(Threshold::At(threshold))?, with(Threshold::Input)?);
+                let (all, _) = inferred(&open, Some(Threshold::At(threshold)))?;
+                for sample in data.iter().take(8) {
+                    let said = interp::run(&open, sample.clone())?;
+                    let (y, exit) = (said.values[0].tensor()?.to_f64(), said.values[1].tensor()?.to_f64());
+                    let rows = y.chunks(CLASSES).zip(exit.chunks(CLASSES));
+                    let left: Vec<bool> = rows.clone().map(|(_, e)| leaves(e, softmax, threshold)).collect();
+                    let want: Vec<f64> =
+                        rows.zip(&left).flat_map(|((y, e), l)| if *l { e } else { y }).copied().collect();
+                    let got = interp::run(&fixed, sample.clone())?;
+                    assert_eq!(got.values[0].tensor()?.to_f64(), want);
+                    let t: Value = Tensor::f32s(&[], &[threshold as f32])?.into();
+                    let turned = interp::run(&knob, [sample.clone(), vec![t]].concat())?;
+                    assert_eq!(turned.values, got.values);
+                    assert_eq!(turned.counters, got.counters);
+                    let whole = interp::run(&all, sample.clone())?.values;
+                    assert_eq!(whole[0], got.values[0]);
+                    let stays = left.iter().filter(|l| !**l).count();
+                    let share = whole[1].tensor()?.to_f64()[0];
+                    assert!((share - stays as f64 / size as f64).abs() < 1e-6);
+                    let counter = if size == 1 { "gate.regions" } else { "gate.rows" };
+                    let count = got.counters.get(counter).copied().unwrap_or(0);
+                    assert_eq!(count, stays as u64, "{:?}", got.counters);
+                }
+            }
+        }
+    }
+    let mixing = model(Some(5), false, true)?;
+    let (same, cx) = gated(&mixing, &samples(5, 40)?, None, &[("train", "true"), ("after", "second")])?;
+    assert_eq!(same.outputs().len(), 1, "{:?}", cx.remarks);
+    let (same, cx) = gated(&model(Some(5), false, false)?, &[], None, &[("head", "exit")])?;
+    assert!(is_gated(&same).is_none() && cx.remarks[0].message.contains("is called `exit`"));
+    assert!(gated(&mixing, &[], None, &[("head", "exit"), ("train", "true")]).is_err());
     Ok(())
 }
