@@ -128,11 +128,15 @@ fn programs_tell_what_was_left_out() -> Outcome {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let dir = dir.path();
     fs::write(dir.join("m.pir"), model())?;
-    fs::create_dir_all(dir.join("in"))?;
-    let given = inputs(&[0, 1, 0, 1, 1, 0], &[1, 0, 1], 1)?;
-    for (name, t) in ["x", "rows", "blocks", "open", "w"].iter().zip(&given) {
-        fs::write(dir.join("in").join(format!("{name}.npy")), planish::io::npy::write(t))?;
-    }
+    let given = |folder: &str, rows: &[i128]| -> Outcome {
+        fs::create_dir_all(dir.join(folder))?;
+        let given = inputs(rows, &[1, 0, 1], 1)?;
+        for (name, t) in ["x", "rows", "blocks", "open", "w"].iter().zip(&given) {
+            fs::write(dir.join(folder).join(format!("{name}.npy")), planish::io::npy::write(t))?;
+        }
+        Ok(())
+    };
+    given("in", &[0, 1, 0, 1, 1, 0])?;
     let tool = env!("CARGO_BIN_EXE_planish");
     let out = ran(dir, tool, &["run", "m.pir", "--inputs", "in", "--engine", "interp", "--format", "json"])?;
     let report: Json = serde_json::from_slice(&out.stdout)?;
@@ -144,5 +148,14 @@ fn programs_tell_what_was_left_out() -> Outcome {
     let out = ran(dir, &dir.join("m").display().to_string(), &bench)?;
     let told: Json = serde_json::from_slice(&out.stdout)?;
     assert_eq!(told["counters"], want, "{told}");
+    // Samples take turns, and a run counts their mean.
+    given("all/test_data_set_0", &[0, 1, 0, 1, 1, 0])?;
+    given("all/test_data_set_1", &[0, 1, 0, 0, 0, 0])?;
+    let several: Vec<&str> = bench.iter().map(|a| if *a == "in" { "all" } else { a }).collect();
+    let out = ran(dir, &dir.join("m").display().to_string(), &several)?;
+    let told: Json = serde_json::from_slice(&out.stdout)?;
+    assert_eq!(told["counters"]["gate.rows"].as_f64(), Some(20.0 - 1.0), "{told}");
+    let latency = |key: &str| told["latency_ms"][key].as_f64().unwrap_or(0.0);
+    assert!(latency("min") > 0.0 && latency("mean") >= latency("min"), "{told}");
     Ok(())
 }

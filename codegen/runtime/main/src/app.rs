@@ -181,17 +181,21 @@ impl App {
         }
         let duration = self.options.duration.unwrap_or(Duration::from_secs(5));
         let warmup = self.options.warmup.unwrap_or(Duration::from_secs(1));
+        let alike = alike(&self.session, samples, &descs);
+        let mut turns = bench::Turns::new(&mut self.session, alike.clone());
         let m = if self.options.slices {
-            bench::serve(&mut self.session, std::io::stdin().lock(), std::io::stdout().lock())?
+            bench::serve(&mut turns, std::io::stdin().lock(), std::io::stdout().lock())?
         } else {
-            bench::measure(&mut self.session, duration, warmup)?
+            bench::measure(&mut turns, duration, warmup)?
         };
-        let plan = self.program.plan();
-        let counted = counters::of(&self.session, plan);
-        let mut more = counters::json(&counted);
+        let program = self.program.clone();
+        let plan = program.plan();
+        let mut more = String::new();
         if self.options.profile {
-            more += &format!(",{}", self.profile(m.latencies.len() as u64, m.total()));
+            more = format!(",{}", self.profile(m.latencies.len() as u64, m.total()));
         }
+        let counted = bench::Turns::new(&mut self.session, alike).counters(plan)?;
+        let more = counters::json(&counted) + &more;
         print(&if self.options.json {
             m.json(plan, self.threads, &more) + "\n"
         } else {
@@ -199,6 +203,30 @@ impl App {
         });
         Ok(0)
     }
+}
+
+/// The tensors of those samples that have the types and shapes of the first one, of which the session has its inputs; states stay what they are.
+fn alike<'s>(
+    session: &Session,
+    samples: &'s [Sample],
+    first: &[Option<Desc>],
+) -> Vec<Vec<(usize, &'s [u8])>> {
+    let tensors = |s: &'s Sample| -> Option<Vec<(usize, &'s [u8])>> {
+        let mut out = Vec::new();
+        for (i, (v, d)) in s.values.iter().zip(first).enumerate() {
+            match (v.as_deref(), d) {
+                (Some(Object::Tensor(t)), Some(d)) if t.dtype == d.dtype && t.dims == d.dims => {
+                    if !session.is_state(i) {
+                        out.push((i, &t.data[..]));
+                    }
+                }
+                (None, None) => {}
+                _ => return None,
+            }
+        }
+        Some(out)
+    };
+    samples.iter().filter_map(tensors).collect()
 }
 
 /// The inputs of a plan, for the readers of files.

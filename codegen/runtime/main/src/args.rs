@@ -25,7 +25,7 @@ outputs
   --expect DIR           compares with the outputs in DIR; exit code 4 if they differ
   --rtol R --atol A      tolerance: |got - want| <= A + R * |want| (1e-3, 1e-4)
 measuring
-  --bench                runs repeatedly and prints the latency; inputs are made up if none are given
+  --bench                runs repeatedly and prints the latency; samples take turns, inputs are made up if none are given
   --duration 5s          how long; --warmup 1s before that
   --slices               with --bench: measures once for each line on stdin, \"RUNS MS\": unrecorded runs, milliseconds
   --profile              time per kernel against the peaks of this machine, on stderr

@@ -1,4 +1,5 @@
 //! Measuring a session.
+use crate::counters;
 use crate::files::{Result, input};
 use crate::json;
 use planish_rt::plan::Plan;
@@ -20,8 +21,52 @@ pub struct Measured {
     pub first: u64,
 }
 
+/// A session and what its inputs are in one run after the other.
+pub struct Turns<'s> {
+    session: &'s mut Session,
+    /// Of each sample: inputs by position, with their bytes. With one sample its inputs are set already.
+    samples: Vec<Vec<(usize, &'s [u8])>>,
+    next: usize,
+}
+
+impl<'s> Turns<'s> {
+    /// Samples take turns, the first one first.
+    pub fn new(session: &'s mut Session, samples: Vec<Vec<(usize, &'s [u8])>>) -> Turns<'s> {
+        Turns { session, samples, next: 0 }
+    }
+    /// Sets the inputs of the next run, where there are several samples.
+    fn turn(&mut self) -> Result<()> {
+        if let [_, _, ..] = self.samples[..] {
+            for (i, data) in &self.samples[self.next] {
+                // SAFETY: samples outlive the session.
+                unsafe { self.session.set_input(*i, data.as_ptr(), data.len())? };
+            }
+            self.next = (self.next + 1) % self.samples.len();
+        }
+        Ok(())
+    }
+    fn run(&mut self) -> Result<()> {
+        self.turn()?;
+        self.session.run()?;
+        Ok(())
+    }
+    /// What a run counts: the last one, of several samples the mean of one run with each.
+    pub fn counters(&mut self, plan: &Plan) -> Result<Vec<(String, f64)>> {
+        if self.samples.len() < 2 {
+            return Ok(counters::of(self.session, plan));
+        }
+        let mut sums = vec![0.0; plan.counters.len()];
+        for _ in 0..self.samples.len() {
+            self.run()?;
+            sums.iter_mut().zip(self.session.counters()).for_each(|(sum, n)| *sum += *n as f64);
+        }
+        let count = self.samples.len() as f64;
+        Ok(counters::named(plan, sums.into_iter().map(|n| n / count)))
+    }
+}
+
 /// Runs a session whose inputs are set: once, then `warmup` long, then `duration` long.
-pub fn measure(session: &mut Session, duration: Duration, warmup: Duration) -> Result<Measured> {
+pub fn measure(session: &mut Turns<'_>, duration: Duration, warmup: Duration) -> Result<Measured> {
     let start = sys::now_ns();
     session.run()?;
     let first = sys::now_ns() - start;
@@ -29,18 +74,22 @@ pub fn measure(session: &mut Session, duration: Duration, warmup: Duration) -> R
     while sys::now_ns() < warm_until {
         session.run()?;
     }
-    session.reset_profile();
+    session.session.reset_profile();
     Ok(Measured { first, ..record(session, duration)? })
 }
 
 /// Runs for `duration`, at least once. The first run is that of the caller.
-fn record(session: &mut Session, duration: Duration) -> Result<Measured> {
+fn record(session: &mut Turns<'_>, duration: Duration) -> Result<Measured> {
     let mut latencies = Vec::with_capacity(4096);
     let cpu = sys::process_cpu_ns();
     let begin = sys::now_ns();
     let mut at = begin;
     while latencies.is_empty() || (at - begin < duration.as_nanos() as u64 && latencies.len() < MAX_RUNS) {
-        session.run()?;
+        if session.samples.len() > 1 {
+            session.turn()?;
+            at = sys::now_ns();
+        }
+        session.session.run()?;
         let now = sys::now_ns();
         latencies.push(now - at);
         at = now;
@@ -51,7 +100,7 @@ fn record(session: &mut Session, duration: Duration) -> Result<Measured> {
 }
 
 /// Runs `skip` times without a record, then for `duration`, at least once. The first run is that of the caller.
-fn slice(session: &mut Session, skip: u64, duration: Duration) -> Result<Measured> {
+fn slice(session: &mut Turns<'_>, skip: u64, duration: Duration) -> Result<Measured> {
     for _ in 0..skip {
         session.run()?;
     }
@@ -67,7 +116,7 @@ fn request(line: &str) -> Option<(u64, Duration)> {
 
 /// Measures on request: runs once and says so, then answers each line `SKIP MS` with one line about a slice of `MS`
 /// milliseconds after `SKIP` unrecorded runs, until the requests end. All recorded runs together.
-pub fn serve(session: &mut Session, requests: impl BufRead, mut answers: impl Write) -> Result<Measured> {
+pub fn serve(session: &mut Turns<'_>, requests: impl BufRead, mut answers: impl Write) -> Result<Measured> {
     let start = sys::now_ns();
     session.run()?;
     let mut all = Measured { latencies: Vec::new(), cpu: 0.0, first: sys::now_ns() - start };
@@ -125,12 +174,13 @@ impl Measured {
         let memory = memory().map_or_else(String::new, |n| format!(",\"memory_bytes\":{n}"));
         format!(
             "{{\"schema\":\"planish.bench\",\"version\":1,\"name\":{},\"threads\":{threads},\"precision\":{},\
-             \"latency_ms\":{{\"median\":{median},\"p10\":{p10},\"p90\":{p90},\"p99\":{},\"min\":{}}},\"cpu_ms\":{},\
+             \"latency_ms\":{{\"median\":{median},\"p10\":{p10},\"p90\":{p90},\"p99\":{},\"min\":{},\"mean\":{}}},\"cpu_ms\":{},\
              \"first_ms\":{},\"runs\":{},\"median_ms\":{median},\"p10_ms\":{p10},\"p90_ms\":{p90}{memory}{more}}}",
             json::string(&plan.meta.name),
             json::string(precision),
             q(0.99),
             json::number(self.latencies.first().map_or(0.0, |&v| v as f64 / 1e6)),
+            json::number(self.total() as f64 / self.latencies.len().max(1) as f64 / 1e6),
             json::number(self.cpu / 1e6),
             json::number(self.first as f64 / 1e6),
             self.latencies.len(),
@@ -163,7 +213,9 @@ mod tests {
         assert_eq!((m.quantile(0.5), m.quantile(0.99), m.quantile(0.0)), (50.0, 99.0, 1.0));
         let j = m.json(&Plan::default(), 2, "");
         assert!(
-            j.contains("\"latency_ms\":{\"median\":50,\"p10\":10,\"p90\":90,\"p99\":99,\"min\":1}"),
+            j.contains(
+                "\"latency_ms\":{\"median\":50,\"p10\":10,\"p90\":90,\"p99\":99,\"min\":1,\"mean\":50.5}"
+            ),
             "{j}"
         );
         assert!(j.contains("\"median_ms\":50,\"p10_ms\":10,\"p90_ms\":90"), "{j}");
