@@ -1,6 +1,6 @@
 //! Writes a step of training of a net of layers with ReLUs as a graph, to be compiled and measured: `train-step OUT.pir BATCH SIZE SIZE.. [BLOCK:KEPT]`,
 //! such as `train-step step.pir 128 784 1200 1200 10`, or with `1x16:0.1` behind it the step that has a tenth of the blocks of 1 x 16 of each matrix.
-//! Cross-entropy, SGD with momentum.
+//! Cross-entropy, SGD with momentum. `train-step OUT.pir MODEL.pir` writes the step of any model, such as one that `planish compile --emit graph` wrote.
 #![allow(clippy::print_stdout, reason = "a measurement")]
 
 use planish_ir::op::binary::{Binary, BinaryKind};
@@ -8,7 +8,7 @@ use planish_ir::op::matmul::MatMul;
 use planish_ir::op::random::{stream, unit};
 use planish_ir::op::unary::{Unary, UnaryKind};
 use planish_ir::{DType, Diag, Dim, Editor, Graph, Tensor, Type, text};
-use planish_passes::training::{Loss, Optimizer, Recipe, step, stored_blocks};
+use planish_passes::training::{Loss, Optimizer, Recipe, name_parameters, step, stored_blocks};
 use std::collections::BTreeMap;
 
 fn net(batch: usize, sizes: &[usize]) -> Result<Graph, Diag> {
@@ -60,6 +60,14 @@ fn sparse(model: &Graph, size: &str, kept: f64) -> Result<Graph, Box<dyn std::er
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (blocks, args): (Vec<_>, Vec<_>) = args.iter().partition(|a| a.contains(':'));
+    if let [out, model] = &args[..]
+        && model.ends_with(".pir")
+    {
+        let mut model = text::parse(&std::fs::read_to_string(model)?)?;
+        name_parameters(&mut model);
+        let step = step(&model, &Recipe::new(Loss::CrossEntropy, Optimizer::default()), &|_| true)?;
+        return Ok(std::fs::write(out, text::print(&step.graph))?);
+    }
     let [out, sizes @ ..] = &args[..] else { return Err("train-step OUT.pir BATCH SIZE SIZE..".into()) };
     let sizes: Vec<usize> = sizes.iter().map(|s| s.parse()).collect::<Result<_, _>>()?;
     let [batch, sizes @ ..] = &sizes[..] else { return Err("a batch and sizes are needed".into()) };

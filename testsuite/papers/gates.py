@@ -59,7 +59,7 @@ def units(lab):
 
 def full(lab):
     digits = Mnist()
-    common = ("--data", digits.train, "--holdout", "16.7%", "--keep", "best", "--batch", 32, "--epochs", 60, "--rate", 0.1, "--momentum", 0, "--schedule", "linear", "--max-norm", 2)
+    common = ("--data", digits.train, "--holdout", "16.7%", "--keep", "best", "--batch", 32, "--epochs", 40, "--rate", 0.05, "--momentum", 0.9, "--schedule", "linear", "--max-norm", 2)
     lab.new("mlp:784-2000-10", "net.onnx", "--pixels")
     report = lab.train("net.onnx", "gated.onnx", *common, "--pass", "insert-gates:kind=units,unit=straight-through,gater=400,bias=-2.2", "--gates", "density=0.1,factor=0.01,most=0.12")
     errors = digits.errors(lab, "gated.onnx")
@@ -83,7 +83,7 @@ EXPERIMENTS = [
     Experiment(
         "gates-full",
         "Stochastic gates at the size of the paper",
-        "Bengio, Leonard and Courville (2013): 2,000 linear units and 400 units that decide, by the straight-through estimator; 60 passes over 50,000 images.",
+        "Bengio, Leonard and Courville (2013): 2,000 linear units and 400 units that decide, by the straight-through estimator; 40 passes over 50,000 images, with momentum.",
         full,
         full=True,
     ),

@@ -39,11 +39,11 @@ def gru(lab):
     digits = Mnist((28, 28))
     lab.new("gru:28x28-256-10", "gru.onnx", "--pixels")
     data = (*digits.all, "--batch", 100, "--optimizer", "adam")
-    lab.train("gru.onnx", "dense.onnx", *data, "--epochs", 6, "--rate", 0.002)
+    lab.train("gru.onnx", "dense.onnx", *data, "--epochs", 4, "--rate", 0.002)
     dense = digits.errors(lab, "dense.onnx")
     lab.row("GRU of 256 units, row by row: right", "at least 98.0%", f"{100 - dense:.2f}%", dense <= 2)
     prune = "schedule=cubic,block=1x16,sparsity=0.9,start=0,ramp=0,end=0.5,every=50,exclude=fc1"
-    lab.train("dense.onnx", "sparse.onnx", *data, "--epochs", 6, "--rate", 0.001, "--prune", prune)
+    lab.train("dense.onnx", "sparse.onnx", *data, "--epochs", 3, "--rate", 0.001, "--prune", prune)
     sparse = digits.errors(lab, "sparse.onnx")
     lab.row("90% of its blocks of 1x16 zero: right", "within 1.0 point", f"{100 - sparse:.2f}%", sparse - dense <= 1.0)
     for name in ("dense", "sparse"):

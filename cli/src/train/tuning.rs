@@ -6,6 +6,7 @@ use super::{Make, Trainer};
 use crate::engine;
 use crate::failure::Result;
 use crate::pipeline::{PassArgs, Phase, Plan};
+use crate::ui::Ui;
 use planish_ir::{Graph, PrepareOptions, Session, Tensor, Value};
 use planish_passes::Threshold;
 use planish_passes::training::{Work, determinized, mixture, quantized, with_values, work};
@@ -52,22 +53,26 @@ const APART: f64 = 0.02;
 impl Trainer<'_> {
     /// The threshold of gates that [`choose`] takes, with at most this share of them on, and what all give on held-out samples. None where there is nothing to
     /// choose. The time of so many runs with a held-out sample each is measured.
-    pub fn threshold(&mut self, most: f64, timed: usize) -> Result<Option<Tuned>> {
+    pub fn threshold(&mut self, most: f64, timed: usize, ui: &Ui) -> Result<Option<Tuned>> {
         let values = self.result()?;
         let rows = self.job.fixed.unwrap_or(1);
         let work = work(&(self.job.make)(Some(rows))?);
         let Some(e) = &mut self.evaluator else { return Ok(None) };
         let mut curve = Vec::new();
-        for threshold in e.thresholds()?.iter().copied() {
+        let all = e.thresholds()?;
+        let progress = ui.progress("thresholds", all.len() as u64);
+        for threshold in all.iter().copied() {
             let held = e.at(Some(threshold)).run(&|name| values.get(name).cloned())?;
             let executed = work.zip(held.density).map(|(w, d)| w.executed(d) / rows as f64);
             curve.push(Point { threshold, held, executed, latency: None });
+            progress.step();
         }
+        progress.finish();
         let drop = self.job.settings.max_accuracy_drop.unwrap_or(0.0);
         let Some(mut chosen) = choose(&curve, most, drop) else { return Ok(None) };
         if let Some(held) = self.job.held.as_ref().filter(|_| timed > 0) {
             let mut program = Timed::new(self.job.make, &values, (self.job.engine.0, rows))?;
-            let found = program.measure(held, timed, &curve)?;
+            let found = program.measure(held, timed, &curve, ui)?;
             curve.iter_mut().zip(found).for_each(|(p, latency)| p.latency = Some(latency));
             chosen = *curve.iter().find(|p| p.threshold == chosen.threshold).unwrap_or(&chosen);
         }
@@ -117,7 +122,8 @@ impl Timed {
         Ok(Timed { session: engine::prepare(engine, &graph, &options)?.session()?, rows })
     }
     /// Thresholds take turns, sample after sample.
-    fn measure(&mut self, samples: &Samples, count: usize, curve: &[Point]) -> Result<Vec<Latency>> {
+    fn measure(&mut self, samples: &Samples, count: usize, curve: &[Point], ui: &Ui) -> Result<Vec<Latency>> {
+        let progress = ui.progress("measuring", count as u64 + 1);
         let mut times: Vec<Vec<f64>> = vec![Vec::with_capacity(count); curve.len()];
         let all: Vec<usize> = (0..samples.len()).collect();
         // The first round warms up.
@@ -135,7 +141,9 @@ impl Timed {
                     times.push(start.elapsed().as_secs_f64() * 1e3);
                 }
             }
+            progress.step();
         }
+        progress.finish();
         Ok(times.into_iter().map(Latency::of).collect())
     }
 }

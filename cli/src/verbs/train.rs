@@ -378,7 +378,7 @@ pub(super) fn train(
     mixture::without_balance(&mut graph)?;
     let mut tuned = None;
     if draws(&graph) {
-        tuned = trainer.threshold(most, files.run.latency.map_or(0, |n| n as usize))?;
+        tuned = trainer.threshold(most, files.run.latency.map_or(0, |n| n as usize), ui)?;
         let chosen = tuned.as_ref().map(|t| Threshold::At(t.chosen.threshold));
         determinized(&mut graph, if knob { Some(Threshold::Input) } else { chosen })?;
     }

@@ -96,7 +96,7 @@ fn units_get_gates_that_thresholds_close() -> Result<(), Diag> {
         let mut closed = after.clone();
         determinized(&mut closed, (unit == "smooth").then_some(Threshold::At(0.5)))?;
         columns(&closed, &x, unit)?;
-        let w = work(&after).ok_or_else(|| Diag::error("test", unit))?;
+        let w = work(&after).ok_or_else(|| Diag::error("arity", unit))?;
         // The product with 40 weights is gated; those of the gater have 15 and 24, beside biases and activations of at most 10 a unit.
         assert_eq!(w.gated, 6.0 * 80.0, "{unit}");
         assert!((6.0 * 78.0..6.0 * 190.0).contains(&w.gates) && w.all > w.gates + w.gated, "{unit}: {w:?}");
@@ -137,7 +137,7 @@ fn layers_learn_to_skim_where_they_are_paid() -> Result<(), Diag> {
     let shares = thresholds(&after).iter().map(|t| density(&after, Some(*t), &x));
     let shares = shares.collect::<Result<Vec<f64>, Diag>>()?;
     assert!(shares.is_sorted(), "{shares:?}");
-    let w = work(&after).ok_or_else(|| Diag::error("test", "no work"))?;
+    let w = work(&after).ok_or_else(|| Diag::error("arity", "no work"))?;
     // 42 steps; of the cells all but the biases.
     assert_eq!(w.gated, 2.0 * 42.0 * f64::from(4 * 6 * (3 + 6) - 4 * 2 * (3 + 2)));
     assert_eq!(w.gates, 2.0 * 42.0 * 18.0);
@@ -206,7 +206,7 @@ fn heads_half_way_are_trained_with_the_whole() -> Result<(), Diag> {
     let shares = thresholds(&after).iter().map(|t| density(&after, Some(*t), &x));
     let shares = shares.collect::<Result<Vec<f64>, Diag>>()?;
     assert!(shares.is_sorted() && shares[0] == 0.0 && shares[shares.len() - 1] == 1.0, "{shares:?}");
-    let w = work(&after).ok_or_else(|| Diag::error("test", "no work"))?;
+    let w = work(&after).ok_or_else(|| Diag::error("arity", "no work"))?;
     assert_eq!((w.gates, w.gated), (6.0 * 32.0, 6.0 * f64::from(128 + 8 + 32)));
     let mut gated = after.clone();
     determinized(&mut gated, Some(Threshold::At(0.8)))?;

@@ -246,7 +246,7 @@ fn trained_heads_become_gates() -> Result<(), Diag> {
             assert_eq!((is_gated(&open), open.outputs().len()), (None, 2), "{:?}", cx.remarks);
             assert_eq!(open.output_name(1), "exit");
             if batch.is_some() {
-                let w = work(&open).ok_or_else(|| Diag::error("test", "no work"))?;
+                let w = work(&open).ok_or_else(|| Diag::error("arity", "no work"))?;
                 // 64 units with a relu and 3 classes behind it, a head of as many before it.
                 let last = 3.0 * f64::from(u8::from(softmax));
                 assert_eq!(w.gated, size as f64 * (64.0 + 384.0 + last));
