@@ -60,7 +60,7 @@ impl Determinize {
             // Both are at least 0, and 0 where they are not above it.
             None | Some(Threshold::At(0.0)) => Ok(v),
             Some(t) => {
-                let on = above(b, v, t)?;
+                let on = t.below(b, v)?;
                 b.only(on, true, v)
             }
         };
@@ -81,7 +81,7 @@ impl Determinize {
             GateKind::Sigmoid if !op.is_hard() => b.unary(UnaryKind::Sigmoid, a),
             GateKind::Sigmoid | GateKind::Binary => {
                 let p = b.unary(UnaryKind::Sigmoid, a)?;
-                let on = above(b, p, self.threshold.unwrap_or(Threshold::At(0.5)))?;
+                let on = self.threshold.unwrap_or(Threshold::At(0.5)).below(b, p)?;
                 let to = b.dtype(a)?;
                 b.cast(on, to)
             }
@@ -156,13 +156,6 @@ impl Pass for Determinize {
         }
         Ok(())
     }
-}
-
-/// Where a value is above a threshold.
-fn above(b: &mut Build<'_, '_>, v: ValueId, t: Threshold) -> Result<ValueId, Diag> {
-    let dtype = b.dtype(v)?;
-    let t = t.value(b.ed, dtype)?;
-    b.binary(BinaryKind::Greater, v, t)
 }
 
 /// Of scores with normal noise of mean 0, times what it is multiplied by: the scores alone.

@@ -1,7 +1,8 @@
 //! Thresholds of gates: a number, or an input of the model that stands for it.
 
-use planish_ir::op::cast::Cast;
-use planish_ir::{DType, Diag, Editor, Type, ValueId};
+use planish_ir::op::binary::BinaryKind;
+use planish_ir::op::build::Build;
+use planish_ir::{DType, Diag, Editor, Graph, Type, ValueId};
 use std::fmt;
 use std::str::FromStr;
 
@@ -18,32 +19,42 @@ impl Threshold {
     /// What the input is called.
     pub const NAME: &'static str = "threshold";
 
-    /// The number as a value of an element type, new nodes where the editor stands. The model gets the input if it does not have it yet.
+    /// Which input of a model has that name.
+    pub fn place(model: &Graph) -> Option<usize> {
+        let called = |v: &ValueId| model.value(*v).name.as_deref() == Some(Threshold::NAME);
+        model.inputs().iter().position(called)
+    }
+
+    /// Where a value is above the threshold; NaN is not. The model gets the input if it does not have it yet.
     ///
     /// # Errors
-    /// `pass-option` where an input of that name is something else.
-    pub(crate) fn value(self, ed: &mut Editor<'_>, dtype: DType) -> Result<ValueId, Diag> {
-        let number = match self {
-            Threshold::At(x) => return ed.constant(planish_ir::Tensor::scalar(dtype, x)?),
-            Threshold::Input => input(ed)?,
-        };
-        let own = ed.graph().dtype(number) == Some(dtype);
-        if own { Ok(number) } else { ed.node1(Cast { to: dtype, saturate: true }, &[number]) }
+    /// As [`input`].
+    pub(crate) fn below(self, b: &mut Build<'_, '_>, v: ValueId) -> Result<ValueId, Diag> {
+        match self {
+            Threshold::At(x) => b.compare(BinaryKind::Greater, v, x),
+            Threshold::Input => {
+                let (t, dtype) = (input(b.ed)?, b.dtype(v)?);
+                let t = b.cast(t, dtype)?;
+                b.binary(BinaryKind::Greater, v, t)
+            }
+        }
     }
 }
 
 /// The input, which is added if it is missing.
-fn input(ed: &mut Editor<'_>) -> Result<ValueId, Diag> {
+///
+/// # Errors
+/// `pass-option` where an input of that name is something else.
+pub(crate) fn input(ed: &mut Editor<'_>) -> Result<ValueId, Diag> {
     let ty = Type::tensor(DType::F32, Vec::new());
     let g = ed.graph();
-    let called = |v: &&ValueId| g.value(**v).name.as_deref() == Some(Threshold::NAME);
-    match g.inputs().iter().find(called) {
-        Some(v) if *g.ty(*v) == ty => Ok(*v),
+    match Threshold::place(g).map(|i| g.inputs()[i]) {
+        Some(v) if *g.ty(v) == ty => Ok(v),
         Some(v) => {
             let text = format!(
                 "the model has an input `{}` already, {}, which cannot be a threshold",
                 Threshold::NAME,
-                g.ty(*v).display(&g.symbols)
+                g.ty(v).display(&g.symbols)
             );
             Err(Diag::error("pass-option", text))
         }
@@ -70,21 +81,22 @@ impl fmt::Display for Threshold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use planish_ir::Graph;
 
     #[test]
     fn there_is_one_input_and_no_other_takes_its_place() -> Result<(), Diag> {
         let mut graph = Graph::new("m");
         let mut ed = Editor::new(&mut graph);
-        let first = Threshold::Input.value(&mut ed, DType::F32)?;
-        assert_eq!(Threshold::Input.value(&mut ed, DType::F32)?, first);
+        let wide = ed.input("x", Type::tensor(DType::F64, Vec::new()));
         ed.at_end(ed.graph().root());
-        let wide = Threshold::Input.value(&mut ed, DType::F64)?;
-        assert_eq!((ed.graph().dtype(wide), ed.graph().inputs()), (Some(DType::F64), &[first][..]));
+        let first = input(&mut ed)?;
+        assert_eq!(input(&mut ed)?, first);
+        let above = Threshold::Input.below(&mut Build::new(&mut ed, "test"), wide)?;
+        assert_eq!((ed.graph().dtype(above), ed.graph().inputs()), (Some(DType::Bool), &[wide, first][..]));
+        assert_eq!(Threshold::place(ed.graph()), Some(1));
         let mut graph = Graph::new("m");
         let mut ed = Editor::new(&mut graph);
         ed.input("threshold", Type::tensor(DType::I64, Vec::new()));
-        assert_eq!(Threshold::Input.value(&mut ed, DType::F32).map_err(|d| d.id), Err("pass-option"));
+        assert_eq!(input(&mut ed).map_err(|d| d.id), Err("pass-option"));
         Ok(())
     }
 

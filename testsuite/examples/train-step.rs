@@ -60,13 +60,16 @@ fn sparse(model: &Graph, size: &str, kept: f64) -> Result<Graph, Box<dyn std::er
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (blocks, args): (Vec<_>, Vec<_>) = args.iter().partition(|a| a.contains(':'));
+    let written = |model: &Graph, out: &str| -> Result<(), Box<dyn std::error::Error>> {
+        let step = step(model, &Recipe::new(Loss::CrossEntropy, Optimizer::default()), &|_| true)?;
+        Ok(std::fs::write(out, text::print(&step.graph))?)
+    };
     if let [out, model] = &args[..]
         && model.ends_with(".pir")
     {
         let mut model = text::parse(&std::fs::read_to_string(model)?)?;
         name_parameters(&mut model);
-        let step = step(&model, &Recipe::new(Loss::CrossEntropy, Optimizer::default()), &|_| true)?;
-        return Ok(std::fs::write(out, text::print(&step.graph))?);
+        return written(&model, out);
     }
     let [out, sizes @ ..] = &args[..] else { return Err("train-step OUT.pir BATCH SIZE SIZE..".into()) };
     let sizes: Vec<usize> = sizes.iter().map(|s| s.parse()).collect::<Result<_, _>>()?;
@@ -75,8 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some((size, kept)) = blocks.first().and_then(|b| b.split_once(':')) {
         model = sparse(&model, size, kept.parse()?)?;
     }
-    let step = step(&model, &Recipe::new(Loss::CrossEntropy, Optimizer::default()), &|_| true)?;
-    std::fs::write(out, text::print(&step.graph))?;
+    written(&model, out)?;
     let products: usize = sizes.windows(2).map(|p| p[0] * p[1]).sum();
     // The first layer has no gradient of its input.
     let flops = 2 * batch * (3 * products - sizes[0] * sizes[1]);

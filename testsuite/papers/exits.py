@@ -25,7 +25,7 @@ def exits(lab):
     lab.row("two convolutions and a layer of 256 units: errors", "reported", f"{plain:.2f}%", None)
     inserted = ("--pass", f"insert-gates:kind=early-exit,train=true,after={AFTER}")
     drop = ("--max-accuracy-drop", "0.1pt")
-    # Only the head is trained, longer: what is before it stays as it was for the whole network alone.
+    # Only the head is trained: what is before it stays as it was for the whole network alone.
     report = lab.train("plain.onnx", "alone.onnx", *data, "--epochs", 2, *inserted, *drop, "--only", "^exit")
     alone, at_nine = digits.errors(lab, "alone.onnx"), at(report, 0.9)["error"]
     lab.row(f"a head behind the first pooling, trained alone; the threshold that costs at most 0.1 points held out, {report['threshold']}: errors, rows that go on", "reported", f"{alone:.2f}%, {100 * report['result']['density']:.1f}%", None)

@@ -179,8 +179,7 @@ impl<'a> Evaluator<'a> {
                 density = has.then(|| new.outputs().len() - 1);
                 graph = new;
             }
-            let called = |v: &planish_ir::ValueId| graph.value(*v).name.as_deref() == Some(Threshold::NAME);
-            let threshold = graph.inputs().iter().position(called).filter(|_| key.1);
+            let threshold = Threshold::place(&graph).filter(|_| key.1);
             let made = evaluation(&graph, &self.loss, self.trains)?;
             let options = PrepareOptions { threads: self.threads, ..PrepareOptions::default() };
             let session = engine::prepare(self.engine, &made.graph, &options)?.session()?;

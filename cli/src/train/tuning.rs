@@ -9,7 +9,7 @@ use crate::pipeline::{PassArgs, Phase, Plan};
 use crate::ui::Ui;
 use planish_ir::{Graph, PrepareOptions, Session, Tensor, Value};
 use planish_passes::Threshold;
-use planish_passes::training::{Work, determinized, mixture, quantized, with_values, work};
+use planish_passes::training::{Work, finished, with_values, work};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -39,10 +39,10 @@ pub struct Latency {
 /// A threshold of gates that was chosen.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Tuned {
-    /// What was chosen.
-    pub chosen: Point,
     /// All that were tried, ascending.
     pub curve: Vec<Point>,
+    /// Which of them was chosen.
+    place: usize,
     /// Floating-point operations of one row, where gates leave any out.
     pub work: Option<Work>,
 }
@@ -56,47 +56,41 @@ impl Trainer<'_> {
     pub fn threshold(&mut self, most: f64, timed: usize, ui: &Ui) -> Result<Option<Tuned>> {
         let values = self.result()?;
         let rows = self.job.fixed.unwrap_or(1);
-        let work = work(&(self.job.make)(Some(rows))?);
+        let work = work(&(self.job.make)(Some(rows))?).map(|w| w.of_each(rows));
         let Some(e) = &mut self.evaluator else { return Ok(None) };
         let mut curve = Vec::new();
         let all = e.thresholds()?;
         let progress = ui.progress("thresholds", all.len() as u64);
         for threshold in all.iter().copied() {
             let held = e.at(Some(threshold)).run(&|name| values.get(name).cloned())?;
-            let executed = work.zip(held.density).map(|(w, d)| w.executed(d) / rows as f64);
+            let executed = work.zip(held.density).map(|(w, d)| w.executed(d));
             curve.push(Point { threshold, held, executed, latency: None });
             progress.step();
         }
         progress.finish();
         let drop = self.job.settings.max_accuracy_drop.unwrap_or(0.0);
-        let Some(mut chosen) = choose(&curve, most, drop) else { return Ok(None) };
+        let Some(place) = choose(&curve, most, drop) else { return Ok(None) };
         if let Some(held) = self.job.held.as_ref().filter(|_| timed > 0) {
             let mut program = Timed::new(self.job.make, &values, (self.job.engine.0, rows))?;
             let found = program.measure(held, timed, &curve, ui)?;
             curve.iter_mut().zip(found).for_each(|(p, latency)| p.latency = Some(latency));
-            chosen = *curve.iter().find(|p| p.threshold == chosen.threshold).unwrap_or(&chosen);
         }
-        let work = work.map(|w| {
-            let each = |flops: f64| flops / rows as f64;
-            Work { all: each(w.all), gates: each(w.gates), gated: each(w.gated) }
-        });
-        Ok(Some(Tuned { chosen, curve, work }))
+        Ok(Some(Tuned { curve, place, work }))
     }
 }
 
-/// Of the points with at most the share `most` of the gates on, the one with the fewest errors; with `drop` above 0 the one with the fewest gates on among those with at
+/// Which of the points with at most the share `most` of the gates on, the one with the fewest errors; with `drop` above 0 the one with the fewest gates on among those with at
 /// most so many percentage points of errors more. If none has so few gates on, the one with the fewest.
-fn choose(curve: &[Point], most: f64, drop: f64) -> Option<Point> {
-    let on = |p: &Point| p.held.density.unwrap_or(1.0);
-    let sparsest = |a: &Point, b: &Point| on(b) < on(a);
-    let best = |all: &mut dyn Iterator<Item = Point>, better: &dyn Fn(&Point, &Point) -> bool| {
-        all.reduce(|a, b| if better(&a, &b) { b } else { a })
-    };
-    let fewest = best(&mut curve.iter().copied().filter(|p| on(p) <= most), &|a, b| b.held.better(&a.held));
-    let Some(fewest) = fewest else { return best(&mut curve.iter().copied(), &sparsest) };
-    let (Some(least), true) = (fewest.held.error(), drop > 0.0) else { return Some(fewest) };
-    let near = |p: &Point| on(p) <= most && p.held.error().is_some_and(|e| e <= least + drop / 100.0 + 1e-12);
-    best(&mut curve.iter().copied().filter(near), &sparsest)
+fn choose(curve: &[Point], most: f64, drop: f64) -> Option<usize> {
+    let on = |i: usize| curve[i].held.density.unwrap_or(1.0);
+    // The first one of equals.
+    let sparsest = |a: usize, b: usize| if on(b) < on(a) { b } else { a };
+    let few = || (0..curve.len()).filter(|i| on(*i) <= most);
+    let fewest = few().reduce(|a, b| if curve[b].held.better(&curve[a].held) { b } else { a });
+    let Some(fewest) = fewest else { return (0..curve.len()).reduce(sparsest) };
+    let (Some(least), true) = (curve[fewest].held.error(), drop > 0.0) else { return Some(fewest) };
+    let near = |i: &usize| curve[*i].held.error().is_some_and(|e| e <= least + drop / 100.0 + 1e-12);
+    few().filter(near).reduce(sparsest)
 }
 
 /// The program as it will be executed, on one thread, with the threshold as its last input.
@@ -112,9 +106,7 @@ impl Timed {
         (engine, rows): (&str, usize),
     ) -> Result<Timed> {
         let mut graph: Graph = with_values(&make(Some(rows))?, values)?;
-        mixture::without_balance(&mut graph)?;
-        determinized(&mut graph, Some(Threshold::Input))?;
-        quantized(&mut graph)?;
+        finished(&mut graph, Some(Threshold::Input))?;
         let columns = vec!["insert-gates:kind=columns".to_owned()];
         let plan = Plan::new(&PassArgs { pass: columns, ..PassArgs::default() }, Phase::Compressed)?;
         plan.compress(&mut graph, &mut |_| {})?;
@@ -169,17 +161,21 @@ impl Point {
 }
 
 impl Tuned {
+    /// What was chosen.
+    pub fn chosen(&self) -> &Point {
+        &self.curve[self.place]
+    }
     /// What gates cost, for machines.
     pub fn gates(&self) -> Json {
         json!(self.work.map(|w| json!({"flops": w.all, "deciding_flops": w.gates, "gated_flops": w.gated})))
     }
     /// For people, line after line: the chosen threshold, the last one, and those between which the share of the gates that is on changes.
     pub fn text(&self) -> Vec<String> {
-        let mut out = vec![format!("threshold {}, of these:", self.chosen.threshold)];
+        let mut out = vec![format!("threshold {}, of these:", self.chosen().threshold)];
         let on = |p: &Point| p.held.density.unwrap_or(0.0);
         let mut shown: Option<f64> = None;
         for (i, p) in self.curve.iter().enumerate() {
-            let last = p.threshold == self.chosen.threshold || i + 1 == self.curve.len();
+            let last = i == self.place || i + 1 == self.curve.len();
             if !last && shown.is_some_and(|d| (on(p) - d).abs() < APART) {
                 continue;
             }
@@ -214,7 +210,7 @@ mod tests {
             Point { threshold, held, executed: None, latency: None }
         };
         let curve = [point(0.1, 5, 0.9), point(0.2, 4, 0.5), point(0.3, 6, 0.3), point(0.4, 9, 0.2)];
-        let chosen = |most: f64, drop: f64| choose(&curve, most, drop).map(|p| p.threshold);
+        let chosen = |most: f64, drop: f64| choose(&curve, most, drop).map(|i| curve[i].threshold);
         assert_eq!(chosen(1.0, 0.0), Some(0.2));
         assert_eq!(chosen(1.0, 1.9), Some(0.2));
         assert_eq!(chosen(1.0, 2.0), Some(0.3));

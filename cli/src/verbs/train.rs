@@ -20,7 +20,7 @@ use crate::ui::{Format, Ui, schema};
 use crate::units::show_bytes;
 use planish_ir::op::random::stream;
 use planish_ir::{Dim, Editor, Graph, SymId, Tensor, ValueId};
-use planish_passes::training::{determinized, draws, mixture, name_parameters, quantized, with_values};
+use planish_passes::training::{draws, finished, name_parameters, with_values};
 use planish_passes::{Report, Threshold};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -375,20 +375,16 @@ pub(super) fn train(
         return Ok(Exit::Interrupted);
     }
     let mut graph = with_values(&make(None)?, &trainer.result()?)?;
-    mixture::without_balance(&mut graph)?;
-    let mut tuned = None;
-    if draws(&graph) {
-        tuned = trainer.threshold(most, files.run.latency.map_or(0, |n| n as usize), ui)?;
-        let chosen = tuned.as_ref().map(|t| Threshold::At(t.chosen.threshold));
-        determinized(&mut graph, if knob { Some(Threshold::Input) } else { chosen })?;
-    }
-    quantized(&mut graph)?;
+    let timed = files.run.latency.map_or(0, |n| n as usize);
+    let tuned = if draws(&graph) { trainer.threshold(most, timed, ui)? } else { None };
+    let chosen = tuned.as_ref().map(|t| Threshold::At(t.chosen().threshold));
+    finished(&mut graph, if knob { Some(Threshold::Input) } else { chosen })?;
     let bytes = crate::export::write(&graph, files.output, files.writer)?;
     let standing = trainer.standing();
     let best = standing.best.and_then(|b| standing.epochs.get(b as usize - 1));
     let kept = tuned
         .as_ref()
-        .map(|t| t.chosen.held)
+        .map(|t| t.chosen().held)
         .or_else(|| best.or(standing.epochs.last()).and_then(|e| e.held));
     match format {
         Format::Json => ui.json(&schema(
@@ -409,7 +405,7 @@ pub(super) fn train(
                 })).collect::<Vec<_>>(),
                 "best": standing.best,
                 "result": kept.map(|h| h.json()),
-                "threshold": tuned.as_ref().map(|t| t.chosen.threshold),
+                "threshold": tuned.as_ref().map(|t| t.chosen().threshold),
                 "gates": tuned.as_ref().map(Tuned::gates),
                 "curve": tuned.iter().flat_map(|t| &t.curve).map(Point::json).collect::<Vec<_>>(),
                 "stopped_early": end == End::Early,

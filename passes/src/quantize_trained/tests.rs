@@ -2,7 +2,7 @@
 
 use crate::calibrate::Interpreted;
 use crate::pipeline::{Pipeline, Report};
-use crate::training::{Loss, Optimizer, Recipe, Rule, Step, name_parameters, quantized, step};
+use crate::training::{Loss, Optimizer, Recipe, Rule, Step, finished, name_parameters, step};
 use planish_ir::op::random::{stream, unit};
 use planish_ir::{DType, Diag, Graph, Op, Tensor, Value, interp, text, verify};
 use std::rc::Rc;
@@ -135,7 +135,7 @@ fn training_moves_weights_and_steps_and_integers_agree() -> Result<(), Diag> {
         assert_eq!((count(&stored, "quantize"), count(&stored, "dequantize")), (2, 4));
         let (x2, want) = (random(9, &[24, 16], -1.5, 1.5)?, said(&model, &x)?);
         let mut written = model.clone();
-        quantized(&mut written)?;
+        finished(&mut written, None)?;
         assert_eq!(text::print(&written), text::print(&stored));
         assert_eq!(said(&stored, &x)?, want);
         assert_eq!(said(&stored, &x2)?, said(&model, &x2)?);

@@ -2,7 +2,6 @@
 //! (Elhoushi et al., *LayerSkip*, 2024, with the weights of its losses for two depths).
 
 use crate::Threshold;
-use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::build::Build;
 use planish_ir::op::reduce::ReduceKind;
 use planish_ir::op::softmax::{Softmax, SoftmaxKind};
@@ -25,7 +24,7 @@ pub(crate) fn output(model: &Graph) -> Option<usize> {
 }
 
 /// The largest probability of each row of scores \[N, classes\], which may be probabilities or their logarithms already, \[N\].
-pub(crate) fn confidence(b: &mut Build<'_, '_>, scores: ValueId) -> Result<ValueId, Diag> {
+fn confidence(b: &mut Build<'_, '_>, scores: ValueId) -> Result<ValueId, Diag> {
     let ends_in = match b.ed.graph().def_node(scores).map(|n| &b.ed.graph().node(n).op) {
         Some(Op::Softmax(s)) => Some(s.kind),
         _ => None,
@@ -38,6 +37,14 @@ pub(crate) fn confidence(b: &mut Build<'_, '_>, scores: ValueId) -> Result<Value
     b.reduce(ReduceKind::Max, p, &[1], false)
 }
 
+/// Of each row of scores \[N, classes\], as [`confidence`] takes them, whether it goes on: \[N\].
+pub(crate) fn stays(b: &mut Build<'_, '_>, scores: ValueId, threshold: Threshold) -> Result<ValueId, Diag> {
+    let confidence = confidence(b, scores)?;
+    // What is no number goes on.
+    let leaves = threshold.below(b, confidence)?;
+    b.unary(UnaryKind::Not, leaves)
+}
+
 /// Makes the scores of the head the result of rows that leave, as a network does that computes everything, and removes the output of the head;
 /// what says of each row whether it goes on. None where the model has no head.
 pub(super) fn chosen(ed: &mut Editor<'_>, threshold: Option<Threshold>) -> Result<Option<ValueId>, Diag> {
@@ -46,12 +53,7 @@ pub(super) fn chosen(ed: &mut Editor<'_>, threshold: Option<Threshold>) -> Resul
     ed.at_end(root);
     let (y, head) = (ed.graph().outputs()[0], ed.graph().outputs()[at]);
     let mut b = Build::new(ed, "early exit");
-    let confidence = confidence(&mut b, head)?;
-    let dtype = b.dtype(confidence)?;
-    let threshold = threshold.unwrap_or(Threshold::At(USUAL)).value(b.ed, dtype)?;
-    // What is no number goes on.
-    let leaves = b.binary(BinaryKind::Greater, confidence, threshold)?;
-    let stays = b.unary(UnaryKind::Not, leaves)?;
+    let stays = stays(&mut b, head, threshold.unwrap_or(Threshold::At(USUAL)))?;
     let column = b.unsqueeze(stays, &[1])?;
     let new = b.ed.node1(Where {}, &[column, y, head])?;
     ed.set_use(planish_ir::graph::Use::Result(root, 0), new);

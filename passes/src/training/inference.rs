@@ -1,6 +1,6 @@
 //! What inference has in place of what training needs: gates that are on or off, where the threshold is, and stored integers.
 
-use super::{exits, skim};
+use super::{exits, mixture, skim};
 use crate::Threshold;
 use crate::pass::TargetFacts;
 use crate::pipeline::Pipeline;
@@ -110,8 +110,21 @@ pub fn determinized(graph: &mut Graph, threshold: Option<Threshold>) -> Result<(
     Ok(())
 }
 
+/// What is left of a model behind its training: nothing that is there for training only, gates [as inference has them](determinized), and
+/// [stored integers](quantized).
+///
+/// # Errors
+/// As the passes that do it.
+pub fn finished(graph: &mut Graph, threshold: Option<Threshold>) -> Result<(), Diag> {
+    mixture::without_balance(graph)?;
+    if draws(graph) {
+        determinized(graph, threshold)?;
+    }
+    quantized(graph)
+}
+
 /// Stored integers in place of what is rounded for training (the pass `quantize-trained`), if anything is.
-pub fn quantized(graph: &mut Graph) -> Result<(), Diag> {
+fn quantized(graph: &mut Graph) -> Result<(), Diag> {
     if !graph.all_nodes().into_iter().any(|n| matches!(graph.node(n).op, Op::FakeQuantize(_))) {
         return Ok(());
     }

@@ -32,7 +32,7 @@ mod work;
 pub use evaluation::{Evaluation, evaluation};
 pub use exits::{EXIT, WEIGHT as EXIT_WEIGHT};
 pub use gates::Sparsity;
-pub use inference::{determinized, draws, inferred, quantized, thresholds};
+pub use inference::{determinized, draws, finished, inferred, thresholds};
 pub use loss::{GroupLasso, Loss, soft_scores};
 pub use optimizer::{Optimizer, Rule};
 pub use parameters::{name_parameters, with_values};

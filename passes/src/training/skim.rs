@@ -2,6 +2,7 @@
 //! Skim-RNN*, 2018).
 
 use crate::Threshold;
+use crate::threshold::input;
 use planish_ir::op::binary::BinaryKind;
 use planish_ir::op::build::Build;
 use planish_ir::op::concat::Concat;
@@ -67,9 +68,7 @@ pub(super) fn read(b: &mut Build<'_, '_>, threshold: Option<Threshold>) -> Resul
     let mut out = Vec::new();
     for (n, op) in layers(b.ed.graph()) {
         let p = b.ed.graph().node(n).outputs[op.probabilities()];
-        let dtype = b.dtype(p)?;
-        let theta = threshold.unwrap_or(Threshold::At(op.theta)).value(b.ed, dtype)?;
-        let skims = b.binary(BinaryKind::Greater, p, theta)?;
+        let skims = threshold.unwrap_or(Threshold::At(op.theta)).below(b, p)?;
         let skims = b.cast(skims, DType::F32)?;
         let all: Vec<usize> = (0..b.dims(skims)?.len()).collect();
         let share = b.reduce(ReduceKind::Mean, skims, &all, false)?;
@@ -91,9 +90,8 @@ pub(crate) fn set_theta(ed: &mut Editor<'_>, threshold: Threshold) -> Result<usi
                 SkimRecurrent { theta, ..op.clone() }
             }
             Threshold::Input => {
-                ed.before(*n);
                 inputs.resize(inputs.len().max(SkimRecurrent::THETA + 1), None);
-                inputs[SkimRecurrent::THETA] = Some(threshold.value(ed, DType::F32)?);
+                inputs[SkimRecurrent::THETA] = Some(input(ed)?);
                 op.clone()
             }
         };

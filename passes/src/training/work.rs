@@ -20,6 +20,11 @@ pub struct Work {
 }
 
 impl Work {
+    /// The work of each of so many rows, which are alike.
+    pub fn of_each(self, rows: usize) -> Work {
+        let each = |flops: f64| flops / rows as f64;
+        Work { all: each(self.all), gates: each(self.gates), gated: each(self.gated) }
+    }
     /// What is executed if this share of the gates is on, from 0 to 1.
     pub fn executed(&self, density: f64) -> f64 {
         self.all - (1.0 - density) * self.gated

@@ -34,16 +34,17 @@ impl<'s> Turns<'s> {
     pub fn new(session: &'s mut Session, samples: Vec<Vec<(usize, &'s [u8])>>) -> Turns<'s> {
         Turns { session, samples, next: 0 }
     }
-    /// Sets the inputs of the next run, where there are several samples.
-    fn turn(&mut self) -> Result<()> {
-        if let [_, _, ..] = self.samples[..] {
+    /// Sets the inputs of the next run, where there are several samples; whether there are.
+    fn turn(&mut self) -> Result<bool> {
+        let several = self.samples.len() > 1;
+        if several {
             for (i, data) in &self.samples[self.next] {
                 // SAFETY: samples outlive the session.
                 unsafe { self.session.set_input(*i, data.as_ptr(), data.len())? };
             }
             self.next = (self.next + 1) % self.samples.len();
         }
-        Ok(())
+        Ok(several)
     }
     fn run(&mut self) -> Result<()> {
         self.turn()?;
@@ -66,30 +67,29 @@ impl<'s> Turns<'s> {
 }
 
 /// Runs a session whose inputs are set: once, then `warmup` long, then `duration` long.
-pub fn measure(session: &mut Turns<'_>, duration: Duration, warmup: Duration) -> Result<Measured> {
+pub fn measure(turns: &mut Turns<'_>, duration: Duration, warmup: Duration) -> Result<Measured> {
     let start = sys::now_ns();
-    session.run()?;
+    turns.run()?;
     let first = sys::now_ns() - start;
     let warm_until = sys::now_ns() + warmup.as_nanos() as u64;
     while sys::now_ns() < warm_until {
-        session.run()?;
+        turns.run()?;
     }
-    session.session.reset_profile();
-    Ok(Measured { first, ..record(session, duration)? })
+    turns.session.reset_profile();
+    Ok(Measured { first, ..record(turns, duration)? })
 }
 
 /// Runs for `duration`, at least once. The first run is that of the caller.
-fn record(session: &mut Turns<'_>, duration: Duration) -> Result<Measured> {
+fn record(turns: &mut Turns<'_>, duration: Duration) -> Result<Measured> {
     let mut latencies = Vec::with_capacity(4096);
     let cpu = sys::process_cpu_ns();
     let begin = sys::now_ns();
     let mut at = begin;
     while latencies.is_empty() || (at - begin < duration.as_nanos() as u64 && latencies.len() < MAX_RUNS) {
-        if session.samples.len() > 1 {
-            session.turn()?;
+        if turns.turn()? {
             at = sys::now_ns();
         }
-        session.session.run()?;
+        turns.session.run()?;
         let now = sys::now_ns();
         latencies.push(now - at);
         at = now;
@@ -100,11 +100,11 @@ fn record(session: &mut Turns<'_>, duration: Duration) -> Result<Measured> {
 }
 
 /// Runs `skip` times without a record, then for `duration`, at least once. The first run is that of the caller.
-fn slice(session: &mut Turns<'_>, skip: u64, duration: Duration) -> Result<Measured> {
+fn slice(turns: &mut Turns<'_>, skip: u64, duration: Duration) -> Result<Measured> {
     for _ in 0..skip {
-        session.run()?;
+        turns.run()?;
     }
-    record(session, duration)
+    record(turns, duration)
 }
 
 /// The unrecorded runs and the milliseconds that a request `SKIP MS` asks for.
@@ -116,9 +116,9 @@ fn request(line: &str) -> Option<(u64, Duration)> {
 
 /// Measures on request: runs once and says so, then answers each line `SKIP MS` with one line about a slice of `MS`
 /// milliseconds after `SKIP` unrecorded runs, until the requests end. All recorded runs together.
-pub fn serve(session: &mut Turns<'_>, requests: impl BufRead, mut answers: impl Write) -> Result<Measured> {
+pub fn serve(turns: &mut Turns<'_>, requests: impl BufRead, mut answers: impl Write) -> Result<Measured> {
     let start = sys::now_ns();
-    session.run()?;
+    turns.run()?;
     let mut all = Measured { latencies: Vec::new(), cpu: 0.0, first: sys::now_ns() - start };
     // A requester that went away is not waited for: the requests end too.
     let mut say = |text: String| {
@@ -129,7 +129,7 @@ pub fn serve(session: &mut Turns<'_>, requests: impl BufRead, mut answers: impl 
         let Some((skip, duration)) = line.ok().as_deref().and_then(request) else {
             return input("--slices needs lines of two numbers: unrecorded runs, and milliseconds");
         };
-        let m = slice(session, skip, duration)?;
+        let m = slice(turns, skip, duration)?;
         let n = m.latencies.len();
         let middle = |i: usize| m.latencies.get(i).map_or(0.0, |v| *v as f64 / 1e6);
         say(format!(

@@ -2,7 +2,7 @@
 
 use super::cut::{Cut, mixes};
 use super::head::{Features, Head};
-use crate::training::exits::confidence;
+use crate::training::exits::stays;
 use crate::{Threshold, util};
 use planish_ir::graph::Use;
 use planish_ir::op::binary::{Binary, BinaryKind};
@@ -11,7 +11,6 @@ use planish_ir::op::control::{Fallback, Gate, Granularity};
 use planish_ir::op::matmul::MatMul;
 use planish_ir::op::reduce::{Reduce, ReduceKind};
 use planish_ir::op::softmax::{Softmax, SoftmaxKind};
-use planish_ir::op::unary::UnaryKind;
 use planish_ir::op::views::{Flatten, Unsqueeze};
 use planish_ir::op::where_::Where;
 use planish_ir::{Constant, Diag, Dim, Editor, NodeId, Op, RegionId, Tensor, Type, ValueId};
@@ -33,7 +32,8 @@ pub(super) fn build(ed: &mut Editor<'_>, plan: &Plan<'_>) -> Result<(), Diag> {
     let loc = ed.graph().node(cut.last).loc.clone();
     ed.set_loc(loc);
     ed.at_end(ed.graph().root());
-    let (stay, left) = (stays(ed, plan)?, plan.scores);
+    let left = plan.scores;
+    let stay = stays(&mut Build::new(ed, "early exit"), left, plan.threshold)?;
     let y = ed.graph().outputs()[0];
     let old = ed.graph().ty(y).clone();
     let region = ed.new_region();
@@ -98,17 +98,6 @@ pub(super) fn build(ed: &mut Editor<'_>, plan: &Plan<'_>) -> Result<(), Diag> {
         return Err(Diag::error("gate-skipped", "the head gives another type than the model"));
     }
     Ok(())
-}
-
-/// Whether the rest is needed for each sample: of one sample, of each row.
-fn stays(ed: &mut Editor<'_>, plan: &Plan<'_>) -> Result<ValueId, Diag> {
-    let mut b = Build::new(ed, "early exit");
-    let confidence = confidence(&mut b, plan.scores)?;
-    let dtype = b.dtype(confidence)?;
-    let threshold = plan.threshold.value(b.ed, dtype)?;
-    // What is no number does not leave.
-    let leave = b.binary(BinaryKind::Greater, confidence, threshold)?;
-    b.unary(UnaryKind::Not, leave)
 }
 
 /// What a fitted head says, nodes where the editor stands; `ends_in` is what the output of the model is of its scores, if it is not the scores themselves.

@@ -98,14 +98,14 @@ impl EarlyExit {
             Op::Softmax(s) if s.axis == 1 && s.kind != SoftmaxKind::Hardmax => Some(s.kind),
             _ => None,
         });
-        let with_head = |ed: &mut Editor<'_>| {
+        let head_scores = |ed: &mut Editor<'_>| {
             let loc = ed.graph().node(cut.last).loc.clone();
             ed.set_loc(loc);
             ed.before(*cut.rest.first().unwrap_or(&cut.last));
             build::scores(ed, &cut, (&head, &features), ends_in)
         };
         let make = |ed: &mut Editor<'_>| {
-            let scores = with_head(ed)?;
+            let scores = head_scores(ed)?;
             build::build(ed, &Plan { cut: &cut, scores, threshold: self.threshold, whole })
         };
         if !tried(g, cx, &cut, &make) {
@@ -113,7 +113,7 @@ impl EarlyExit {
         }
         self.tell(g, cx, &cut, (&head, &features), labels.is_some());
         if self.train {
-            let scores = with_head(ed)?;
+            let scores = head_scores(ed)?;
             ed.output(scores, Some(EXIT));
             return Ok(());
         }
