@@ -4,11 +4,15 @@
 use super::{If, Loop, counted, region_for, turn};
 use crate::diag::Diag;
 use crate::dtype::DType;
-use crate::graph::{Fact, RegionId, ValueId};
+use crate::graph::{Fact, Graph, RegionId, Use, ValueId};
+use crate::op::Op;
 use crate::op::binary::{Binary, BinaryKind};
+use crate::op::concat::Concat;
 use crate::op::gather::Gather;
 use crate::op::gradient::{GradCx, copy, sweep};
-use crate::op::views::{Shape, Squeeze};
+use crate::op::reduce::Cumulate;
+use crate::op::views::{Expand, Shape, Squeeze};
+use crate::op::where_::Where;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 
@@ -17,7 +21,7 @@ fn fact(cx: &GradCx<'_, '_>, v: ValueId) -> Fact {
 }
 
 /// Differentiates a copy of `body` at the end of a region: `map` holds what stands for its parameters, `seeds` the gradients of its results by
-/// their number. The gradients of the variables, zero where there are none.
+/// their number. The gradients of variables, values of `body`, zero where there are none.
 fn inside(
     cx: &mut GradCx<'_, '_>,
     body: RegionId,
@@ -28,8 +32,46 @@ fn inside(
     let results = cx.ed.graph().region(body).results.clone();
     let nodes = copy(cx.ed, body, map)?;
     let seeds: Vec<(ValueId, ValueId)> = seeds.iter().map(|(k, v)| (map[&results[*k]], *v)).collect();
-    let found = sweep(cx.ed, &nodes, &seeds, variables)?;
-    found.into_iter().zip(variables).map(|(d, v)| d.map_or_else(|| cx.zeros(*v), Ok)).collect()
+    let variables: Vec<ValueId> = variables.iter().map(|v| map[v]).collect();
+    let found = sweep(cx.ed, &nodes, &seeds, &variables)?;
+    found.into_iter().zip(variables).map(|(d, v)| d.map_or_else(|| cx.zeros(v), Ok)).collect()
+}
+
+/// Of a parameter of a loop's body of which each iteration reads its own row and nothing else: that row.
+fn own_row(g: &Graph, p: ValueId, turn: ValueId) -> Option<ValueId> {
+    let [Use::Node(n, 0)] = g.uses(p) else { return None };
+    let node = g.node(*n);
+    let reads = matches!(&node.op, Op::Gather(op) if op.axis == 0) && node.inputs.get(1) == Some(&Some(turn));
+    reads.then(|| node.outputs[0])
+}
+
+/// The gradient of a value of which iteration after iteration read a row, given those of the rows, the last one first; rows behind them have none.
+fn unstacked(cx: &mut GradCx<'_, '_>, rows: ValueId, count: ValueId, like: ValueId) -> Result<ValueId, Diag> {
+    let dims = cx.dims(like)?;
+    let shape = if dims.len() > 1 {
+        let (one, rest) = (cx.vector(&[1])?, cx.sizes(like, 1..dims.len())?);
+        cx.ed.node1(Concat { axis: 0 }, &[one, rest])?
+    } else {
+        cx.vector(&[1])?
+    };
+    let zero = cx.number(0.0, like)?;
+    let zeros = cx.ed.node1(Expand {}, &[zero, shape])?;
+    let rows = cx.ed.node1(Concat { axis: 0 }, &[rows, zeros])?;
+    let places = match dims[0].as_const() {
+        Some(n) => cx.vector(&(0..n).collect::<Vec<_>>())?,
+        None => {
+            let (one, size, axis) = (Tensor::scalar_i64(1), cx.size(like, 0)?, Tensor::scalar_i64(0));
+            let (one, axis) = (cx.ed.constant(one)?, cx.ed.constant(axis)?);
+            let ones = cx.ed.node1(Expand {}, &[one, size])?;
+            cx.ed.node1(Cumulate { product: false, exclusive: true, reverse: false }, &[ones, axis])?
+        }
+    };
+    let one = cx.ed.constant(Tensor::scalar_i64(1))?;
+    let last = cx.binary(BinaryKind::Sub, count, one)?;
+    let row = cx.binary(BinaryKind::Sub, last, places)?;
+    let read = cx.binary(BinaryKind::Less, places, count)?;
+    let row = cx.ed.node1(Where {}, &[read, row, count])?;
+    cx.ed.node1(Gather { axis: 0 }, &[rows, row])
 }
 
 impl If {
@@ -51,7 +93,8 @@ impl If {
                 theirs.into_iter().zip(params.iter().copied()).collect();
             let seeds: Vec<(usize, ValueId)> =
                 seeds.iter().zip(&params[operands.len() - 1..]).map(|((k, _), v)| (*k, *v)).collect();
-            let variables: Vec<ValueId> = wanted.iter().map(|i| params[i - 1]).collect();
+            let theirs = &cx.ed.graph().region(body).params;
+            let variables: Vec<ValueId> = wanted.iter().map(|i| theirs[i - 1]).collect();
             for v in inside(cx, body, &mut map, &seeds, &variables)? {
                 cx.ed.result(back, v);
             }
@@ -78,7 +121,11 @@ impl Loop {
         let float = |cx: &GradCx<'_, '_>, v: ValueId| cx.ed.graph().dtype(v).is_some_and(DType::is_float);
         // Gradients of carried floats go from one iteration to the one before, those of captures are summed.
         let smooth: Vec<usize> = (0..self.carried).filter(|k| float(cx, params[1 + k])).collect();
-        let wanted: Vec<usize> = (0..captured.len()).filter(|k| cx.wants(2 + self.carried + k)).collect();
+        // A capture of which each iteration reads a row of its own gets these rows stacked.
+        let own = |k: usize| own_row(cx.ed.graph(), params[1 + self.carried + k], params[0]);
+        let wanted = (0..captured.len()).filter(|k| cx.wants(2 + self.carried + k));
+        let (stacked, wanted): (Vec<usize>, Vec<usize>) = wanted.partition(|k| own(*k).is_some());
+        let rows: Vec<ValueId> = stacked.iter().filter_map(|k| own(*k)).collect();
         let mut start = Vec::new();
         for k in &smooth {
             let last = cx.output(*k);
@@ -122,8 +169,9 @@ impl Loop {
         }
         let variables: Vec<ValueId> = smooth
             .iter()
-            .map(|k| map[&params[1 + k]])
-            .chain(wanted.iter().map(|k| captures_in[*k]))
+            .map(|k| params[1 + k])
+            .chain(wanted.iter().map(|k| params[1 + self.carried + k]))
+            .chain(rows)
             .collect();
         let mut found = inside(cx, body, &mut map, &seeds, &variables)?;
         for (d, sum) in found.iter_mut().zip(sums).skip(smooth.len()) {
@@ -132,7 +180,11 @@ impl Loop {
         found.iter().for_each(|v| cx.ed.result(back, *v));
         cx.ed.go(place);
 
-        let out = counted(cx.ed, count, (&start, &outer), 0, back)?;
+        let mut out = counted(cx.ed, count, (&start, &outer), stacked.len(), back)?;
+        for (k, rows) in stacked.iter().zip(out.split_off(start.len())) {
+            let whole = unstacked(cx, rows, count, captured[*k])?;
+            cx.give(2 + self.carried + k, whole)?;
+        }
         let places = smooth.iter().map(|k| 2 + k).chain(wanted.iter().map(|k| 2 + self.carried + k));
         places.zip(out).try_for_each(|(i, v)| cx.give(i, v))
     }

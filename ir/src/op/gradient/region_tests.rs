@@ -102,6 +102,36 @@ fn loops_go_back_through_their_iterations() -> Result<(), Diag> {
 }
 
 #[test]
+fn loops_that_read_a_row_of_their_own_in_each_iteration() -> Result<(), Diag> {
+    // The first capture is read row by row, the second too but also whole, the third in another order.
+    for (rows, fixed) in [("N", "3"), ("3", "N")] {
+        let text = format!(
+            "(v0 \"n\": i64[], v1 \"h\": f64[2], v2 \"x\": f64[{rows},2], v3 \"y\": f64[{fixed}]) {{
+        v4, v5 = loop{{carried=1, scans=1, conditional=false}} v0, _, v1, v2, v3, v2 (v6: i64[], v7: f64[2], v8: f64[{rows},2], v9: f64[{fixed}], v10: f64[{rows},2]) {{
+          v11 = gather{{axis=0}} v8, v6 : f64[2]
+          v12 = gather{{axis=0}} v9, v6 : f64[]
+          v13 = const i64[] [0]
+          v14 = gather{{axis=0}} v10, v13 : f64[2]
+          v15 = binary{{kind=mul}} v7, v11 : f64[2]
+          v16 = binary{{kind=add}} v15, v12 : f64[2]
+          v17 = binary{{kind=mul}} v16, v14 : f64[2]
+          v18 = unary{{kind=tanh}} v17 : f64[2]
+          yield v18, v11
+        }} : f64[2], f64[T,2]
+        return v4 \"last\", v5 \"all\" }}"
+        );
+        let h = f64s(&[2], &[0.3, -0.8])?;
+        let x = f64s(&[3, 2], &[0.5, 1.5, -0.7, 0.2, 1.1, -0.4])?;
+        let y = f64s(&[3], &[0.1, -0.6, 0.9])?;
+        // Not all rows need to be read.
+        for n in [0, 1, 2, 3] {
+            check(&text, &[Tensor::scalar_i64(n), h.clone(), x.clone(), y.clone()])?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn loops_that_decide_when_to_end() -> Result<(), Diag> {
     // Doubles until the sum is above 10.
     let text = "(v0 \"x\": f64[2], v1 \"w\": f64[]) {
