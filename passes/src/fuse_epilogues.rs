@@ -13,7 +13,7 @@ declare_pass! {
     /// All outputs; types narrower than f32 are rounded once at the end of a group instead of after each operation.
     ///
     /// # Declines
-    /// A value that something outside the group uses ends it. An operand that follows neither all axes, the channels, the last axis nor nothing keeps the contraction out: remark `epilogue-kept`.
+    /// A value that something outside the group uses ends it, unless all of that comes after the group and there is no contraction but a matrix product: then the value is another result. An operand that follows neither all axes, the channels, the last axis nor nothing keeps the contraction out: remark `epilogue-kept`.
     ///
     /// # Example
     /// `v2 = conv v0, v1  v3 = unary{kind=relu} v2` becomes `v3 = fused v0, v1 (..) { .. }`.
@@ -41,16 +41,22 @@ impl Pass for FuseEpilogues {
             !parent.is_some_and(|p| matches!(ed.graph().node(p).op, Op::Fused(_)))
         };
         for (_, nodes) in util::regions(ed.graph()) {
-            let order: HashMap<NodeId, usize> = nodes.iter().enumerate().map(|(i, n)| (*n, i)).collect();
+            let mut order: HashMap<NodeId, usize> = nodes.iter().enumerate().map(|(i, n)| (*n, i)).collect();
             for n in nodes.iter().rev() {
                 let g = ed.graph();
                 if !g.is_live(*n) || !fusible(g, *n) || !groups_of(ed, *n) {
                     continue;
                 }
-                let group = grow(ed.graph(), *n, &order);
-                let anchor = anchor(ed.graph(), *n, &group, &order, cx);
+                let (mut group, mut results) = grow(g, *n, &order, true);
+                let mut anchor = anchor(g, *n, &group, &order, cx);
+                let product = |a: NodeId| matches!(g.node(a).op, Op::MatMul(_));
+                if results.len() > 1 && anchor.is_some_and(|a| !product(a)) {
+                    (group, results) = grow(g, *n, &order, false);
+                    anchor = self::anchor(g, *n, &group, &order, cx);
+                }
                 if group.len() + usize::from(anchor.is_some()) >= 2 {
-                    fuse(ed, *n, &group, anchor, &order)?;
+                    let made = fuse(ed, *n, &group, &results, anchor, &order)?;
+                    order.insert(made, order[n]);
                     cx.add(if anchor.is_some() { "epilogues-fused" } else { "chains-fused" }, 1.0);
                 }
             }
@@ -79,10 +85,17 @@ fn fusible(g: &Graph, n: NodeId) -> bool {
         && node.outputs.iter().all(numeric)
 }
 
-/// The element-wise nodes that end in `root` and that nothing else uses, all with its dims.
-fn grow(g: &Graph, root: NodeId, order: &HashMap<NodeId, usize>) -> BTreeSet<NodeId> {
+/// The element-wise nodes that end in `root`, all with its dims, and those with results that something else uses: `root` first, and others
+/// only if `several` may be.
+fn grow(
+    g: &Graph,
+    root: NodeId,
+    order: &HashMap<NodeId, usize>,
+    several: bool,
+) -> (BTreeSet<NodeId>, Vec<NodeId>) {
     let dims = g.dims(g.node(root).outputs[0]);
     let mut group = BTreeSet::from([root]);
+    let mut results = vec![root];
     loop {
         let before = group.len();
         let candidates: Vec<NodeId> = group
@@ -93,13 +106,21 @@ fn grow(g: &Graph, root: NodeId, order: &HashMap<NodeId, usize>) -> BTreeSet<Nod
             .collect();
         for d in candidates {
             let y = g.node(d).outputs[0];
-            let inside = g.uses(y).iter().all(|u| matches!(u, Use::Node(m, _) if group.contains(m)));
-            if inside && g.dims(y) == dims && group.len() < MAX_GROUP {
-                group.insert(d);
+            let inside = |u: &Use| matches!(u, Use::Node(m, _) if group.contains(m));
+            // The group runs where its root does.
+            let after = |u: &Use| match u {
+                Use::Node(m, _) => order.get(m).is_some_and(|at| *at > order[&root]),
+                Use::Result(..) => true,
+            };
+            let uses = g.uses(y);
+            let only = uses.iter().all(inside);
+            let other = several && !only && uses.iter().all(|u| inside(u) || after(u));
+            if (only || other) && g.dims(y) == dims && group.len() < MAX_GROUP && group.insert(d) && other {
+                results.push(d);
             }
         }
         if group.len() == before {
-            return group;
+            return (group, results);
         }
     }
 }
@@ -162,9 +183,10 @@ fn fuse(
     ed: &mut Editor<'_>,
     root: NodeId,
     group: &BTreeSet<NodeId>,
+    results: &[NodeId],
     anchor: Option<NodeId>,
     order: &HashMap<NodeId, usize>,
-) -> Result<(), Diag> {
+) -> Result<NodeId, Diag> {
     let mut nodes: Vec<NodeId> = group.iter().copied().chain(anchor).collect();
     nodes.sort_by_key(|n| order[n]);
     let region = ed.new_region();
@@ -192,16 +214,20 @@ fn fuse(
             map.insert(*old, new);
         }
     }
-    let y = ed.graph().node(root).outputs[0];
-    let result = map[&y];
-    ed.result(region, result);
+    let results: Vec<ValueId> = results.iter().map(|n| ed.graph().node(*n).outputs[0]).collect();
+    for y in &results {
+        ed.result(region, map[y]);
+    }
     let loc = Loc::fuse(nodes.iter().map(|n| ed.graph().node(*n).loc.clone()));
     ed.before(root);
     ed.set_loc(loc);
     let out = ed.node_with_regions(Fused {}, &captures, vec![region])?;
-    ed.replace(y, out[0]);
+    for (old, new) in results.iter().zip(&out) {
+        ed.replace(*old, *new);
+    }
     for n in nodes.iter().rev() {
         ed.erase(*n)?;
     }
-    Ok(())
+    let made = ed.graph().def_node(out[0]);
+    made.ok_or_else(|| Diag::error("internal-pass", "a group that no node made"))
 }

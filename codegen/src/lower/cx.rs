@@ -473,6 +473,10 @@ impl<'g> LowerCx<'g> {
     pub fn f32_constant(&self, v: ValueId) -> Result<Option<Vec<f32>>, Diag> {
         self.constant(v).map_or(Ok(None), |c| self.f32_elements(c))
     }
+    /// Whether [`LowerCx::f32_constant`] finds elements.
+    pub(super) fn packs(&self, v: ValueId) -> bool {
+        !self.dry && self.constant(v).is_some_and(|c| c.dtype == DType::F32)
+    }
     /// The same of a constant.
     pub(super) fn f32_elements(&self, c: &planish_ir::Constant) -> Result<Option<Vec<f32>>, Diag> {
         if c.dtype != DType::F32 || self.dry {

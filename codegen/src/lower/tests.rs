@@ -19,7 +19,13 @@ pub(super) fn same_on_cpu(body: &str, inputs: Vec<Value>, tolerance: f64) -> Res
     same_on(body, inputs, tolerance, &[])
 }
 
-fn same_on(body: &str, inputs: Vec<Value>, tolerance: f64, more: &[TargetSpec]) -> Result<(), Diag> {
+/// [`same`] with these targets in place of a GPU.
+pub(super) fn same_on(
+    body: &str,
+    inputs: Vec<Value>,
+    tolerance: f64,
+    more: &[TargetSpec],
+) -> Result<(), Diag> {
     let g = text::parse(&format!("planish-ir 1\n{body}"))?;
     planish_ir::verify::check(&g)?;
     let reference = interp::run(&g, inputs.clone())?;

@@ -181,6 +181,22 @@ impl Epilogue {
         self.extras.iter().any(|(_, _, f)| !matches!(f, Follows::Channel | Follows::Nothing))
     }
 
+    /// Whether an operand has an element for each of the results.
+    pub(super) fn follows_all(&self) -> bool {
+        self.extras.iter().any(|(_, _, f)| *f == Follows::All)
+    }
+    /// Asks for the line of element `index` of the results and of the operands that have as many elements.
+    pub(super) fn prefetch(&self, b: &mut Builder, bufs: &[Buf], index: Val) {
+        for (i, (_, _, follows)) in self.extras.iter().enumerate() {
+            if *follows == Follows::All {
+                b.prefetch(bufs[i], index);
+            }
+        }
+        for buf in &bufs[self.extras.len()..] {
+            b.prefetch(*buf, index);
+        }
+    }
+
     /// Finishes one vector of sums and stores it. `bufs` comes from [`Epilogue::handles`].
     pub(in crate::lower) fn finish(
         &self,

@@ -6,7 +6,8 @@
 //! are as wide as the sums in registers allow.
 
 use super::epilogue::{Epilogue, Place};
-use super::matmul::{self, Operands, pack_blocks, widest};
+use super::matmul::{self, Operands, widest};
+use super::operands::pack_blocks;
 use super::{div_up, f32_bytes};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};

@@ -1,19 +1,21 @@
 //! Matrix products.
 
 use super::epilogue::{Epilogue, Place};
+use super::operands::{self, GROUP, Panel, pack_blocks, panel_width, transposed};
 use super::tile::{Tile, balanced, in_pieces, max_rows, max_vectors};
 use super::{div_up, f32_bytes};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, TargetSpec, Ty, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{compute_elem, load};
 use crate::lower::launch::{KernelCx, Launch};
-use crate::lower::layout;
 use crate::lower::nest::decode;
 use planish_ir::op::matmul::MatMul;
 use planish_ir::{DType, Diag, Dim, ValueId};
 
-/// Rows of one unit of the parallel axis.
+/// Rows of one unit of the parallel axis: where neither operand is copied, where the left one is, and where both are.
 const ROWS: i64 = 64;
+const GROUPED_ROWS: i64 = 11 * GROUP;
+const PANEL_ROWS: i64 = 44 * GROUP;
 /// Rows from which on a product has the time to read ahead.
 const MANY_ROWS: i64 = 28;
 /// Bytes of the right operand from which on it is read ahead.
@@ -24,6 +26,10 @@ const LINE: i64 = 16;
 const STEPS: i64 = 16;
 /// Columns of a block where the right operand is not packed.
 const COLUMNS: i64 = 48;
+/// Columns of a packed block of which a tile of few registers takes all.
+const NARROW: i64 = 16;
+/// Columns of a result from which on it pays to copy the left operand.
+const MANY_COLUMNS: i64 = 192;
 
 /// The operands of a matrix product.
 pub(in crate::lower) struct Operands {
@@ -61,7 +67,7 @@ fn block_width(n: i64) -> i64 {
 }
 
 /// The right operand in blocks of columns, if it is one constant matrix of f32, or an expert's of a stack of them.
-fn pack(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands) -> Result<Option<(Opnd, i64)>, Diag> {
+fn pack(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands, narrow: bool) -> Result<Option<(Opnd, i64)>, Diag> {
     let rank = o.b.len();
     if o.b[..rank - 2].iter().any(|d| !d.is(1)) || o.a.dtype != DType::F32 {
         return Ok(None);
@@ -76,7 +82,7 @@ fn pack(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands) -> Result<Option<(Opnd,
     };
     let dim = |i: usize| o.b[i].as_const().unwrap_or(0);
     let (k, n) = if op.trans_b { (dim(rank - 1), dim(rank - 2)) } else { (dim(rank - 2), dim(rank - 1)) };
-    let width = block_width(n);
+    let width = if narrow { NARROW } else { block_width(n) };
     let blocks = div_up(n, width);
     let parts = stack.as_ref().map_or(1, |s| s.parts);
     let size = (blocks * k * width) as usize;
@@ -90,25 +96,6 @@ fn pack(cx: &mut LowerCx<'_>, op: &MatMul, o: &Operands) -> Result<Option<(Opnd,
         data.dims = vec![Dim::from(size)];
     }
     Ok(Some((data, width)))
-}
-
-/// A matrix in blocks of `width` columns, each with the rows one behind the other: `k` of them, filled up with zeros to `rows`.
-pub(super) fn pack_blocks(
-    v: &[f32],
-    (k, n): (i64, i64),
-    transposed: bool,
-    width: i64,
-    rows: i64,
-) -> Vec<f32> {
-    let mut packed = vec![0f32; (div_up(n, width) * rows * width) as usize];
-    for j in 0..n {
-        let (block, c) = (j / width, j % width);
-        for i in 0..k {
-            let from = if transposed { j * k + i } else { i * n + j };
-            packed[((block * rows + i) * width + c) as usize] = v[from as usize];
-        }
-    }
-    packed
 }
 
 /// Emits a product with what follows it.
@@ -134,38 +121,58 @@ pub(in crate::lower) fn emit(
     if let Some(x) = super::sparse::takes(cx, op, &o) {
         return super::sparse::emit(cx, &o, &x, e);
     }
-    let packed = pack(cx, op, &o)?;
+    let sides = copied(cx, &o, [&m, &n, &k_dim], op);
+    let packed = pack(cx, op, &o, sides.is_some())?;
+    // With one packed matrix all rows of the left operand are rows of one product.
+    let flat = packed.is_some() && !op.trans_a;
+    let panel = sides.filter(|_| packed.is_none()).and_then(|s| panel_width(s[2]));
     let b_buf = match &packed {
         Some((data, _)) => data.clone(),
         None => {
             let b = cx.memory_of(o.b_value)?;
-            let b = if op.trans_b { transposed(cx, &b)? } else { b };
+            let b = if op.trans_b && panel.is_none() { transposed(cx, &b)? } else { b };
             o.b.clone_from(&b.dims);
             b
         }
     };
-    // With one packed matrix all rows of the left operand are rows of one product.
-    let flat = packed.is_some() && !op.trans_a;
     let batch: Vec<Dim> = if flat { Vec::new() } else { o.out[..rank - 2].to_vec() };
     let m = if flat { Dim::product(&o.out[..rank - 1]) } else { m };
-    let width = packed.as_ref().map_or(COLUMNS, |p| p.1);
+    let nb = batch.len();
+    let a_batch = batch_dims(&o.a.dims, nb);
+    let left = match sides {
+        Some([m, _, k]) => Left::Groups { m, size: operands::group_size(k) },
+        None if op.trans_a => Left::Columns,
+        None => Left::Rows,
+    };
+    let a_buf = match sides {
+        Some([m, _, k]) => operands::grouped(cx, &o.a, &Dim::product(&a_batch), (m, k), op.trans_a)?,
+        None => o.a.clone(),
+    };
+    let width = packed.as_ref().map(|p| p.1).or(panel).unwrap_or(COLUMNS);
+    let chunk = match (sides.is_some(), panel.is_some()) {
+        (false, _) => ROWS,
+        (true, false) => GROUPED_ROWS,
+        (true, true) => PANEL_ROWS,
+    };
     let blocks = n.ceil_div(&width.into());
-    let chunks = m.ceil_div(&ROWS.into());
+    let chunks = m.ceil_div(&chunk.into());
     let batches = Dim::product(&batch);
     let flops = Dim::product(&o.out).mul(&k_dim).mul(&2.into());
-    let mut l = Launch::new("matmul").read(&o.a).read(&b_buf);
+    let mut l = Launch::new("matmul").read(&a_buf).read(&b_buf);
     l = e.bufs(l, 2);
     l = l.dim(&m).dim(&n).dim(&k_dim).dim(&blocks).dim(&chunks).dims(&batch);
-    let nb = batch.len();
-    l = l.dims(&batch_dims(&o.a.dims, nb)).dims(&batch_dims(&o.b, nb));
-    let cost = m.smaller(&ROWS.into()).mul(&k_dim).mul(&(width / 16).into());
+    l = l.dims(&a_batch).dims(&batch_dims(&o.b, nb));
+    let cost = m.smaller(&chunk.into()).mul(&k_dim).mul(&(width / 16).into());
     l = l.extent(batches.mul(&blocks).mul(&chunks)).cost(cost).flops(flops);
     let (a_type, b_type) = (o.a.dtype, o.b_type);
     let far =
         o.b.iter().try_fold(4, |n: i64, d| n.checked_mul(d.as_const()?)).is_some_and(|bytes| bytes > FAR);
-    let ahead = m.as_const().filter(|m| *m >= MANY_ROWS && packed.is_some() && far);
+    // The next unit of several chunks of rows takes the same block.
+    let once = packed.is_some() || panel.is_some() && chunks.is(1);
+    let ahead = m.as_const().filter(|m| *m >= MANY_ROWS && once && far);
+    let streams = sides.is_some_and(|[m, n, _]| 4 * m * n > FAR) && e.follows_all();
     let packed = packed.is_some();
-    let trans_a = op.trans_a;
+    let trans_b = op.trans_b;
     let known = (m.as_const(), n.as_const());
     cx.launch(l, move |k| {
         let elem = compute_elem(a_type);
@@ -173,8 +180,16 @@ pub(in crate::lower) fn emit(
         let epi = e.handles(k);
         let dims = k.dims(0, 5);
         let batch = k.dims(5, nb);
-        let (ad, bd) =
-            if packed && !trans_a { (vec![], vec![]) } else { (k.dims(5 + nb, nb), k.dims(5 + 2 * nb, nb)) };
+        let (ad, bd) = if flat { (vec![], vec![]) } else { (k.dims(5 + nb, nb), k.dims(5 + 2 * nb, nb)) };
+        let nv = tile_vectors(k.target, width, lanes, known.0);
+        let right = match (packed, panel, sides) {
+            (true, ..) => Right::Blocks,
+            (_, Some(_), Some([_, n, steps])) => {
+                let piece = nv as i64 * i64::from(lanes);
+                Right::Panel { panel: Panel::new(k, steps, width, piece), n, trans: trans_b }
+            }
+            _ => Right::Rows,
+        };
         let job = Job {
             a: k.buf(0),
             b: k.buf(1),
@@ -182,10 +197,14 @@ pub(in crate::lower) fn emit(
             b_type,
             elem,
             lanes,
-            packed,
-            trans_a,
+            left,
+            right,
+            nv,
             width,
+            chunk,
             ahead,
+            streams,
+            steps: sides.map(|s| s[2]),
             m: dims[0],
             n: dims[1],
             k: dims[2],
@@ -197,6 +216,50 @@ pub(in crate::lower) fn emit(
     })
 }
 
+/// Rows, columns and steps of a product of f32 that is large enough to [copy](operands) its operands, for processors with few
+/// registers. The wider vectors of others have not been measured.
+fn copied(cx: &LowerCx<'_>, o: &Operands, [m, n, k]: [&Dim; 3], op: &MatMul) -> Option<[i64; 3]> {
+    let few = cx.options.targets.iter().any(|t| t.registers < 32);
+    if !few || o.a.dtype != DType::F32 || o.b_type != DType::F32 || cx.stacked.contains_key(&o.b_value) {
+        return None;
+    }
+    let is_packed = o.b[..o.b.len() - 2].iter().all(|d| d.is(1)) && cx.packs(o.b_value);
+    let m = match (is_packed, op.trans_a) {
+        (true, true) => return None,
+        (true, false) => Dim::product(&o.out[..o.out.len() - 1]).as_const()?,
+        (false, _) => m.as_const()?,
+    };
+    let (n, k) = (n.as_const()?, k.as_const()?);
+    let large = m >= MANY_ROWS && n >= MANY_COLUMNS && k >= STEPS;
+    (large && (is_packed || panel_width(k).is_some())).then_some([m, n, k])
+}
+
+/// How tiles read the left operand.
+#[derive(Clone, Copy)]
+enum Left {
+    Rows,
+    Columns,
+    /// In [groups](operands::grouped) of `size` elements, of `m` rows.
+    Groups {
+        m: i64,
+        size: i64,
+    },
+}
+
+/// How tiles read the right operand.
+#[derive(Clone, Copy)]
+enum Right {
+    Rows,
+    /// Packed blocks of columns.
+    Blocks,
+    /// What a unit has copied first from `n` columns.
+    Panel {
+        panel: Panel,
+        n: i64,
+        trans: bool,
+    },
+}
+
 /// What all tiles of a kernel share.
 struct Job<'j> {
     a: Buf,
@@ -205,11 +268,19 @@ struct Job<'j> {
     b_type: DType,
     elem: Elem,
     lanes: u16,
-    packed: bool,
-    trans_a: bool,
+    left: Left,
+    right: Right,
+    /// Vectors of a tile.
+    nv: usize,
+    /// Columns and rows of a unit.
     width: i64,
+    chunk: i64,
     /// Rows of the product, if its blocks are read ahead.
     ahead: Option<i64>,
+    /// Whether a tile asks for what it finishes its sums with before it begins.
+    streams: bool,
+    /// Steps of the sum, if they are known.
+    steps: Option<i64>,
     m: Val,
     n: Val,
     k: Val,
@@ -250,26 +321,45 @@ fn units(
         let (rest, chunk) = b.div_rem(unit, chunks);
         let (which, block) = b.div_rem(rest, blocks);
         let coords = decode(b, which, batch);
-        let a_size = b.mul(job.m, job.k);
+        let a_size = match job.left {
+            Left::Groups { m, size } => b.i64(div_up(m, GROUP) * size),
+            Left::Rows | Left::Columns => b.mul(job.m, job.k),
+        };
         let a0 = batch_offset(b, &coords, ad, a_size);
-        let b0 = if job.packed {
-            let steps = b.mul(block, job.k);
-            b.mul(steps, job.width)
-        } else {
-            let size = b.mul(job.k, job.n);
-            let at = batch_offset(b, &coords, bd, size);
-            b.at(at, block, job.width)
+        let b_size = b.mul(job.k, job.n);
+        let b0 = match job.right {
+            Right::Blocks => {
+                let steps = b.mul(block, job.k);
+                b.mul(steps, job.width)
+            }
+            Right::Rows => {
+                let at = batch_offset(b, &coords, bd, b_size);
+                b.at(at, block, job.width)
+            }
+            Right::Panel { .. } => b.i64(0),
         };
         let c_size = b.mul(job.m, job.n);
         let c0 = b.mul(which, c_size);
-        let m0 = b.mul(chunk, ROWS);
+        let m0 = b.mul(chunk, job.chunk);
         let rows = b.sub(job.m, m0);
-        let rows = b.smin(rows, ROWS);
+        let rows = b.smin(rows, job.chunk);
         let n0 = b.mul(block, job.width);
         let columns = b.sub(job.n, n0);
         let columns = b.smin(columns, job.width);
-        let at = Corner { a0, b0, c0, m0, n0 };
-        job.columns(b, &at, rows, columns, known);
+        let mut matrix = b.i64(0);
+        if let Right::Panel { panel, n, trans } = job.right {
+            let from = batch_offset(b, &coords, bd, b_size);
+            matrix = from;
+            if trans {
+                let from = b.at(from, n0, job.k);
+                panel.fill_transposed(b, (job.b, from), columns, job.lanes);
+            } else {
+                let from = b.add(from, n0);
+                panel.fill(b, (job.b, from), n, columns, (job.width, job.lanes));
+            }
+        }
+        let at = Corner { a0, b0, panel: matrix, c0, m0, n0 };
+        job.tiles(b, &at, rows, columns, known);
     });
 }
 
@@ -277,131 +367,249 @@ fn units(
 struct Corner {
     a0: Val,
     b0: Val,
+    /// Where the matrix begins that a panel is copied from.
+    panel: Val,
     c0: Val,
     m0: Val,
     n0: Val,
 }
 
 impl Job<'_> {
-    /// Whole tiles of columns, then the rest one masked vector at a time.
-    fn columns(
+    /// All tiles of a unit.
+    fn tiles(
         &self,
         b: &mut Builder,
         at: &Corner,
         rows: Val,
         columns: Val,
-        known: (Option<i64>, Option<i64>),
+        (m, n): (Option<i64>, Option<i64>),
     ) {
-        let lanes = i64::from(self.lanes);
-        // A width that is no multiple of the widest tile is cut evenly.
-        let per_block = (self.width / lanes).max(1) as usize;
-        let nv = match known.0 {
-            Some(m @ 1..=6) => widest(&self.target, m as usize, per_block),
-            _ => max_vectors(&self.target).min(per_block),
-        };
-        let pieces = balanced(per_block, nv);
-        let even = pieces.iter().all(|p| *p == pieces[0]);
-        let nv = if even { pieces[0] } else { 1 };
-        let step = nv as i64 * lanes;
-        let whole = b.sdiv(columns, step);
-        let end = b.mul(whole, step);
-        b.loop_(0, end, step, |b, col| self.rows(b, at, rows, col, nv, None, known.0));
-        if known.1.is_none_or(|n| n % step != 0) {
-            b.loop_(end, columns, lanes, |b, col| {
-                let left = b.sub(columns, col);
-                let mask = b.mask_below(self.lanes, left);
-                self.rows(b, at, rows, col, 1, Some(mask), known.0);
+        if matches!(self.right, Right::Panel { .. }) {
+            // Results and what they are finished with are read and written row by row.
+            self.rows(b, rows, self.nv, m, |b, r, size| {
+                self.columns(b, columns, n, |b, col, nv, mask| self.tile(b, at, (r, size), col, nv, mask));
+            });
+        } else {
+            self.columns(b, columns, n, |b, col, nv, mask| {
+                self.rows(b, rows, nv, m, |b, r, size| self.tile(b, at, (r, size), col, nv, mask));
             });
         }
     }
-    /// All rows of a chunk for some columns. A known number of rows is cut evenly, an unknown one into whole tiles and then
+    /// Whole tiles of columns, then the rest one masked vector at a time.
+    fn columns(
+        &self,
+        b: &mut Builder,
+        columns: Val,
+        n: Option<i64>,
+        body: impl Fn(&mut Builder, Val, usize, Option<Val>),
+    ) {
+        let lanes = i64::from(self.lanes);
+        let step = self.nv as i64 * lanes;
+        let whole = b.sdiv(columns, step);
+        let end = b.mul(whole, step);
+        b.loop_(0, end, step, |b, col| body(b, col, self.nv, None));
+        if n.is_none_or(|n| n % step != 0) {
+            b.loop_(end, columns, lanes, |b, col| {
+                let left = b.sub(columns, col);
+                let mask = b.mask_below(self.lanes, left);
+                body(b, col, 1, Some(mask));
+            });
+        }
+    }
+    /// All rows of a chunk for tiles of `nv` vectors. A known number of rows is cut evenly, an unknown one into whole tiles and then
     /// powers of two.
-    #[allow(clippy::too_many_arguments)]
     fn rows(
         &self,
         b: &mut Builder,
-        at: &Corner,
         rows: Val,
-        col: Val,
         nv: usize,
-        mask: Option<Val>,
         m: Option<i64>,
+        body: impl Fn(&mut Builder, Val, usize),
     ) {
+        if let Left::Groups { m, .. } = self.left {
+            let whole = b.sdiv(rows, GROUP);
+            let whole = b.mul(whole, GROUP);
+            let rest = m % GROUP;
+            b.loop_(0, whole, GROUP, |b, r| body(b, r, GROUP as usize));
+            if rest > 0 {
+                b.loop_(whole, rows, GROUP, |b, r| body(b, r, rest as usize));
+            }
+            return;
+        }
         let most = max_rows(&self.target, nv).min(9);
         let known = m.filter(|m| *m <= ROWS);
         // With few registers a power of two leaves too few sums to hide the latency of multiplications.
         let few = self.target.registers < 32;
         let most = if known.is_some() || few { most } else { 1 << most.min(8).ilog2() };
-        in_pieces(b, rows, known, most, |b, r, size| self.tile(b, at, r, col, size, nv, mask));
+        in_pieces(b, rows, known, most, body);
     }
-    #[allow(clippy::too_many_arguments)]
     fn tile(
         &self,
         b: &mut Builder,
         at: &Corner,
-        r0: Val,
+        (r0, rows): (Val, usize),
         col: Val,
-        rows: usize,
         nv: usize,
         mask: Option<Val>,
     ) {
         let row0 = b.add(at.m0, r0);
-        // Lines of the next block that a tile reads ahead every few steps: the tiles that use a block read the next one together.
-        let ahead = self.ahead.map(|m| div_up(div_up(self.width, LINE) * STEPS, div_up(m, rows as i64)));
+        // Where groups are copied, a tile begins where one does.
+        let group = match self.left {
+            Left::Groups { size, .. } => {
+                let group = b.sdiv(row0, GROUP);
+                b.at(at.a0, group, size)
+            }
+            Left::Rows | Left::Columns => at.a0,
+        };
+        let piece = match self.right {
+            Right::Panel { panel, .. } => panel.at(b, col),
+            Right::Rows | Right::Blocks => b.add(at.b0, col),
+        };
         let a = |b: &mut Builder, k: Val, r: usize| {
             let row = b.add(row0, r as i64);
-            let idx = if self.trans_a { b.at(row, k, self.m) } else { b.at(k, row, self.k) };
-            let idx = b.add(idx, at.a0);
+            let idx = match self.left {
+                Left::Rows => b.at(k, row, self.k),
+                Left::Columns => b.at(row, k, self.m),
+                Left::Groups { .. } => b.at(r as i64, k, GROUP),
+            };
+            let idx = b.add(idx, group);
             load(b, self.a_type, self.a, idx, 1, None)
         };
         let bv = |b: &mut Builder, k: Val, v: usize| {
-            let stride: Opd = if self.packed { self.width.into() } else { self.n.into() };
-            let idx = b.at(at.b0, k, stride);
-            let idx = b.add(idx, col);
-            let idx = b.add(idx, v as i64 * i64::from(self.lanes));
+            let from = b.add(piece, v as i64 * i64::from(self.lanes));
+            let stride: Opd = match self.right {
+                Right::Panel { panel, .. } => return panel.load(b, from, k, self.lanes),
+                Right::Blocks => self.width.into(),
+                Right::Rows => self.n.into(),
+            };
+            let idx = b.at(from, k, stride);
             // Packed blocks are padded, so only the store needs the mask.
-            let mask = if self.packed { None } else { mask };
+            let mask = if matches!(self.right, Right::Blocks) { None } else { mask };
             load(b, self.b_type, self.b, idx, self.lanes, mask)
         };
         let sums_of = |b: &mut Builder, k: (Val, Val), init: Option<Vec<Val>>| {
             Tile { rows, nv, lanes: self.lanes, elem: self.elem, k, a: &a, b: &bv }.emit(b, init)
         };
         let zero = b.i64(0);
-        let sums = match ahead {
-            Some(share) => {
-                let whole = b.sdiv(self.k, STEPS);
-                let first = b.at(at.b0, self.k, self.width);
-                let share_of = b.div_const(row0, rows as i64);
-                let share_of = b.mul(share_of, whole);
-                let zeros = vec![b.zero(Ty::vec(self.elem, self.lanes)); rows * nv];
-                let sums = b.for_(0, whole, 1, &zeros, |b, step, acc| {
-                    let line = b.add(share_of, step);
-                    let line = b.at(first, line, share * LINE);
-                    for i in 0..share {
-                        let line = b.add(line, i * LINE);
-                        b.prefetch(self.b, line);
-                    }
-                    let from = b.mul(step, STEPS);
-                    let to = b.add(from, STEPS);
-                    sums_of(b, (from, to), Some(acc.to_vec()))
-                });
-                let from = b.mul(whole, STEPS);
-                sums_of(b, (from, self.k), Some(sums))
-            }
-            None => sums_of(b, (zero, self.k), None),
+        let block = self.ahead.map(|m| self.next_block(b, at, (row0, rows, m), col));
+        let tile = self.streams.then(|| self.next_tile(b, at, row0, col));
+        let sums = if block.is_some() || tile.is_some() {
+            let whole = b.sdiv(self.k, STEPS);
+            let zeros = vec![b.zero(Ty::vec(self.elem, self.lanes)); rows * nv];
+            let sums = b.for_(0, whole, 1, &zeros, |b, step, acc| {
+                if let Some(next) = &block {
+                    next.prefetch(b, step, |b, line| b.prefetch(self.b, line));
+                }
+                if let Some(next) = &tile {
+                    next.prefetch(b, step, |b, line| self.e.prefetch(b, self.epi, line));
+                }
+                let from = b.mul(step, STEPS);
+                let to = b.add(from, STEPS);
+                sums_of(b, (from, to), Some(acc.to_vec()))
+            });
+            let from = b.mul(whole, STEPS);
+            sums_of(b, (from, self.k), Some(sums))
+        } else {
+            sums_of(b, (zero, self.k), None)
         };
         for r in 0..rows {
-            let row = b.add(row0, r as i64);
-            let line = b.at(at.c0, row, self.n);
             for v in 0..nv {
-                let last = b.add(at.n0, col);
-                let last = b.add(last, v as i64 * i64::from(self.lanes));
-                let index = b.add(line, last);
+                let (index, last) = self.place(b, at, (row0, r), col, v);
                 let place = Place { index, channel: last, last };
                 self.e.finish(b, self.epi, sums[r * nv + v], &place, mask);
             }
         }
     }
+
+    /// The element of the result that a vector of a tile begins with, and its column.
+    fn place(&self, b: &mut Builder, at: &Corner, (row0, r): (Val, usize), col: Val, v: usize) -> (Val, Val) {
+        let row = b.add(row0, r as i64);
+        let line = b.at(at.c0, row, self.n);
+        let last = b.add(at.n0, col);
+        let last = b.add(last, v as i64 * i64::from(self.lanes));
+        (b.add(line, last), last)
+    }
+
+    /// The results of the tile that follows in a panel, a line of every row. (A row or two beyond it does no harm.)
+    fn next_tile(&self, b: &mut Builder, at: &Corner, row0: Val, col: Val) -> Ahead {
+        let next = b.add(col, self.nv as i64 * i64::from(self.lanes));
+        let columns = b.sub(self.n, at.n0);
+        let columns = b.smin(columns, self.width);
+        let same = b.cmp(CmpOp::Slt, next, columns);
+        let below = b.add(row0, GROUP);
+        let row = b.select(same, row0, below);
+        let col = b.select(same, next, 0);
+        let (first, _) = self.place(b, at, (row, 0), col, 0);
+        let share = match self.steps {
+            Some(k) => div_up(GROUP, (k / STEPS).max(1)),
+            None => 1,
+        };
+        Ahead { first, stride: self.n, share }
+    }
+
+    /// What a tile of `rows` of `m` rows reads ahead: the tiles that use a block read the next one together.
+    fn next_block(
+        &self,
+        b: &mut Builder,
+        at: &Corner,
+        (row0, rows, m): (Val, usize, i64),
+        col: Val,
+    ) -> Ahead {
+        let tiles = div_up(m, rows as i64);
+        let number = b.div_const(row0, rows as i64);
+        let steps = b.sdiv(self.k, STEPS);
+        let number = b.mul(number, steps);
+        match self.right {
+            // The tiles of each piece read one line of every step of the same piece.
+            Right::Panel { trans, .. } => {
+                let share = div_up(STEPS, tiles);
+                let number = b.mul(number, share);
+                let next = b.add(at.n0, self.width);
+                let next = b.add(next, col);
+                let (first, stride) = if trans { (b.mul(next, self.k), b.i64(LINE)) } else { (next, self.n) };
+                let first = b.add(first, at.panel);
+                Ahead { first: b.at(first, number, stride), stride, share }
+            }
+            Right::Rows | Right::Blocks => {
+                let share = div_up(div_up(self.width, LINE) * STEPS, tiles);
+                let first = b.at(at.b0, self.k, self.width);
+                let number = b.mul(number, share);
+                Ahead { first: b.at(first, number, LINE), stride: b.i64(LINE), share }
+            }
+        }
+    }
+}
+
+impl Ahead {
+    /// Asks for the share of a step.
+    fn prefetch(&self, b: &mut Builder, step: Val, line: impl Fn(&mut Builder, Val)) {
+        for i in 0..self.share {
+            let at = b.at(i, step, self.share);
+            let at = b.at(self.first, at, self.stride);
+            line(b, at);
+        }
+    }
+}
+
+/// What a tile reads ahead.
+struct Ahead {
+    /// The first element.
+    first: Val,
+    /// Elements from one line to the next.
+    stride: Val,
+    /// Lines every [`STEPS`] steps.
+    share: i64,
+}
+
+/// Vectors of a tile in blocks of `width` columns, for `m` rows. A width that is no multiple of the widest tile is cut evenly.
+fn tile_vectors(target: &TargetSpec, width: i64, lanes: u16, m: Option<i64>) -> usize {
+    let per_block = (width / i64::from(lanes)).max(1) as usize;
+    let nv = match m {
+        Some(m @ 1..=6) => widest(target, m as usize, per_block),
+        _ => max_vectors(target).min(per_block),
+    };
+    let pieces = balanced(per_block, nv);
+    if pieces.iter().all(|p| *p == pieces[0]) { pieces[0] } else { 1 }
 }
 
 /// Vectors of a tile of few rows, a divisor of those of a block: as many as the registers hold. What limits these
@@ -412,73 +620,6 @@ pub(super) fn widest(target: &TargetSpec, rows: usize, per_block: usize) -> usiz
     // The vectors of a single row are operands in memory.
     let held = |nv: usize| rows * nv + if rows == 1 { 1 } else { nv } + 1;
     (1..=per_block).rev().find(|nv| per_block.is_multiple_of(*nv) && held(*nv) <= registers).unwrap_or(1)
-}
-
-/// Columns that a unit of a transposition takes.
-const STRIP: i64 = 16;
-
-/// The operand with its last two axes swapped, in memory of its own.
-pub(super) fn transposed(cx: &mut LowerCx<'_>, x: &Opnd) -> Result<Opnd, Diag> {
-    let rank = x.dims.len();
-    let mut dims = x.dims.clone();
-    dims.swap(rank - 1, rank - 2);
-    let y = cx.temp(x.dtype, &dims);
-    let (rows, cols) = (x.dims[rank - 2].clone(), x.dims[rank - 1].clone());
-    let batches = Dim::product(&x.dims[..rank - 2]);
-    let strips = cols.ceil_div(&STRIP.into());
-    let l = Launch::new("transpose").read(x).write(&y).dim(&rows).dim(&cols).dim(&strips);
-    let l = l.extent(batches.mul(&strips)).cost(rows.clone());
-    let d = x.dtype;
-    cx.launch(l, move |k| {
-        let lanes = i64::from(k.lanes(Elem::F32)).min(STRIP);
-        let (x, y, rows, cols, strips) = (k.buf(0), k.buf(1), k.dim(0), k.dim(1), k.dim(2));
-        k.b.parallel_for(|b, unit| {
-            let (batch, strip) = b.div_rem(unit, strips);
-            let size = b.mul(rows, cols);
-            let first = b.mul(batch, size);
-            let c0 = b.mul(strip, STRIP);
-            let end = b.add(c0, STRIP);
-            let end = b.smin(end, cols);
-            // Squares of a vector each, as far as they go.
-            let (mut row, mut col) = (b.i64(0), c0);
-            if d == DType::F32 && lanes > 1 {
-                let whole = b.sdiv(rows, lanes);
-                row = b.mul(whole, lanes);
-                let width = b.sub(end, c0);
-                let whole = b.sdiv(width, lanes);
-                col = b.at(c0, whole, lanes);
-                b.loop_(0, row, lanes, |b, r| {
-                    b.loop_(c0, col, lanes, |b, c| {
-                        let square = (0..lanes).map(|i| {
-                            let r = b.add(r, i);
-                            let at = b.at(first, r, cols);
-                            let at = b.add(at, c);
-                            b.load(x, at, lanes as u16)
-                        });
-                        let square = square.collect();
-                        for (i, v) in (0..).zip(layout::transposed(b, square)) {
-                            let c = b.add(c, i);
-                            let at = b.at(first, c, rows);
-                            let at = b.add(at, r);
-                            b.store(y, at, v);
-                        }
-                    });
-                });
-            }
-            let single = |b: &mut Builder, r: Val, c: Val| {
-                let at = b.at(first, r, cols);
-                let at = b.add(at, c);
-                let v = load(b, d, x, at, 1, None);
-                let at = b.at(first, c, rows);
-                let at = b.add(at, r);
-                crate::lower::elem::store(b, d, y, at, v, None);
-            };
-            // Rows beyond the squares, then columns beyond them.
-            b.loop_(c0, end, 1, |b, c| b.loop_(row, rows, 1, |b, r| single(b, r, c)));
-            b.loop_(col, end, 1, |b, c| b.loop_(0, row, 1, |b, r| single(b, r, c)));
-        });
-    })?;
-    Ok(y)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | matrix product, constant right operand | rows of the left operand | packed blocks `[n / block][k][block]` |
 //! | matrix product otherwise | rows (or columns) of the left operand | rows of the right operand |
+//! | large matrix product, few registers | [groups](operands) of rows, copied once | packed blocks, or a panel of columns that a unit copies |
 //! | matrix product, right operand in [blocks](sparse) of which some are kept | rows of the left operand | the kept blocks |
 //! | matrix product, right operand with [scattered] zeros | the kept weights | rows of the left operand |
 //! | matrix product and its gradients, blocks of the right operand [as data](stored) | the kept weights | rows of the left operand |
@@ -30,6 +31,9 @@ mod gated;
 #[cfg(test)]
 mod gated_tests;
 mod matmul;
+#[cfg(test)]
+mod matmul_tests;
+mod operands;
 mod panel;
 mod scattered;
 mod simt;

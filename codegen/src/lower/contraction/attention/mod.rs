@@ -10,7 +10,7 @@ mod kernel;
 mod tests;
 
 use super::div_up;
-use super::matmul::transposed;
+use super::operands::transposed;
 use crate::kernel::{Access, Elem};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::launch::Launch;

@@ -1,0 +1,139 @@
+//! Large matrix products, whose operands are copied, against the graph interpreter.
+
+use crate::kernel::TargetSpec;
+use crate::lower::tests::{ramp, same_on};
+use crate::lower::{LowerOptions, lower};
+use planish_ir::{Diag, text};
+
+/// How the operands of a product lie.
+#[derive(Clone, Copy, PartialEq)]
+struct Form {
+    trans_a: bool,
+    trans_b: bool,
+    /// Matrices, and whether the right operand is the same for all.
+    batch: Option<(usize, bool)>,
+}
+
+const PLAIN: Form = Form { trans_a: false, trans_b: false, batch: None };
+
+fn dims(batch: Option<usize>, rows: usize, columns: usize) -> Vec<usize> {
+    batch.into_iter().chain([rows, columns]).collect()
+}
+
+fn ty(dims: &[usize]) -> String {
+    format!("f32[{}]", dims.iter().map(usize::to_string).collect::<Vec<_>>().join(","))
+}
+
+fn turned(turned: bool, [rows, columns]: [usize; 2]) -> [usize; 2] {
+    if turned { [columns, rows] } else { [rows, columns] }
+}
+
+/// A processor with vectors of 16 lanes and few registers: what a program for several processors computes on the widest one.
+fn wide() -> TargetSpec {
+    TargetSpec { registers: 16, ..TargetSpec::x86_64_v4() }
+}
+
+/// The product, and in a group with a bias, a sum of all elements and another result.
+fn follows([m, n, k]: [usize; 3], form: Form) -> Result<(), Diag> {
+    let batch = form.batch.map(|b| b.0);
+    let [ar, ac] = turned(form.trans_a, [m, k]);
+    let [br, bc] = turned(form.trans_b, [k, n]);
+    let a = dims(batch, ar, ac);
+    let b = dims(batch.filter(|_| form.batch.is_some_and(|b| !b.1)), br, bc);
+    let y = dims(batch, m, n);
+    let (at, bt, yt) = (ty(&a), ty(&b), ty(&y));
+    let op = format!("matmul{{trans_a={}, trans_b={}}}", form.trans_a, form.trans_b);
+    let inputs = || Ok::<_, Diag>(vec![ramp(&a)?, ramp(&b)?]);
+    let body = format!("graph @\"g\"(v0: {at}, v1: {bt}) {{ v2 = {op} v0, v1 : {yt}\n return v2 }}");
+    same_on(&body, inputs()?, 1e-4, &[wide()])?;
+    let body = format!(
+        "graph @\"g\"(v0: {at}, v1: {bt}, v2: f32[{n}], v3: {yt}) {{
+           v4, v5 = fused v0, v1, v2, v3 (v6: {at}, v7: {bt}, v8: f32[{n}], v9: {yt}) {{
+             v10 = {op} v6, v7 : {yt}
+             v11 = binary{{kind=add}} v10, v8 : {yt}
+             v12 = binary{{kind=sub}} v9, v11 : {yt}
+             yield v12, v11
+           }} : {yt}, {yt}
+           return v4, v5 }}"
+    );
+    let mut given = inputs()?;
+    given.extend([ramp(&[n])?, ramp(&y)?]);
+    same_on(&body, given, 1e-4, &[wide()])
+}
+
+#[test]
+fn copied_operands_follow_the_interpreter() -> Result<(), Diag> {
+    for sizes in [[28, 192, 16], [31, 201, 17], [67, 250, 33], [270, 193, 16]] {
+        for trans_a in [false, true] {
+            for trans_b in [false, true] {
+                follows(sizes, Form { trans_a, trans_b, batch: None })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_width_of_a_panel() -> Result<(), Diag> {
+    for k in [274, 460, 690, 1370, 2050] {
+        follows([29, 193, k], PLAIN)?;
+        follows([29, 193, k], Form { trans_b: true, ..PLAIN })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn stacks_of_matrices() -> Result<(), Diag> {
+    for trans_a in [false, true] {
+        for shared in [false, true] {
+            follows([30, 200, 20], Form { trans_a, trans_b: shared, batch: Some((3, shared)) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Operands beyond what is read ahead in turn: results of more than 512 KB with an operand of their size, a right operand of as much.
+#[test]
+fn operands_that_are_read_ahead() -> Result<(), Diag> {
+    follows([520, 260, 16], Form { trans_a: true, ..PLAIN })?;
+    follows([28, 9000, 16], PLAIN)?;
+    follows([28, 9000, 16], Form { trans_b: true, ..PLAIN })
+}
+
+#[test]
+fn packed_weights() -> Result<(), Diag> {
+    for (m, n, k) in [(28, 192, 16), (75, 205, 35), (40, 700, 200)] {
+        let w: Vec<f32> = (0..n * k).map(|i| (i as f32 * 0.21).cos()).collect();
+        let w = crate::lower::tests::printed(planish_ir::Tensor::f32s(&[k, n], &w)?.into())?;
+        let body = format!(
+            "graph @\"g\"(v0: f32[2,{m},{k}]) {{
+               v1 = const {w}
+               v2 = matmul{{trans_a=false, trans_b=false}} v0, v1 : f32[2,{m},{n}]
+               return v2 }}"
+        );
+        same_on(&body, vec![ramp(&[2, m, k])?], 1e-4, &[wide()])?;
+    }
+    Ok(())
+}
+
+/// Small products and those for processors with many registers read their operands where they lie.
+#[test]
+fn what_is_not_copied() -> Result<(), Diag> {
+    let copies = |m: usize, n: usize, target: TargetSpec| -> Result<bool, Diag> {
+        let g = text::parse(&format!(
+            "planish-ir 1
+            graph @\"g\"(v0: f32[{m},64], v1: f32[64,{n}]) {{
+              v2 = matmul{{trans_a=false, trans_b=false}} v0, v1 : f32[{m},{n}]
+              return v2 }}"
+        ))?;
+        let options = LowerOptions { targets: vec![target], ..LowerOptions::default() };
+        let made = lower(&g, &options).map_err(|mut d| d.swap_remove(0))?;
+        Ok(made.plan.kernels.iter().any(|k| k.name.contains("pack_rows")))
+    };
+    let narrow = TargetSpec::x86_64_v3;
+    assert!(copies(28, 192, narrow())?);
+    assert!(!copies(27, 192, narrow())?);
+    assert!(!copies(28, 191, narrow())?);
+    assert!(!copies(28, 192, TargetSpec::x86_64_v4())?);
+    Ok(())
+}
