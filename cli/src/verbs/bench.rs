@@ -194,8 +194,11 @@ fn program(mut graph: Graph, path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Writes the first sample of the inputs given, or synthetic ones, as `input_<i>.npy`. `free` makes the message about dims that
-/// are free, of the names of their symbols.
+/// Samples that take turns, at most.
+const SAMPLES: usize = 1000;
+
+/// Writes the samples of the inputs given that are shaped like the first one, or synthetic inputs, as `input_<i>.npy`: several each into a
+/// folder of its own. `free` makes the message about dims that are free, of the names of their symbols.
 pub fn feed(
     graph: &Graph,
     given: &InputArgs,
@@ -203,23 +206,42 @@ pub fn feed(
     folder: &Path,
 ) -> Result<PathBuf> {
     let signature = Signature::of(graph);
-    let values: Vec<Val> = if given.inputs.is_some() || !given.input.is_empty() {
-        let samples = inputs::read(given, &signature)?;
-        let sample = samples.into_iter().next().ok_or_else(|| Failure::usage("there are no inputs"))?;
-        if let Some(failure) = inputs::missing(&sample, &signature, &[]) {
-            return Err(failure);
+    let samples: Vec<Vec<Val>> = if given.inputs.is_some() || !given.input.is_empty() {
+        let mut samples = Vec::new();
+        for sample in inputs::read(given, &signature)?.into_iter().take(SAMPLES) {
+            if let Some(failure) = inputs::missing(&sample, &signature, &[]) {
+                return Err(failure);
+            }
+            samples.push(sample.values.into_iter().flatten().collect::<Vec<Val>>());
         }
-        sample.values.into_iter().flatten().collect()
+        let (first, rest) = samples.split_first().ok_or_else(|| Failure::usage("there are no inputs"))?;
+        std::iter::once(first).chain(rest.iter().filter(|s| alike(s, first))).cloned().collect()
     } else {
         let symbols = synthetic::symbols(graph, 1);
         if !symbols.is_empty() {
             let names: Vec<String> = symbols.keys().map(|s| graph.symbols.get(*s).name.to_string()).collect();
             return Err(Failure::new("symbol-free", free(&names)));
         }
-        synthetic::inputs(graph, &symbols, 0x5eed)?
+        vec![synthetic::inputs(graph, &symbols, 0x5eed)?]
     };
-    inputs::store(values.iter(), folder)?;
+    match samples.as_slice() {
+        [one] => inputs::store(one.iter(), folder)?,
+        several => {
+            for (i, sample) in several.iter().enumerate() {
+                inputs::store(sample.iter(), &folder.join(format!("test_data_set_{i}")))?;
+            }
+        }
+    }
     Ok(folder.to_owned())
+}
+
+/// Whether all values are tensors of the same types and shapes.
+fn alike(a: &[Val], b: &[Val]) -> bool {
+    let like = |(x, y): (&Val, &Val)| match (x.tensor(), y.tensor()) {
+        (Ok(x), Ok(y)) => (x.dtype(), x.shape()) == (y.dtype(), y.shape()),
+        _ => false,
+    };
+    a.len() == b.len() && a.iter().zip(b).all(like)
 }
 
 /// The results for people.
@@ -249,5 +271,40 @@ pub fn show(report: &Report, ui: &Ui) {
             bound(p.high),
             p.verdict
         )));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::npy;
+    use planish_ir::{Tensor, text};
+
+    #[test]
+    fn samples_of_one_shape_are_fed() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let graph = text::parse("planish-ir 1\ngraph @\"g\"(v0 \"x\": f32[N]) { return v0 \"y\" }")?;
+        let feed = |given: &str| -> Result<PathBuf> {
+            let given = InputArgs { inputs: Some(dir.path().join(given)), ..InputArgs::default() };
+            feed(&graph, &given, &|_| String::new(), &dir.path().join("fed"))
+        };
+        let write = |at: &str, x: &[f32]| -> std::result::Result<(), Box<dyn std::error::Error>> {
+            std::fs::create_dir_all(dir.path().join(at))?;
+            let x = Tensor::f32s(&[x.len()], x)?;
+            Ok(std::fs::write(dir.path().join(at).join("x.npy"), npy::write(&x))?)
+        };
+        write("one", &[1.0])?;
+        assert!(feed("one")?.join("input_0.npy").is_file());
+        std::fs::remove_dir_all(dir.path().join("fed"))?;
+        for (i, x) in [&[1.0, 2.0][..], &[3.0, 4.0], &[5.0], &[6.0, 7.0]].iter().enumerate() {
+            write(&format!("all/test_data_set_{i}"), x)?;
+        }
+        let fed = feed("all")?;
+        let read = |i: usize| std::fs::read(fed.join(format!("test_data_set_{i}/input_0.npy")));
+        for (i, x) in [[1.0, 2.0], [3.0, 4.0], [6.0, 7.0]].iter().enumerate() {
+            assert_eq!(read(i)?, npy::write(&Tensor::f32s(&[2], x)?));
+        }
+        assert!(read(3).is_err());
+        Ok(())
     }
 }
