@@ -315,22 +315,27 @@ impl Plan {
     pub fn has_own(&self) -> bool {
         self.specs.iter().any(|s| !extends(s))
     }
-    /// Runs the exact passes among those of [`Plan::prepare`].
+    /// Runs the exact passes among those of [`Plan::prepare`]. What user passes have made of parameters stays.
     pub fn settle(
         &self,
         graph: &mut Graph,
         print: &mut dyn FnMut(String),
         report: &mut Report,
     ) -> Result<()> {
-        let apart: Vec<&str> = planish_passes::pipeline::CANONICAL
-            .iter()
-            .copied()
-            .filter(|p| *p != "merge-duplicates")
+        let apart = planish_passes::pipeline::CANONICAL.iter().filter(|p| **p != "merge-duplicates");
+        let apart: Vec<PassSpec> = apart
+            .map(|p| {
+                let mut spec = PassSpec::plain(p);
+                if *p == "fold-constants" {
+                    spec.options.set("tables", "false");
+                }
+                spec
+            })
             .collect();
         let mut exact = Pipeline::default();
-        exact.repeat(&apart);
+        exact.repeat_specs(apart.clone());
         exact.once("fold-batch-norm");
-        exact.repeat(&apart);
+        exact.repeat_specs(apart);
         self.run(exact, graph, print, report)
     }
     /// Runs the passes before lowering.

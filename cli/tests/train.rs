@@ -231,6 +231,19 @@ fn passes_that_look_at_samples_go_before_training() -> Outcome {
     Ok(())
 }
 
+/// Values that weights share are trained as what they are, not the weights.
+#[test]
+fn values_that_weights_share_are_trained() -> Outcome {
+    let dir = scene(200)?;
+    let dir = dir.path();
+    let shares = ["--pass", "cluster-weights:bits=2,first=true", "--only", "centroids"];
+    let args = ["train", "net.onnx", "-o", "shared.onnx", "--epochs", "3", "--batch", "20", "--rate", "0.2"];
+    let said = report(dir, &[&args[..], &shares].concat())?;
+    assert_eq!(said["parameters"], json!(2 * 4), "{said:#}");
+    assert!(said["result"]["loss"].as_f64() < said["start"]["loss"].as_f64(), "{said:#}");
+    Ok(())
+}
+
 #[test]
 fn training_stops_early_and_says_what_is_wrong() -> Outcome {
     let dir = scene(200)?;

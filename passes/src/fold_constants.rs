@@ -2,7 +2,7 @@
 
 use crate::fuse_quantised;
 use crate::options::OptionMeta;
-use crate::{Options, Pass, PassCx, PassMeta, declare_pass, util};
+use crate::{Options, Pass, PassCx, PassMeta, declare_pass, training, util};
 use planish_ir::op::Effects;
 use planish_ir::tensor::{Tensor, Value, byte_len};
 use planish_ir::{Constant, DType, Diag, Editor, Graph, NodeId, Op, Type, ValueId, interp};
@@ -17,15 +17,18 @@ declare_pass! {
     ///
     /// # Declines
     /// A result of more than `max-bytes` bytes, or a sum of more than `max-work` products, is not computed: remark `fold-too-large`.
+    /// With `tables=false` tables stay that are put together of constants and read by gathers, as `cluster-weights` makes them: their parts
+    /// are trained.
     ///
     /// # Example
     /// `v1 = const f32[] [2.0]  v2 = unary{kind=neg} v1` becomes `v2 = const f32[] [-2.0]`.
-    pub struct FoldConstants { max_bytes: usize, max_work: usize } = {
+    pub struct FoldConstants { max_bytes: usize, max_work: usize, tables: bool } = {
         name: "fold-constants",
         kind: Exact,
         options: [
             OptionMeta { name: "max-bytes", default: "67108864", doc: "largest result that is computed, in bytes" },
             OptionMeta { name: "max-work", default: "100000000", doc: "most products of one contraction that is computed" },
+            OptionMeta { name: "tables", default: "true", doc: "whether tables for gathers are put together" },
         ]
     }
 }
@@ -33,7 +36,11 @@ declare_pass! {
 impl FoldConstants {
     pub(crate) fn new(o: &Options) -> Result<Self, Diag> {
         let m = Self::META.options;
-        Ok(FoldConstants { max_bytes: o.get(m, "max-bytes")?, max_work: o.get(m, "max-work")? })
+        Ok(FoldConstants {
+            max_bytes: o.get(m, "max-bytes")?,
+            max_work: o.get(m, "max-work")?,
+            tables: o.get(m, "tables")?,
+        })
     }
 }
 
@@ -69,7 +76,8 @@ impl FoldConstants {
     fn fold(&self, g: &Graph, n: NodeId, cx: &mut PassCx) -> Option<Vec<Constant>> {
         let node = g.node(n);
         let waits = matches!(node.op, Op::FakeQuantize(_)) || fuse_quantised::multiplies_integers(g, n);
-        if node.effects() != Effects::None || waits {
+        let table = !self.tables && matches!(node.op, Op::Concat(_)) && training::is_table(g, n);
+        if node.effects() != Effects::None || waits || table {
             return None;
         }
         if let [v] = node.outputs.as_slice()

@@ -115,7 +115,10 @@ fn grow(
             let uses = g.uses(y);
             let only = uses.iter().all(inside);
             let other = several && !only && uses.iter().all(|u| inside(u) || after(u));
-            if (only || other) && g.dims(y) == dims && group.len() < MAX_GROUP && group.insert(d) && other {
+            if !(only || other) || g.dims(y) != dims || group.len() >= MAX_GROUP {
+                continue;
+            }
+            if group.insert(d) && other {
                 results.push(d);
             }
         }

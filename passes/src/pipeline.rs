@@ -116,7 +116,11 @@ impl Pipeline {
     }
     /// Passes again and again until none changes anything.
     pub fn repeat(&mut self, names: &[&str]) {
-        self.groups.push(Group { specs: names.iter().map(|n| PassSpec::plain(n)).collect(), repeat: true });
+        self.repeat_specs(names.iter().map(|n| PassSpec::plain(n)).collect());
+    }
+    /// [`Pipeline::repeat`] of passes with options.
+    pub fn repeat_specs(&mut self, specs: Vec<PassSpec>) {
+        self.groups.push(Group { specs, repeat: true });
     }
     /// The passes in order.
     pub fn list(&self) -> Vec<PassSpec> {

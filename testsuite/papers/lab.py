@@ -64,10 +64,12 @@ class Lab:
         options.intra_op_num_threads, options.log_severity_level = 2, 3
         return ort.InferenceSession(str(self.work / model), options, providers=["CPUExecutionProvider"])
 
-    def scores(self, model, x, batch=500):
+    def scores(self, model, x, batch=500, output=None, axis=0):
+        """An output, the first one unless it is named, for all rows, which are its `axis`."""
         session = self.session(model)
         name = session.get_inputs()[0].name
-        return np.concatenate([session.run(None, {name: x[i : i + batch]})[0] for i in range(0, len(x), batch)])
+        asked = [output] if output else None
+        return np.concatenate([session.run(asked, {name: x[i : i + batch]})[0] for i in range(0, len(x), batch)], axis)
 
     def errors(self, model, x, labels):
         """Share of the rows, in percent, whose class is wrong."""

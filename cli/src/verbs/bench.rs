@@ -284,9 +284,9 @@ mod tests {
     fn samples_of_one_shape_are_fed() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let graph = text::parse("planish-ir 1\ngraph @\"g\"(v0 \"x\": f32[N]) { return v0 \"y\" }")?;
-        let feed = |given: &str| -> Result<PathBuf> {
+        let feed = |given: &str| -> std::result::Result<PathBuf, String> {
             let given = InputArgs { inputs: Some(dir.path().join(given)), ..InputArgs::default() };
-            feed(&graph, &given, &|_| String::new(), &dir.path().join("fed"))
+            feed(&graph, &given, &|_| String::new(), &dir.path().join("fed")).map_err(|f| format!("{f:?}"))
         };
         let write = |at: &str, x: &[f32]| -> std::result::Result<(), Box<dyn std::error::Error>> {
             std::fs::create_dir_all(dir.path().join(at))?;

@@ -20,8 +20,9 @@ pub fn draws(graph: &Graph) -> bool {
 /// Thresholds that a gate may have, ascending; empty where no gate compares with one.
 pub fn thresholds(graph: &Graph) -> &'static [f64] {
     const PROBABILITIES: &[f64] = &[
-        0.1, 0.2, 0.3, 0.4, 0.5, 0.52, 0.54, 0.56, 0.58, 0.6, 0.62, 0.64, 0.66, 0.68, 0.7, 0.72, 0.74, 0.76,
-        0.78, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 0.995, 1.0,
+        0.05, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.24, 0.26, 0.28, 0.3, 0.32, 0.34, 0.36, 0.38, 0.4,
+        0.42, 0.44, 0.46, 0.48, 0.5, 0.52, 0.54, 0.56, 0.58, 0.6, 0.62, 0.64, 0.66, 0.68, 0.7, 0.72, 0.74,
+        0.76, 0.78, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 0.995, 1.0,
     ];
     let kinds = graph.all_nodes().into_iter().filter_map(|n| match &graph.node(n).op {
         Op::StochasticGate(op) => Some((op.kind, op.is_hard())),

@@ -35,6 +35,7 @@ pub use gates::Sparsity;
 pub use inference::{determinized, draws, finished, inferred, thresholds};
 pub use loss::{GroupLasso, Loss, soft_scores};
 pub use optimizer::{Optimizer, Rule};
+pub(crate) use parameters::is_table;
 pub use parameters::{name_parameters, with_values};
 pub use prune::{Prune, Pruner, Ramp};
 pub use schedule::{Annealing, Schedule, Shape};

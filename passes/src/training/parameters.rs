@@ -49,7 +49,7 @@ fn taker(graph: &Graph, v: ValueId) -> Option<(String, u32)> {
 }
 
 /// Whether the result of a node is only read as the table of gathers.
-fn is_table(graph: &Graph, n: NodeId) -> bool {
+pub(crate) fn is_table(graph: &Graph, n: NodeId) -> bool {
     let uses = graph.node(n).outputs.iter().flat_map(|v| graph.uses(*v));
     let reads = |u: &Use| matches!(u, Use::Node(n, 0) if matches!(graph.node(*n).op, Op::Gather(_)));
     let mut uses = uses.peekable();
