@@ -77,23 +77,25 @@ def gru(lab):
 def sizes(lab):
     digits = Mnist((28, 28))
     data = (*digits.all, "--batch", 100, "--optimizer", "adam", "--rate", 0.002)
-    dense = {}
-    for units in (64, 128):
+
+    def dense(units, epochs):
         lab.new(f"gru:28x28-{units}-10", f"gru{units}.onnx", "--pixels")
-        lab.train(f"gru{units}.onnx", f"dense{units}.onnx", *data, "--epochs", 4)
-        dense[units] = digits.errors(lab, f"dense{units}.onnx")
-    lab.row("GRU of 128 units, row by row: right", "at least 98.0%", f"{100 - dense[128]:.2f}%", dense[128] <= 2)
-    best = 100.0
+        lab.train(f"gru{units}.onnx", f"dense{units}.onnx", *data, "--epochs", epochs)
+        return digits.errors(lab, f"dense{units}.onnx")
+
+    whole, best = dense(128, 4), 100.0
+    lab.row("GRU of 128 units, row by row, 4 epochs: right", "at least 98.0%", f"{100 - whole:.2f}%", whole <= 2)
     for block, points in (("1x16", 1.0), ("4x4", 1.0), ("16x16", 2.5)):
         prune = f"schedule=cubic,block={block},sparsity=0.9,start=0,ramp=0,end=0.5,every=50,exclude=fc1"
         lab.train("dense128.onnx", "sparse.onnx", *data, "--epochs", 7, "--prune", prune)
         errors = digits.errors(lab, "sparse.onnx")
-        lab.row(f"90% of its blocks of {block} zero: right", f"within {points} points", f"{100 - errors:.2f}%", errors - dense[128] <= points)
+        lab.row(f"90% of its blocks of {block} zero, 7 more: right", f"within {points} points", f"{100 - errors:.2f}%", errors - whole <= points)
         best = min(best, errors)
-    weights = {n: 3 * n * (28 + n) for n in (64, 128)}
-    lab.train("gru64.onnx", "long.onnx", *data, "--epochs", 11)
-    small = min(dense[64], digits.errors(lab, "long.onnx"))
-    lab.row(f"GRU of 64 units, {weights[64]:,} weights, trained for as long: right", f"less than the best of 128 with {round(weights[128] / 10):,}", f"{100 - small:.2f}%", small > best)
+    weights = {n: 3 * n * (28 + n) for n in (32, 64, 128)}
+    small, half = dense(32, 11), dense(64, 11)
+    kept = round(weights[128] / 10)
+    lab.row(f"without zeros, 32 units with {weights[32]:,} weights, 11 epochs: right", f"less than the best of these, which have {kept:,}", f"{100 - small:.2f}%", small > best)
+    lab.row(f"64 units with {weights[64]:,} weights, 11 epochs: right", "reported", f"{100 - half:.2f}%", None)
 
 
 EXPERIMENTS = [
@@ -113,7 +115,7 @@ EXPERIMENTS = [
     Experiment(
         "gru-sizes",
         "Small dense layers and large sparse ones",
-        "Narang, Undersander and Diamos, *Block-Sparse Recurrent Neural Networks* (2017): blocks of several shapes, and a layer of half as many units without zeros.",
+        "Narang, Undersander and Diamos, *Block-Sparse Recurrent Neural Networks* (2017): blocks of several shapes, and smaller layers without zeros.",
         sizes,
         full=True,
     ),
