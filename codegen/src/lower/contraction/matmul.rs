@@ -1,12 +1,15 @@
 //! Matrix products.
 
-use super::epilogue::{Epilogue, Place};
+mod ahead;
+mod tiles;
+
+use super::epilogue::Epilogue;
 use super::operands::{self, GROUP, Panel, pack_blocks, panel_width, transposed};
-use super::tile::{Tile, balanced, in_pieces, max_rows, max_vectors};
+use super::tile::{balanced, max_vectors};
 use super::{div_up, f32_bytes};
-use crate::kernel::{Buf, Builder, CmpOp, Elem, Opd, TargetSpec, Ty, Val};
+use crate::kernel::{Buf, Builder, CmpOp, Elem, TargetSpec, Val};
 use crate::lower::cx::{LowerCx, Opnd};
-use crate::lower::elem::{compute_elem, load};
+use crate::lower::elem::compute_elem;
 use crate::lower::launch::{KernelCx, Launch};
 use crate::lower::nest::decode;
 use planish_ir::op::matmul::MatMul;
@@ -28,6 +31,8 @@ const STEPS: i64 = 16;
 const COLUMNS: i64 = 48;
 /// Columns of a packed block of which a tile of few registers takes all.
 const NARROW: i64 = 16;
+/// Sizes of which products fit into 64 bits.
+const HUGE: i64 = 1 << 28;
 /// Columns of a result from which on it pays to copy the left operand.
 const MANY_COLUMNS: i64 = 192;
 
@@ -170,7 +175,7 @@ pub(in crate::lower) fn emit(
     // The next unit of several chunks of rows takes the same block.
     let once = packed.is_some() || panel.is_some() && chunks.is(1);
     let ahead = m.as_const().filter(|m| *m >= MANY_ROWS && once && far);
-    let streams = sides.is_some_and(|[m, n, _]| 4 * m * n > FAR) && e.follows_all();
+    let streams = sides.is_some_and(|[m, n, _]| m * n > FAR / 4) && e.follows_all();
     let packed = packed.is_some();
     let trans_b = op.trans_b;
     let known = (m.as_const(), n.as_const());
@@ -230,7 +235,7 @@ fn copied(cx: &LowerCx<'_>, o: &Operands, [m, n, k]: [&Dim; 3], op: &MatMul) -> 
         (false, _) => m.as_const()?,
     };
     let (n, k) = (n.as_const()?, k.as_const()?);
-    let large = m >= MANY_ROWS && n >= MANY_COLUMNS && k >= STEPS;
+    let large = m >= MANY_ROWS && n >= MANY_COLUMNS && k >= STEPS && [m, n, k].iter().all(|d| *d < HUGE);
     (large && (is_packed || panel_width(k).is_some())).then_some([m, n, k])
 }
 
@@ -277,7 +282,7 @@ struct Job<'j> {
     chunk: i64,
     /// Rows of the product, if its blocks are read ahead.
     ahead: Option<i64>,
-    /// Whether a tile asks for what it finishes its sums with before it begins.
+    /// Whether tiles ask for what the next one finishes its sums with.
     streams: bool,
     /// Steps of the sum, if they are known.
     steps: Option<i64>,
@@ -372,233 +377,6 @@ struct Corner {
     c0: Val,
     m0: Val,
     n0: Val,
-}
-
-impl Job<'_> {
-    /// All tiles of a unit.
-    fn tiles(
-        &self,
-        b: &mut Builder,
-        at: &Corner,
-        rows: Val,
-        columns: Val,
-        (m, n): (Option<i64>, Option<i64>),
-    ) {
-        if matches!(self.right, Right::Panel { .. }) {
-            // Results and what they are finished with are read and written row by row.
-            self.rows(b, rows, self.nv, m, |b, r, size| {
-                self.columns(b, columns, n, |b, col, nv, mask| self.tile(b, at, (r, size), col, nv, mask));
-            });
-        } else {
-            self.columns(b, columns, n, |b, col, nv, mask| {
-                self.rows(b, rows, nv, m, |b, r, size| self.tile(b, at, (r, size), col, nv, mask));
-            });
-        }
-    }
-    /// Whole tiles of columns, then the rest one masked vector at a time.
-    fn columns(
-        &self,
-        b: &mut Builder,
-        columns: Val,
-        n: Option<i64>,
-        body: impl Fn(&mut Builder, Val, usize, Option<Val>),
-    ) {
-        let lanes = i64::from(self.lanes);
-        let step = self.nv as i64 * lanes;
-        let whole = b.sdiv(columns, step);
-        let end = b.mul(whole, step);
-        b.loop_(0, end, step, |b, col| body(b, col, self.nv, None));
-        if n.is_none_or(|n| n % step != 0) {
-            b.loop_(end, columns, lanes, |b, col| {
-                let left = b.sub(columns, col);
-                let mask = b.mask_below(self.lanes, left);
-                body(b, col, 1, Some(mask));
-            });
-        }
-    }
-    /// All rows of a chunk for tiles of `nv` vectors. A known number of rows is cut evenly, an unknown one into whole tiles and then
-    /// powers of two.
-    fn rows(
-        &self,
-        b: &mut Builder,
-        rows: Val,
-        nv: usize,
-        m: Option<i64>,
-        body: impl Fn(&mut Builder, Val, usize),
-    ) {
-        if let Left::Groups { m, .. } = self.left {
-            let whole = b.sdiv(rows, GROUP);
-            let whole = b.mul(whole, GROUP);
-            let rest = m % GROUP;
-            b.loop_(0, whole, GROUP, |b, r| body(b, r, GROUP as usize));
-            if rest > 0 {
-                b.loop_(whole, rows, GROUP, |b, r| body(b, r, rest as usize));
-            }
-            return;
-        }
-        let most = max_rows(&self.target, nv).min(9);
-        let known = m.filter(|m| *m <= ROWS);
-        // With few registers a power of two leaves too few sums to hide the latency of multiplications.
-        let few = self.target.registers < 32;
-        let most = if known.is_some() || few { most } else { 1 << most.min(8).ilog2() };
-        in_pieces(b, rows, known, most, body);
-    }
-    fn tile(
-        &self,
-        b: &mut Builder,
-        at: &Corner,
-        (r0, rows): (Val, usize),
-        col: Val,
-        nv: usize,
-        mask: Option<Val>,
-    ) {
-        let row0 = b.add(at.m0, r0);
-        // Where groups are copied, a tile begins where one does.
-        let group = match self.left {
-            Left::Groups { size, .. } => {
-                let group = b.sdiv(row0, GROUP);
-                b.at(at.a0, group, size)
-            }
-            Left::Rows | Left::Columns => at.a0,
-        };
-        let piece = match self.right {
-            Right::Panel { panel, .. } => panel.at(b, col),
-            Right::Rows | Right::Blocks => b.add(at.b0, col),
-        };
-        let a = |b: &mut Builder, k: Val, r: usize| {
-            let row = b.add(row0, r as i64);
-            let idx = match self.left {
-                Left::Rows => b.at(k, row, self.k),
-                Left::Columns => b.at(row, k, self.m),
-                Left::Groups { .. } => b.at(r as i64, k, GROUP),
-            };
-            let idx = b.add(idx, group);
-            load(b, self.a_type, self.a, idx, 1, None)
-        };
-        let bv = |b: &mut Builder, k: Val, v: usize| {
-            let from = b.add(piece, v as i64 * i64::from(self.lanes));
-            let stride: Opd = match self.right {
-                Right::Panel { panel, .. } => return panel.load(b, from, k, self.lanes),
-                Right::Blocks => self.width.into(),
-                Right::Rows => self.n.into(),
-            };
-            let idx = b.at(from, k, stride);
-            // Packed blocks are padded, so only the store needs the mask.
-            let mask = if matches!(self.right, Right::Blocks) { None } else { mask };
-            load(b, self.b_type, self.b, idx, self.lanes, mask)
-        };
-        let sums_of = |b: &mut Builder, k: (Val, Val), init: Option<Vec<Val>>| {
-            Tile { rows, nv, lanes: self.lanes, elem: self.elem, k, a: &a, b: &bv }.emit(b, init)
-        };
-        let zero = b.i64(0);
-        let block = self.ahead.map(|m| self.next_block(b, at, (row0, rows, m), col));
-        let tile = self.streams.then(|| self.next_tile(b, at, row0, col));
-        let sums = if block.is_some() || tile.is_some() {
-            let whole = b.sdiv(self.k, STEPS);
-            let zeros = vec![b.zero(Ty::vec(self.elem, self.lanes)); rows * nv];
-            let sums = b.for_(0, whole, 1, &zeros, |b, step, acc| {
-                if let Some(next) = &block {
-                    next.prefetch(b, step, |b, line| b.prefetch(self.b, line));
-                }
-                if let Some(next) = &tile {
-                    next.prefetch(b, step, |b, line| self.e.prefetch(b, self.epi, line));
-                }
-                let from = b.mul(step, STEPS);
-                let to = b.add(from, STEPS);
-                sums_of(b, (from, to), Some(acc.to_vec()))
-            });
-            let from = b.mul(whole, STEPS);
-            sums_of(b, (from, self.k), Some(sums))
-        } else {
-            sums_of(b, (zero, self.k), None)
-        };
-        for r in 0..rows {
-            for v in 0..nv {
-                let (index, last) = self.place(b, at, (row0, r), col, v);
-                let place = Place { index, channel: last, last };
-                self.e.finish(b, self.epi, sums[r * nv + v], &place, mask);
-            }
-        }
-    }
-
-    /// The element of the result that a vector of a tile begins with, and its column.
-    fn place(&self, b: &mut Builder, at: &Corner, (row0, r): (Val, usize), col: Val, v: usize) -> (Val, Val) {
-        let row = b.add(row0, r as i64);
-        let line = b.at(at.c0, row, self.n);
-        let last = b.add(at.n0, col);
-        let last = b.add(last, v as i64 * i64::from(self.lanes));
-        (b.add(line, last), last)
-    }
-
-    /// The results of the tile that follows in a panel, a line of every row. (A row or two beyond it does no harm.)
-    fn next_tile(&self, b: &mut Builder, at: &Corner, row0: Val, col: Val) -> Ahead {
-        let next = b.add(col, self.nv as i64 * i64::from(self.lanes));
-        let columns = b.sub(self.n, at.n0);
-        let columns = b.smin(columns, self.width);
-        let same = b.cmp(CmpOp::Slt, next, columns);
-        let below = b.add(row0, GROUP);
-        let row = b.select(same, row0, below);
-        let col = b.select(same, next, 0);
-        let (first, _) = self.place(b, at, (row, 0), col, 0);
-        let share = match self.steps {
-            Some(k) => div_up(GROUP, (k / STEPS).max(1)),
-            None => 1,
-        };
-        Ahead { first, stride: self.n, share }
-    }
-
-    /// What a tile of `rows` of `m` rows reads ahead: the tiles that use a block read the next one together.
-    fn next_block(
-        &self,
-        b: &mut Builder,
-        at: &Corner,
-        (row0, rows, m): (Val, usize, i64),
-        col: Val,
-    ) -> Ahead {
-        let tiles = div_up(m, rows as i64);
-        let number = b.div_const(row0, rows as i64);
-        let steps = b.sdiv(self.k, STEPS);
-        let number = b.mul(number, steps);
-        match self.right {
-            // The tiles of each piece read one line of every step of the same piece.
-            Right::Panel { trans, .. } => {
-                let share = div_up(STEPS, tiles);
-                let number = b.mul(number, share);
-                let next = b.add(at.n0, self.width);
-                let next = b.add(next, col);
-                let (first, stride) = if trans { (b.mul(next, self.k), b.i64(LINE)) } else { (next, self.n) };
-                let first = b.add(first, at.panel);
-                Ahead { first: b.at(first, number, stride), stride, share }
-            }
-            Right::Rows | Right::Blocks => {
-                let share = div_up(div_up(self.width, LINE) * STEPS, tiles);
-                let first = b.at(at.b0, self.k, self.width);
-                let number = b.mul(number, share);
-                Ahead { first: b.at(first, number, LINE), stride: b.i64(LINE), share }
-            }
-        }
-    }
-}
-
-impl Ahead {
-    /// Asks for the share of a step.
-    fn prefetch(&self, b: &mut Builder, step: Val, line: impl Fn(&mut Builder, Val)) {
-        for i in 0..self.share {
-            let at = b.at(i, step, self.share);
-            let at = b.at(self.first, at, self.stride);
-            line(b, at);
-        }
-    }
-}
-
-/// What a tile reads ahead.
-struct Ahead {
-    /// The first element.
-    first: Val,
-    /// Elements from one line to the next.
-    stride: Val,
-    /// Lines every [`STEPS`] steps.
-    share: i64,
 }
 
 /// Vectors of a tile in blocks of `width` columns, for `m` rows. A width that is no multiple of the widest tile is cut evenly.
