@@ -58,7 +58,7 @@ fn transformed(op: &Conv, shape: &[usize]) -> bool {
 }
 
 /// Whether the bytes of an f32 or of a signed byte are a zero, of either sign.
-fn is_zero(element: &[u8]) -> bool {
+pub(crate) fn is_zero(element: &[u8]) -> bool {
     match element {
         [a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]) << 1 == 0,
         bytes => bytes.iter().all(|b| *b == 0),
@@ -66,7 +66,7 @@ fn is_zero(element: &[u8]) -> bool {
 }
 
 /// What is known of weights.
-struct Layer {
+pub(crate) struct Layer {
     node: NodeId,
     /// What of the node it is, for remarks.
     part: &'static str,
@@ -139,7 +139,7 @@ fn packed(g: &Graph, n: NodeId) -> bool {
 }
 
 /// The layer that has a constant as its weights, if blocks of it can be kept.
-fn layer(g: &Graph, id: ConstId, c: &Constant) -> Option<Layer> {
+pub(crate) fn layer(g: &Graph, id: ConstId, c: &Constant) -> Option<Layer> {
     let users = weights::uses(g, id)?;
     let (node, operand) = *users.first()?;
     let order = weights::order(g, node).ok()?;
@@ -188,8 +188,20 @@ fn layer(g: &Graph, id: ConstId, c: &Constant) -> Option<Layer> {
 }
 
 impl Layer {
+    /// Whether there is a kernel for blocks of a size.
+    pub(crate) fn takes(&self, block: [u32; 2], bytes: bool, cx: &PassCx) -> bool {
+        self.blocks.has(block) && cx.facts.sparse.of(self.asked(block, bytes), 0.0).is_some()
+    }
+    /// What the table of costs is asked about a size of blocks.
+    fn asked(&self, block: [u32; 2], bytes: bool) -> Asked {
+        Asked { block, bytes, rows: self.rows, job: self.job }
+    }
+    /// The weights in blocks.
+    pub(crate) fn in_blocks(&self, c: &Constant, block: [u32; 2]) -> Result<Constant, Diag> {
+        Constant::in_blocks(&c.decode()?, block, self.order)
+    }
     /// The share of blocks that hold anything but zeros.
-    fn kept(&self, block: [u32; 2], is_zero: impl Fn(usize) -> bool) -> f64 {
+    pub(crate) fn kept(&self, block: [u32; 2], is_zero: impl Fn(usize) -> bool) -> f64 {
         let (height, width) = (block[0].max(1) as usize, block[1].max(1) as usize);
         let group = self.group.max(1);
         let (down, across) = (self.matrix.k.div_ceil(height), group.div_ceil(width));
@@ -208,26 +220,32 @@ impl Pass for DetectSparsity {
         &Self::META
     }
     fn run(&self, ed: &mut Editor<'_>, cx: &mut PassCx) -> Result<(), Diag> {
-        let g = ed.graph();
-        let mut seen = BTreeSet::new();
-        let mut found: Vec<(ConstId, Constant)> = Vec::new();
-        for n in g.all_nodes() {
-            for operand in g.node(n).op.weight_inputs() {
-                let weights = crate::util::operand(g, n, operand);
-                let Some((id, c)) = weights.and_then(|w| g.as_const(w)) else { continue };
-                if !seen.insert(id) {
-                    continue;
-                }
-                if let Some(blocks) = judge(g, n, (id, c), cx)? {
-                    found.push((id, blocks));
-                }
+        reencode(ed, cx, judge)
+    }
+}
+
+/// Gives the constants that nodes have as weights the encodings that `judge` finds for them.
+pub(crate) fn reencode(
+    ed: &mut Editor<'_>,
+    cx: &mut PassCx,
+    judge: impl Fn(&Graph, NodeId, (ConstId, &Constant), &mut PassCx) -> Result<Option<Constant>, Diag>,
+) -> Result<(), Diag> {
+    let g = ed.graph();
+    let mut seen = BTreeSet::new();
+    let mut found: Vec<(ConstId, Constant)> = Vec::new();
+    for n in g.all_nodes() {
+        for operand in g.node(n).op.weight_inputs() {
+            let weights = crate::util::operand(g, n, operand);
+            let Some((id, c)) = weights.and_then(|w| g.as_const(w)) else { continue };
+            if !seen.insert(id) {
+                continue;
+            }
+            if let Some(blocks) = judge(g, n, (id, c), cx)? {
+                found.push((id, blocks));
             }
         }
-        for (id, c) in found {
-            ed.set_constant(id, c)?;
-        }
-        Ok(())
     }
+    found.into_iter().try_for_each(|(id, c)| ed.set_constant(id, c))
 }
 
 /// The weights of a node in blocks, if that pays.
@@ -258,11 +276,11 @@ fn judge(
     let costs = &cx.facts.sparse;
     let mut best: Option<([u32; 2], f64, f64)> = None;
     for block in costs.blocks(layer.job, c.dtype == DType::I8) {
-        let asked = Asked { block, bytes: c.dtype == DType::I8, rows: layer.rows, job: layer.job };
-        if !layer.blocks.has(block) || costs.of(asked, 0.0).is_none() {
+        if !layer.takes(block, c.dtype == DType::I8, cx) {
             continue;
         }
         let kept = layer.kept(block, |i| is_zero(&bytes[i * size..(i + 1) * size]));
+        let asked = layer.asked(block, c.dtype == DType::I8);
         let Some(time) = costs.of(asked, kept) else { continue };
         // Narrow blocks have longer lists, so they must be better by more than the table is exact to.
         let better = |(wide, _, t): ([u32; 2], f64, f64)| {
@@ -291,5 +309,5 @@ fn judge(
     }
     cx.remark(g, layer.node, "sparse-chosen", text);
     cx.add("tensors-in-blocks", 1.0);
-    Constant::in_blocks(&c.decode()?, [bk, bn], layer.order).map(Some)
+    layer.in_blocks(c, [bk, bn]).map(Some)
 }

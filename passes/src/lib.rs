@@ -17,6 +17,7 @@ pub mod fake_quantize;
 pub mod flops;
 pub mod fold_batch_norm;
 pub mod fold_constants;
+pub mod freeze;
 pub mod fuse_epilogues;
 pub mod fuse_quantised;
 pub mod grad;

@@ -26,6 +26,7 @@ pub fn all() -> &'static [(&'static PassMeta, Make)] {
         crate::recognize::Recognize,
         crate::expand_composites::ExpandComposites,
         crate::detect_sparsity::DetectSparsity,
+        crate::freeze::Freeze,
         crate::fuse_quantised::FuseQuantised,
         crate::fuse_epilogues::FuseEpilogues,
         crate::prune_magnitude::PruneMagnitude,
