@@ -58,10 +58,30 @@ fn transformed(op: &Conv, shape: &[usize]) -> bool {
 }
 
 /// Whether the bytes of an f32 or of a signed byte are a zero, of either sign.
-pub(crate) fn is_zero(element: &[u8]) -> bool {
+fn is_zero(element: &[u8]) -> bool {
     match element {
         [a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]) << 1 == 0,
         bytes => bytes.iter().all(|b| *b == 0),
+    }
+}
+
+/// Dense weights that may lie in blocks.
+pub(crate) struct Elements<'c> {
+    id: ConstId,
+    constant: &'c Constant,
+    bytes: &'c [u8],
+}
+
+impl<'c> Elements<'c> {
+    fn of(id: ConstId, constant: &'c Constant) -> Option<Elements<'c>> {
+        let Encoding::Dense(values) = &constant.encoding else { return None };
+        let fits = matches!(constant.dtype, DType::F32 | DType::I8) && !constant.is_empty();
+        fits.then(|| Elements { id, constant, bytes: values.bytes() })
+    }
+    /// Whether an element is zero.
+    fn zero(&self, i: usize) -> bool {
+        let size = self.constant.dtype.size();
+        is_zero(&self.bytes[i * size..(i + 1) * size])
     }
 }
 
@@ -75,6 +95,8 @@ pub(crate) struct Layer {
     /// Outputs that blocks do not go beyond.
     group: usize,
     job: Job,
+    /// Whether weights are bytes.
+    bytes: bool,
     /// Rows of the product at least.
     rows: u64,
     /// The sizes of blocks that there are kernels for.
@@ -138,9 +160,10 @@ fn packed(g: &Graph, n: NodeId) -> bool {
     [1, RECURRENCE, 3].into_iter().all(|i| known(i) != Some(false))
 }
 
-/// The layer that has a constant as its weights, if blocks of it can be kept.
-pub(crate) fn layer(g: &Graph, id: ConstId, c: &Constant) -> Option<Layer> {
-    let users = weights::uses(g, id)?;
+/// The layer that has these weights, if blocks of them can be kept.
+pub(crate) fn layer(g: &Graph, elements: &Elements<'_>) -> Option<Layer> {
+    let c = elements.constant;
+    let users = weights::uses(g, elements.id)?;
     let (node, operand) = *users.first()?;
     let order = weights::order(g, node).ok()?;
     let recurrent = matches!(g.node(node).op, Op::Recurrent(_));
@@ -184,24 +207,24 @@ pub(crate) fn layer(g: &Graph, id: ConstId, c: &Constant) -> Option<Layer> {
     };
     // The gates of a recurrence are cut one by one.
     let group = if job == Job::Recurrence { matrix.k } else { matrix.n };
-    Some(Layer { node, part, matrix, order, group, job, rows, blocks })
+    Some(Layer { node, part, matrix, order, group, job, bytes: c.dtype == DType::I8, rows, blocks })
 }
 
 impl Layer {
     /// Whether there is a kernel for blocks of a size.
-    pub(crate) fn takes(&self, block: [u32; 2], bytes: bool, cx: &PassCx) -> bool {
-        self.blocks.has(block) && cx.facts.sparse.of(self.asked(block, bytes), 0.0).is_some()
+    pub(crate) fn takes(&self, block: [u32; 2], cx: &PassCx) -> bool {
+        self.blocks.has(block) && cx.facts.sparse.of(self.asked(block), 0.0).is_some()
     }
     /// What the table of costs is asked about a size of blocks.
-    fn asked(&self, block: [u32; 2], bytes: bool) -> Asked {
-        Asked { block, bytes, rows: self.rows, job: self.job }
+    fn asked(&self, block: [u32; 2]) -> Asked {
+        Asked { block, bytes: self.bytes, rows: self.rows, job: self.job }
     }
     /// The weights in blocks.
-    pub(crate) fn in_blocks(&self, c: &Constant, block: [u32; 2]) -> Result<Constant, Diag> {
-        Constant::in_blocks(&c.decode()?, block, self.order)
+    pub(crate) fn in_blocks(&self, weights: &Elements<'_>, block: [u32; 2]) -> Result<Constant, Diag> {
+        Constant::in_blocks(&weights.constant.decode()?, block, self.order)
     }
     /// The share of blocks that hold anything but zeros.
-    pub(crate) fn kept(&self, block: [u32; 2], is_zero: impl Fn(usize) -> bool) -> f64 {
+    pub(crate) fn kept(&self, block: [u32; 2], weights: &Elements<'_>) -> f64 {
         let (height, width) = (block[0].max(1) as usize, block[1].max(1) as usize);
         let group = self.group.max(1);
         let (down, across) = (self.matrix.k.div_ceil(height), group.div_ceil(width));
@@ -209,7 +232,7 @@ impl Layer {
         self.matrix.each([1, 1], |at, i| {
             let (k, n) = (at / self.matrix.n, at % self.matrix.n);
             let strip = n / group * across + n % group / width;
-            kept[strip * down + k / height] |= !is_zero(i);
+            kept[strip * down + k / height] |= !weights.zero(i);
         });
         kept.iter().filter(|k| **k).count() as f64 / kept.len().max(1) as f64
     }
@@ -224,11 +247,11 @@ impl Pass for DetectSparsity {
     }
 }
 
-/// Gives the constants that nodes have as weights the encodings that `judge` finds for them.
+/// Gives dense constants that nodes have as weights the encodings that `judge` finds for them.
 pub(crate) fn reencode(
     ed: &mut Editor<'_>,
     cx: &mut PassCx,
-    judge: impl Fn(&Graph, NodeId, (ConstId, &Constant), &mut PassCx) -> Result<Option<Constant>, Diag>,
+    judge: impl Fn(&Graph, NodeId, &Elements<'_>, &mut PassCx) -> Result<Option<Constant>, Diag>,
 ) -> Result<(), Diag> {
     let g = ed.graph();
     let mut seen = BTreeSet::new();
@@ -240,7 +263,8 @@ pub(crate) fn reencode(
             if !seen.insert(id) {
                 continue;
             }
-            if let Some(blocks) = judge(g, n, (id, c), cx)? {
+            let Some(elements) = Elements::of(id, c) else { continue };
+            if let Some(blocks) = judge(g, n, &elements, cx)? {
                 found.push((id, blocks));
             }
         }
@@ -249,25 +273,16 @@ pub(crate) fn reencode(
 }
 
 /// The weights of a node in blocks, if that pays.
-fn judge(
-    g: &Graph,
-    n: NodeId,
-    (id, c): (ConstId, &Constant),
-    cx: &mut PassCx,
-) -> Result<Option<Constant>, Diag> {
-    let Encoding::Dense(values) = &c.encoding else { return Ok(None) };
-    if !matches!(c.dtype, DType::F32 | DType::I8) || c.is_empty() {
-        return Ok(None);
-    }
-    let (size, bytes) = (c.dtype.size(), values.bytes());
-    let zeros = bytes.chunks_exact(size).filter(|b| is_zero(b)).count();
-    let zeros = zeros as f64 / c.len() as f64;
+fn judge(g: &Graph, n: NodeId, weights: &Elements<'_>, cx: &mut PassCx) -> Result<Option<Constant>, Diag> {
+    let count = weights.constant.len();
+    let zeros = (0..count).filter(|i| weights.zero(*i)).count();
+    let zeros = zeros as f64 / count as f64;
     if zeros < FEW_ZEROS {
         return Ok(None);
     }
     let name = g.describe(n);
     let percent = 100.0 * zeros;
-    let Some(layer) = layer(g, id, c) else {
+    let Some(layer) = layer(g, weights) else {
         let text =
             format!("{name}: {percent:.0}% of its weights are zero, but there is no kernel for blocks of it");
         cx.remark(g, n, "sparse-declined", text);
@@ -275,13 +290,12 @@ fn judge(
     };
     let costs = &cx.facts.sparse;
     let mut best: Option<([u32; 2], f64, f64)> = None;
-    for block in costs.blocks(layer.job, c.dtype == DType::I8) {
-        if !layer.takes(block, c.dtype == DType::I8, cx) {
+    for block in costs.blocks(layer.job, layer.bytes) {
+        if !layer.takes(block, cx) {
             continue;
         }
-        let kept = layer.kept(block, |i| is_zero(&bytes[i * size..(i + 1) * size]));
-        let asked = layer.asked(block, c.dtype == DType::I8);
-        let Some(time) = costs.of(asked, kept) else { continue };
+        let kept = layer.kept(block, weights);
+        let Some(time) = costs.of(layer.asked(block), kept) else { continue };
         // Narrow blocks have longer lists, so they must be better by more than the table is exact to.
         let better = |(wide, _, t): ([u32; 2], f64, f64)| {
             time < if scattered(block) && !scattered(wide) { NARROW * t } else { t }
@@ -309,5 +323,5 @@ fn judge(
     }
     cx.remark(g, layer.node, "sparse-chosen", text);
     cx.add("tensors-in-blocks", 1.0);
-    layer.in_blocks(c, [bk, bn]).map(Some)
+    layer.in_blocks(weights, [bk, bn]).map(Some)
 }

@@ -1,10 +1,10 @@
 //! See [`Freeze`].
 
-use crate::detect_sparsity::{is_zero, layer, reencode};
+use crate::detect_sparsity::{Elements, layer, reencode};
 use crate::options::OptionMeta;
 use crate::sparsify_blocks::block;
 use crate::{Options, Pass, PassCx, PassMeta, declare_pass};
-use planish_ir::{ConstId, Constant, DType, Diag, Editor, Encoding, Graph, NodeId};
+use planish_ir::{Constant, Diag, Editor, Graph, NodeId};
 
 declare_pass! {
     /// Makes the zeros of pruned weights part of their encoding: blocks of zeros are stored no more, and kernels skip them. For weights that
@@ -39,22 +39,17 @@ impl Freeze {
         &self,
         g: &Graph,
         n: NodeId,
-        (id, c): (ConstId, &Constant),
+        weights: &Elements<'_>,
         cx: &mut PassCx,
     ) -> Result<Option<Constant>, Diag> {
-        let Encoding::Dense(values) = &c.encoding else { return Ok(None) };
-        if !matches!(c.dtype, DType::F32 | DType::I8) || c.is_empty() {
-            return Ok(None);
-        }
-        let Some(layer) = layer(g, id, c) else { return Ok(None) };
-        let (size, bytes) = (c.dtype.size(), values.bytes());
-        let kept = layer.kept(self.block, |i| is_zero(&bytes[i * size..(i + 1) * size]));
+        let Some(layer) = layer(g, weights) else { return Ok(None) };
+        let kept = layer.kept(self.block, weights);
         if kept >= 1.0 {
             return Ok(None);
         }
         let [bk, bn] = self.block;
         let text = format!("{}: {:.1}% of its blocks of {bk}x{bn} are kept", g.describe(n), 100.0 * kept);
-        if !layer.takes(self.block, c.dtype == DType::I8, cx) {
+        if !layer.takes(self.block, cx) {
             cx.remark(
                 g,
                 n,
@@ -65,7 +60,7 @@ impl Freeze {
         }
         cx.remark(g, n, "freeze-done", text);
         cx.add("tensors-in-blocks", 1.0);
-        layer.in_blocks(c, self.block).map(Some)
+        layer.in_blocks(weights, self.block).map(Some)
     }
 }
 

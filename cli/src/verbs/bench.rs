@@ -214,8 +214,10 @@ pub fn feed(
             }
             samples.push(sample.values.into_iter().flatten().collect::<Vec<Val>>());
         }
-        let (first, rest) = samples.split_first().ok_or_else(|| Failure::usage("there are no inputs"))?;
-        std::iter::once(first).chain(rest.iter().filter(|s| alike(s, first))).cloned().collect()
+        let mut samples = samples.into_iter();
+        let first = samples.next().ok_or_else(|| Failure::usage("there are no inputs"))?;
+        let rest: Vec<Vec<Val>> = samples.filter(|s| alike(s, &first)).collect();
+        std::iter::once(first).chain(rest).collect()
     } else {
         let symbols = synthetic::symbols(graph, 1);
         if !symbols.is_empty() {

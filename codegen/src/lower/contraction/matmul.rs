@@ -145,7 +145,7 @@ pub(in crate::lower) fn emit(
     let nb = batch.len();
     let a_batch = batch_dims(&o.a.dims, nb);
     let left = match sides {
-        Some([m, _, k]) => Left::Groups { m, size: operands::group_size(k) },
+        Some([m, _, k]) => Left::Groups { m, k },
         None if op.trans_a => Left::Columns,
         None => Left::Rows,
     };
@@ -209,7 +209,6 @@ pub(in crate::lower) fn emit(
             chunk,
             ahead,
             streams,
-            steps: sides.map(|s| s[2]),
             m: dims[0],
             n: dims[1],
             k: dims[2],
@@ -244,10 +243,10 @@ fn copied(cx: &LowerCx<'_>, o: &Operands, [m, n, k]: [&Dim; 3], op: &MatMul) -> 
 enum Left {
     Rows,
     Columns,
-    /// In [groups](operands::grouped) of `size` elements, of `m` rows.
+    /// In [groups](operands::grouped) of `m` rows of `k` elements.
     Groups {
         m: i64,
-        size: i64,
+        k: i64,
     },
 }
 
@@ -284,8 +283,6 @@ struct Job<'j> {
     ahead: Option<i64>,
     /// Whether tiles ask for what the next one finishes its sums with.
     streams: bool,
-    /// Steps of the sum, if they are known.
-    steps: Option<i64>,
     m: Val,
     n: Val,
     k: Val,
@@ -327,7 +324,7 @@ fn units(
         let (which, block) = b.div_rem(rest, blocks);
         let coords = decode(b, which, batch);
         let a_size = match job.left {
-            Left::Groups { m, size } => b.i64(div_up(m, GROUP) * size),
+            Left::Groups { m, k } => b.i64(operands::grouped_size(m, k)),
             Left::Rows | Left::Columns => b.mul(job.m, job.k),
         };
         let a0 = batch_offset(b, &coords, ad, a_size);

@@ -71,90 +71,83 @@ pub(super) fn grouped(
             let row = b.mul(group, GROUP);
             let to = b.mul(unit, group_size(k));
             if trans {
-                group_of_columns(b, (x, from), (y, to), row, (m, k), lanes);
+                let from = b.add(from, row);
+                let left = b.sub(m, row);
+                // The last part first: what it writes beyond a group is the first part of the next step.
+                let wide = i64::from(lanes);
+                for part in (0..div_up(GROUP, wide)).rev().map(|i| i * wide) {
+                    let left = b.sub(left, part);
+                    let mask = b.mask_below(lanes, left);
+                    let (from, to) = (b.add(from, part), b.add(to, part));
+                    strip(b, (x, from, m), (y, to, GROUP), k, mask);
+                }
             } else {
-                group_of_rows(b, (x, from), (y, to), row, (m, k), lanes);
+                let rows = (0..GROUP).map(|i| {
+                    let row = b.add(row, i);
+                    let row = b.smin(row, m - 1);
+                    b.at(from, row, k)
+                });
+                let rows: Vec<Val> = rows.collect();
+                interleave(b, (x, &rows), (y, to, GROUP), k, lanes);
             }
         });
     })?;
     Ok(y)
 }
 
-/// Copies neighbouring elements of every row of `[k, m]`.
-fn group_of_columns(
+/// Copies a vector from each of `k` lines, which begin so many elements from one another on either side; nothing is read beyond `mask`.
+fn strip(
     b: &mut Builder,
-    (x, from): (Buf, Val),
-    (y, to): (Buf, Val),
-    row: Val,
-    (m, k): (i64, i64),
-    lanes: u16,
+    (x, from, pitch): (Buf, Val, i64),
+    (y, to, apart): (Buf, Val, i64),
+    k: i64,
+    mask: Val,
 ) {
-    let parts = (0..GROUP).step_by(usize::from(lanes));
-    let parts: Vec<(Val, Val, i64)> = parts
-        .map(|part| {
-            let at = b.add(row, part);
-            let left = b.sub(m, at);
-            (at, b.mask_below(lanes, left), part)
-        })
-        .collect();
-    let zero = b.zero(crate::kernel::Ty::vec(Elem::F32, lanes));
+    let lanes = b.ty(mask).lanes;
     b.loop_(0, k, 1, |b, step| {
-        let line = b.at(from, step, m);
-        let to = b.at(to, step, GROUP);
-        for (at, mask, part) in &parts {
-            let at = b.add(line, *at);
-            let v = b.load_masked(x, at, *mask, zero);
-            let to = b.add(to, *part);
-            b.store(y, to, v);
-        }
+        let at = b.at(from, step, pitch);
+        let v = b.load_opt(x, at, lanes, Some(mask));
+        let at = b.at(to, step, apart);
+        b.store(y, at, v);
     });
 }
 
-/// Turns squares of rows of `[m, k]`.
-fn group_of_rows(
+/// Copies `k` elements of each of some lines so that those of one step are neighbours, and steps `apart` elements from one another: in squares of
+/// `lanes`, which may be written beyond the last line.
+fn interleave(
     b: &mut Builder,
-    (x, from): (Buf, Val),
-    (y, to): (Buf, Val),
-    row: Val,
-    (m, k): (i64, i64),
+    (x, lines): (Buf, &[Val]),
+    (y, to, apart): (Buf, Val, i64),
+    k: i64,
     lanes: u16,
 ) {
-    let rows: Vec<Val> = (0..GROUP)
-        .map(|i| {
-            let row = b.add(row, i);
-            let row = b.smin(row, m - 1);
-            b.at(from, row, k)
-        })
-        .collect();
     let wide = i64::from(lanes);
     let whole = k / wide * wide;
     b.loop_(0, whole, wide, |b, step| {
-        let squares: Vec<(i64, Vec<Val>)> = (0..GROUP)
-            .step_by(usize::from(lanes))
-            .map(|part| {
-                let mut square: Vec<Val> = Vec::new();
-                for row in rows[part as usize..].iter().take(usize::from(lanes)) {
-                    let at = b.add(*row, step);
-                    square.push(b.load(x, at, lanes));
-                }
-                square.resize(usize::from(lanes), square[0]);
-                (part, layout::transposed(b, square))
-            })
-            .collect();
-        // In ascending order: a vector is wider than what is left of a group, and the next one writes over what is too much.
+        let mut squares = Vec::new();
+        for part in lines.chunks(usize::from(lanes)) {
+            let mut square: Vec<Val> = Vec::new();
+            for line in part {
+                let at = b.add(*line, step);
+                square.push(b.load(x, at, lanes));
+            }
+            square.resize(usize::from(lanes), square[0]);
+            squares.push(layout::transposed(b, square));
+        }
+        // In ascending order: the next vector writes over what is too much.
         for i in 0..lanes {
             let step = b.add(step, i64::from(i));
-            let to = b.at(to, step, GROUP);
-            for (part, square) in &squares {
-                let to = b.add(to, *part);
-                b.store(y, to, square[usize::from(i)]);
+            let at = b.at(to, step, apart);
+            for (part, square) in (0..).zip(&squares) {
+                let at = b.add(at, part * wide);
+                b.store(y, at, square[usize::from(i)]);
             }
         }
     });
     b.loop_(whole, k, 1, |b, step| {
-        let to = b.at(to, step, GROUP);
-        for (i, row) in (0..).zip(&rows) {
-            let at = b.add(*row, step);
+        let to = b.at(to, step, apart);
+        for (i, line) in (0..).zip(lines) {
+            let at = b.add(*line, step);
             let v = b.load(x, at, 1);
             let to = b.add(to, i);
             b.store(y, to, v);
@@ -231,12 +224,7 @@ impl Panel {
                     let mask = b.mask_below(lanes, left);
                     let first = self.at(b, col);
                     let from = b.add(from, col);
-                    b.loop_(0, self.k, 1, |b, step| {
-                        let at = b.at(from, step, n);
-                        let v = load(b, DType::F32, x, at, lanes, Some(mask));
-                        let to = b.at(first, step, self.piece);
-                        b.store(self.buf, to, v);
-                    });
+                    strip(b, (x, from, n), (self.buf, first, self.piece), self.k, mask);
                 });
                 vec![]
             },
@@ -256,30 +244,7 @@ impl Panel {
                 })
                 .collect();
             let first = self.at(b, col);
-            let whole = self.k / wide * wide;
-            b.loop_(0, whole, wide, |b, step| {
-                let square: Vec<Val> = lines
-                    .iter()
-                    .map(|line| {
-                        let at = b.add(*line, step);
-                        b.load(x, at, lanes)
-                    })
-                    .collect();
-                for (i, v) in (0..).zip(layout::transposed(b, square)) {
-                    let step = b.add(step, i);
-                    let to = b.at(first, step, self.piece);
-                    b.store(self.buf, to, v);
-                }
-            });
-            b.loop_(whole, self.k, 1, |b, step| {
-                let to = b.at(first, step, self.piece);
-                for (i, line) in (0..).zip(&lines) {
-                    let at = b.add(*line, step);
-                    let v = b.load(x, at, 1);
-                    let to = b.add(to, i);
-                    b.store(self.buf, to, v);
-                }
-            });
+            interleave(b, (x, &lines), (self.buf, first, self.piece), self.k, lanes);
         });
     }
 }

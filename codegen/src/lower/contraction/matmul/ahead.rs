@@ -40,7 +40,7 @@ impl Job<'_> {
         let row = b.select(same, row0, below);
         let col = b.select(same, next, 0);
         let (first, _) = self.place(b, at, (row, 0), col, 0);
-        let steps = self.steps.map_or(1, |k| (k / STEPS).max(1));
+        let steps = b.known_int(self.k).map_or(1, |k| (k / STEPS).max(1));
         Ahead { first, stride: self.n, share: div_up(GROUP, steps), count: Some(GROUP) }
     }
 

@@ -3,7 +3,7 @@
 use super::{Corner, Job, Left, ROWS, Right, STEPS};
 use crate::kernel::{Builder, Opd, Ty, Val};
 use crate::lower::contraction::epilogue::Place;
-use crate::lower::contraction::operands::GROUP;
+use crate::lower::contraction::operands::{GROUP, group_size};
 use crate::lower::contraction::tile::{Tile, in_pieces, max_rows};
 use crate::lower::elem::load;
 
@@ -88,9 +88,9 @@ impl Job<'_> {
         let row0 = b.add(at.m0, r0);
         // Where groups are copied, a tile begins where one does.
         let group = match self.left {
-            Left::Groups { size, .. } => {
+            Left::Groups { k, .. } => {
                 let group = b.sdiv(row0, GROUP);
-                b.at(at.a0, group, size)
+                b.at(at.a0, group, group_size(k))
             }
             Left::Rows | Left::Columns => at.a0,
         };
