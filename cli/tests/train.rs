@@ -244,6 +244,44 @@ fn values_that_weights_share_are_trained() -> Outcome {
     Ok(())
 }
 
+/// Noise in a step is that of its number: it is the same where a training begins again, and the model that is written has none.
+#[test]
+fn elements_are_left_out_and_pictures_moved() -> Outcome {
+    let dir = scene(400)?;
+    let dir = dir.path();
+    let course = ["--epochs", "6", "--batch", "20"];
+    let noise = ["--dropout", "0.2", "--input-dropout", "0.1", "--jitter", "1:4x4"];
+    let train = |out: &str, more: &[&str]| -> Result<Value, Box<dyn Error>> {
+        report(dir, &[&["train", "net.onnx", "-o", out, "--force"][..], &course, more].concat())
+    };
+    let said = train("noisy.onnx", &noise)?;
+    assert!(said["result"]["error"].as_f64() < Some(0.2), "{said:#}");
+    let first = fs::read(dir.join("noisy.onnx"))?;
+    for more in [&["--resume", "--quiet"][..], &["--threads", "1"], &["--engine", "clif"]] {
+        let told = train("noisy.onnx", &[&noise[..], more].concat())?;
+        if more[0] == "--engine" {
+            let losses = [&said, &told].map(|r| r["epochs"][5]["loss"].as_f64().unwrap_or(f64::NAN));
+            assert!((losses[0] - losses[1]).abs() < 0.02 * losses[0], "{losses:?}");
+        } else {
+            assert_eq!(fs::read(dir.join("noisy.onnx"))?, first, "{more:?}");
+        }
+    }
+    for k in (0..noise.len()).step_by(2) {
+        train("other.onnx", &[&noise[..k], &noise[k + 2..]].concat())?;
+        assert_ne!(fs::read(dir.join("other.onnx"))?, first, "without {}", noise[k]);
+    }
+    let ops = ends(0, dir, &["inspect", "noisy.onnx"])?;
+    assert!(!String::from_utf8_lossy(&ops.stdout).contains("random"), "{ops:?}");
+    let flat = [&["train", "net.onnx", "-o", "x.onnx", "--jitter", "1"][..], &DATA].concat();
+    let refused = ends(2, dir, &flat)?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("train-samples"), "{refused:?}");
+    let refused =
+        ends(2, dir, &[&["train", "net.onnx", "-o", "x.onnx", "--dropout", "1"][..], &DATA].concat())?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("[usage]"), "{refused:?}");
+    assert!(!dir.join("x.onnx").exists());
+    Ok(())
+}
+
 #[test]
 fn training_stops_early_and_says_what_is_wrong() -> Outcome {
     let dir = scene(200)?;

@@ -1,9 +1,11 @@
 //! Training: steps that are compiled programs, over batches of samples, with held-out samples, checkpoints and pruning.
 
 pub mod arch;
+pub mod args;
 mod blocks;
 pub mod checkpoint;
 pub mod evaluate;
+pub mod jitter;
 mod rhythm;
 pub mod samples;
 pub mod settings;
@@ -26,6 +28,9 @@ use serde::{Deserialize, Serialize};
 use settings::{Keep, Settings};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// The number of the stream that decides how pictures are moved, among those of a training.
+const MOVES: u64 = u64::MAX;
 
 /// Makes the graph of the model for so many rows, or for any number.
 pub type Make<'a> = dyn Fn(Option<usize>) -> Result<Graph> + 'a;
@@ -267,6 +272,10 @@ impl<'a> Trainer<'a> {
     /// One step. An error if the loss is no number any more.
     fn step(&mut self, rows: &[usize], total: u64) -> Result<f64> {
         let mut inputs = self.job.samples.batch(rows)?;
+        if let Some(jitter) = self.job.settings.jitters()? {
+            inputs[0] = jitter
+                .moved(&inputs[0], stream(stream(!self.job.settings.seed, MOVES), self.standing.step))?;
+        }
         if let Some(targets) = &self.job.targets {
             inputs.truncate(self.made.inputs);
             inputs.push(targets.batch(rows)?.into());

@@ -6,6 +6,7 @@
 //! each parameter and each part of the state of regularisers and optimiser; its outputs those of the model, then
 //! `loss`, then what these parameters and this state are after the step (`NAME.next`), which the graph pairs with the inputs as its state.
 
+mod dropout;
 mod evaluation;
 pub(crate) mod exits;
 mod gates;
@@ -29,6 +30,7 @@ mod stored;
 mod tests;
 mod work;
 
+pub use dropout::Dropout;
 pub use evaluation::{Evaluation, evaluation};
 pub use exits::{EXIT, WEIGHT as EXIT_WEIGHT};
 pub use gates::Sparsity;
@@ -89,6 +91,8 @@ pub struct Recipe {
     pub skim: f64,
     /// What the loss of the scores of a head half way is multiplied by, the output [`EXIT`] of the model if it has one, that is added to the loss.
     pub exit: f64,
+    /// What is left out of steps at random.
+    pub dropout: Option<Dropout>,
 }
 
 impl Recipe {
@@ -107,6 +111,7 @@ impl Recipe {
             anneal: false,
             skim: 0.0,
             exit: exits::WEIGHT,
+            dropout: None,
         }
     }
     /// What the learning rate of a parameter is multiplied by.
@@ -149,6 +154,9 @@ pub fn step(model: &Graph, recipe: &Recipe, trains: &dyn Fn(&str) -> bool) -> Re
     let target = ed.input("target", target);
     let dtype = ed.graph().dtype(y).ok_or_else(|| malformed("the output is no tensor"))?;
     let rate = ed.input("rate", Type::tensor(dtype, Vec::new()));
+    if let Some(dropout) = recipe.dropout {
+        dropout::added(&mut ed, &parameters.iter().map(|p| p.1).collect(), dropout)?;
+    }
     skim::noisy(&mut ed)?;
     let seed = noise::seeded(&mut ed)?.map(|_| inputs + 2);
     let tempered = if recipe.anneal { noise::tempered(&mut ed, dtype)? } else { None };
