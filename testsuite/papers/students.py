@@ -31,8 +31,8 @@ def full(lab):
     wrong = lambda model: round(digits.errors(lab, model) / 100 * len(digits.labels))
     common = (*digits.all, "--batch", 128)
     lab.new("mlp:784-1200-1200-10", "teacher.onnx", "--pixels")
-    noise = ("--dropout", 0.5, "--input-dropout", 0.2, "--jitter", "2:28x28", "--max-norm", 3.9)
-    lab.train("teacher.onnx", "taught.onnx", *common, *noise, "--epochs", 100, "--rate", 0.1)
+    noise = ("--dropout", 0.2, "--jitter", "2:28x28", "--max-norm", 3.9)
+    lab.train("teacher.onnx", "taught.onnx", *common, *noise, "--epochs", 40, "--rate", 0.1)
     teacher = wrong("taught.onnx")
     lab.row("teacher 784-1200-1200-10 with dropout, a largest norm, pictures moved by up to 2 pixels: errors of 10,000", "67, at most 80", str(teacher), teacher <= 80)
     lab.new("mlp:784-800-800-10", "student.onnx", "--pixels")
@@ -55,7 +55,7 @@ EXPERIMENTS = [
     Experiment(
         "distillation-full",
         "Distillation, as large as in the paper",
-        "Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network* (2015), section 3: the student learns from a large net with noise, and has none itself.",
+        "Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network* (2015), section 3: the student learns from a large net with noise, and has none itself. Half of the elements left out, as in the paper, need more passes than 100 (122 errors): here it is a fifth, in 40.",
         full,
         full=True,
     ),

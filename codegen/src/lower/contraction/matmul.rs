@@ -4,7 +4,7 @@ mod ahead;
 mod tiles;
 
 use super::epilogue::Epilogue;
-use super::operands::{self, GROUP, Panel, pack_blocks, panel_width, transposed};
+use super::operands::{self, Groups, Panel, pack_blocks, panel_width, transposed};
 use super::tile::{balanced, max_vectors};
 use super::{div_up, f32_bytes};
 use crate::kernel::{Buf, Builder, CmpOp, Elem, TargetSpec, Val};
@@ -15,10 +15,10 @@ use crate::lower::nest::decode;
 use planish_ir::op::matmul::MatMul;
 use planish_ir::{DType, Diag, Dim, ValueId};
 
-/// Rows of one unit of the parallel axis: where neither operand is copied, where the left one is, and where both are.
+/// Rows of one unit of the parallel axis: where neither operand is copied, and at most where the left one is, and where both are.
 const ROWS: i64 = 64;
-const GROUPED_ROWS: i64 = 11 * GROUP;
-const PANEL_ROWS: i64 = 44 * GROUP;
+const GROUPED_ROWS: i64 = 66;
+const PANEL_ROWS: i64 = 264;
 /// Rows from which on a product has the time to read ahead.
 const MANY_ROWS: i64 = 28;
 /// Bytes of the right operand from which on it is read ahead.
@@ -130,7 +130,7 @@ pub(in crate::lower) fn emit(
     let packed = pack(cx, op, &o, sides.is_some())?;
     // With one packed matrix all rows of the left operand are rows of one product.
     let flat = packed.is_some() && !op.trans_a;
-    let panel = sides.filter(|_| packed.is_none()).and_then(|s| panel_width(s[2]));
+    let panel = sides.filter(|_| packed.is_none()).and_then(|(g, _)| panel_width(g.k));
     let b_buf = match &packed {
         Some((data, _)) => data.clone(),
         None => {
@@ -145,19 +145,19 @@ pub(in crate::lower) fn emit(
     let nb = batch.len();
     let a_batch = batch_dims(&o.a.dims, nb);
     let left = match sides {
-        Some([m, _, k]) => Left::Groups { m, k },
+        Some((groups, _)) => Left::Groups(groups),
         None if op.trans_a => Left::Columns,
         None => Left::Rows,
     };
     let a_buf = match sides {
-        Some([m, _, k]) => operands::grouped(cx, &o.a, &Dim::product(&a_batch), (m, k), op.trans_a)?,
+        Some((groups, _)) => operands::grouped(cx, &o.a, &Dim::product(&a_batch), groups, op.trans_a)?,
         None => o.a.clone(),
     };
     let width = packed.as_ref().map(|p| p.1).or(panel).unwrap_or(COLUMNS);
-    let chunk = match (sides.is_some(), panel.is_some()) {
-        (false, _) => ROWS,
-        (true, false) => GROUPED_ROWS,
-        (true, true) => PANEL_ROWS,
+    let chunk = match (sides, panel) {
+        (None, _) => ROWS,
+        (Some((groups, _)), None) => GROUPED_ROWS / groups.rows * groups.rows,
+        (Some((groups, _)), Some(_)) => PANEL_ROWS / groups.rows * groups.rows,
     };
     let blocks = n.ceil_div(&width.into());
     let chunks = m.ceil_div(&chunk.into());
@@ -175,7 +175,7 @@ pub(in crate::lower) fn emit(
     // The next unit of several chunks of rows takes the same block.
     let once = packed.is_some() || panel.is_some() && chunks.is(1);
     let ahead = m.as_const().filter(|m| *m >= MANY_ROWS && once && far);
-    let streams = sides.is_some_and(|[m, n, _]| m * n > FAR / 4) && e.follows_all();
+    let streams = sides.is_some_and(|(groups, n)| groups.m * n > FAR / 4) && e.follows_all();
     let packed = packed.is_some();
     let trans_b = op.trans_b;
     let known = (m.as_const(), n.as_const());
@@ -189,9 +189,9 @@ pub(in crate::lower) fn emit(
         let nv = tile_vectors(k.target, width, lanes, known.0);
         let right = match (packed, panel, sides) {
             (true, ..) => Right::Blocks,
-            (_, Some(_), Some([_, n, steps])) => {
+            (_, Some(_), Some((groups, n))) => {
                 let piece = nv as i64 * i64::from(lanes);
-                Right::Panel { panel: Panel::new(k, steps, width, piece), n, trans: trans_b }
+                Right::Panel { panel: Panel::new(k, groups.k, width, piece), n, trans: trans_b }
             }
             _ => Right::Rows,
         };
@@ -220,22 +220,27 @@ pub(in crate::lower) fn emit(
     })
 }
 
-/// Rows, columns and steps of a product of f32 that is large enough to [copy](operands) its operands, for processors with few
-/// registers. The wider vectors of others have not been measured.
-fn copied(cx: &LowerCx<'_>, o: &Operands, [m, n, k]: [&Dim; 3], op: &MatMul) -> Option<[i64; 3]> {
-    let few = cx.options.targets.iter().any(|t| t.registers < 32);
-    if !few || o.a.dtype != DType::F32 || o.b_type != DType::F32 || cx.stacked.contains_key(&o.b_value) {
+/// The groups of the left operand and the columns of the right one of a product of f32 that is large enough to [copy](operands) its
+/// operands. Constant columns are read as one stream as they are packed for many registers.
+fn copied(cx: &LowerCx<'_>, o: &Operands, [m, n, k]: [&Dim; 3], op: &MatMul) -> Option<(Groups, i64)> {
+    let targets = &cx.options.targets;
+    let rows = operands::group_rows(targets)?;
+    let few = targets.iter().any(|t| t.registers < 32);
+    if o.a.dtype != DType::F32 || o.b_type != DType::F32 || cx.stacked.contains_key(&o.b_value) {
         return None;
     }
     let is_packed = o.b[..o.b.len() - 2].iter().all(|d| d.is(1)) && cx.packs(o.b_value);
     let m = match (is_packed, op.trans_a) {
         (true, true) => return None,
+        (true, false) if !few => return None,
         (true, false) => Dim::product(&o.out[..o.out.len() - 1]).as_const()?,
         (false, _) => m.as_const()?,
     };
     let (n, k) = (n.as_const()?, k.as_const()?);
     let large = m >= MANY_ROWS && n >= MANY_COLUMNS && k >= STEPS && [m, n, k].iter().all(|d| *d < HUGE);
-    (large && (is_packed || panel_width(k).is_some())).then_some([m, n, k])
+    // With many registers a product whose matrices stay near loses up to a tenth by it.
+    let far = few || n * k.max(m) >= FAR / 2;
+    (large && far && (is_packed || panel_width(k).is_some())).then_some((Groups { m, k, rows }, n))
 }
 
 /// How tiles read the left operand.
@@ -243,11 +248,7 @@ fn copied(cx: &LowerCx<'_>, o: &Operands, [m, n, k]: [&Dim; 3], op: &MatMul) -> 
 enum Left {
     Rows,
     Columns,
-    /// In [groups](operands::grouped) of `m` rows of `k` elements.
-    Groups {
-        m: i64,
-        k: i64,
-    },
+    Groups(Groups),
 }
 
 /// How tiles read the right operand.
@@ -324,7 +325,7 @@ fn units(
         let (which, block) = b.div_rem(rest, blocks);
         let coords = decode(b, which, batch);
         let a_size = match job.left {
-            Left::Groups { m, k } => b.i64(operands::grouped_size(m, k)),
+            Left::Groups(groups) => b.i64(groups.size()),
             Left::Rows | Left::Columns => b.mul(job.m, job.k),
         };
         let a0 = batch_offset(b, &coords, ad, a_size);

@@ -80,7 +80,9 @@ fn follows([m, n, k]: [usize; 3], form: Form) -> Result<(), Diag> {
 
 #[test]
 fn copied_operands_follow_the_interpreter() -> Result<(), Diag> {
-    for sizes in [[28, 192, 16], [31, 201, 17], [67, 250, 33], [270, 193, 16]] {
+    // The last two are large enough for wide vectors.
+    for sizes in [[28, 192, 16], [31, 201, 17], [67, 250, 33], [270, 193, 16], [31, 8500, 17], [278, 950, 16]]
+    {
         for trans_a in [false, true] {
             for trans_b in [false, true] {
                 follows(sizes, Form { trans_a, trans_b, batch: None })?;
@@ -102,7 +104,7 @@ fn every_width_of_a_panel() -> Result<(), Diag> {
 fn stacks_of_matrices() -> Result<(), Diag> {
     for trans_a in [false, true] {
         for shared in [false, true] {
-            follows([30, 200, 20], Form { trans_a, trans_b: shared, batch: Some((3, shared)) })?;
+            follows([30, 8800, 16], Form { trans_a, trans_b: shared, batch: Some((2, shared)) })?;
         }
     }
     Ok(())
@@ -111,9 +113,9 @@ fn stacks_of_matrices() -> Result<(), Diag> {
 /// Operands beyond what is read ahead in turn: results of more than 512 KB with an operand of their size, a right operand of as much.
 #[test]
 fn operands_that_are_read_ahead() -> Result<(), Diag> {
-    follows([520, 260, 16], Form { trans_a: true, ..PLAIN })?;
-    follows([28, 9000, 16], PLAIN)?;
-    follows([28, 9000, 16], Form { trans_b: true, ..PLAIN })
+    follows([1040, 260, 16], Form { trans_a: true, ..PLAIN })?;
+    follows([28, 9400, 16], PLAIN)?;
+    follows([28, 9400, 16], Form { trans_b: true, ..PLAIN })
 }
 
 #[test]
@@ -132,24 +134,32 @@ fn packed_weights() -> Result<(), Diag> {
     Ok(())
 }
 
-/// Small products and those for processors with many registers read their operands where they lie.
+/// Small products, those for processors that have not been measured, and with wide vectors those of constant columns read their operands where they lie.
 #[test]
 fn what_is_not_copied() -> Result<(), Diag> {
-    let copies = |m: usize, n: usize, target: TargetSpec| -> Result<bool, Diag> {
+    let copies = |right: &str, m: usize, n: usize, target: TargetSpec| -> Result<bool, Diag> {
         let g = text::parse(&format!(
             "planish-ir 1
             graph @\"g\"(v0: f32[{m},64], v1: f32[64,{n}]) {{
-              v2 = matmul{{trans_a=false, trans_b=false}} v0, v1 : f32[{m},{n}]
-              return v2 }}"
+              v2 = const f32[64,{n}] splat 0x0000003f
+              v3 = matmul{{trans_a=false, trans_b=false}} v0, {right} : f32[{m},{n}]
+              return v3 }}"
         ))?;
         let options = LowerOptions { targets: vec![target], ..LowerOptions::default() };
         let made = lower(&g, &options).map_err(|mut d| d.swap_remove(0))?;
         Ok(made.plan.kernels.iter().any(|k| k.name.contains("pack_rows")))
     };
-    let narrow = TargetSpec::x86_64_v3;
-    assert!(copies(28, 192, narrow())?);
-    assert!(!copies(27, 192, narrow())?);
-    assert!(!copies(28, 191, narrow())?);
-    assert!(!copies(28, 192, TargetSpec::x86_64_v4())?);
+    let (narrow, wide) = (TargetSpec::x86_64_v3, TargetSpec::x86_64_v4);
+    assert!(copies("v1", 28, 192, narrow())?);
+    assert!(!copies("v1", 27, 192, narrow())?);
+    assert!(!copies("v1", 28, 191, narrow())?);
+    // 1 MB of either matrix.
+    assert!(copies("v1", 28, 4096, wide())?);
+    assert!(!copies("v1", 28, 4095, wide())?);
+    assert!(copies("v1", 1024, 256, wide())?);
+    assert!(!copies("v1", 1023, 256, wide())?);
+    assert!(copies("v2", 28, 4096, narrow())?);
+    assert!(!copies("v2", 28, 4096, wide())?);
+    assert!(!copies("v1", 28, 4096, TargetSpec::aarch64())?);
     Ok(())
 }

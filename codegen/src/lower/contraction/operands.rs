@@ -5,15 +5,13 @@
 //! stream each: [groups of rows](grouped), copied once for all columns, and [panels of columns](Panel), copied once for many rows.
 
 use super::div_up;
-use crate::kernel::{Buf, Builder, CmpOp, Elem, Val};
+use crate::kernel::{Buf, Builder, CmpOp, Elem, TargetSpec, Val};
 use crate::lower::cx::{LowerCx, Opnd};
 use crate::lower::elem::{load, store};
 use crate::lower::launch::{KernelCx, Launch};
 use crate::lower::layout;
 use planish_ir::{DType, Diag, Dim};
 
-/// Rows of a group.
-pub(super) const GROUP: i64 = 6;
 /// Elements behind a group: vectors with more lanes than a group has rows are written beyond its end.
 const SLACK: i64 = 8;
 /// Columns that a panel may have.
@@ -40,55 +38,74 @@ pub(super) fn pack_blocks(
     packed
 }
 
-/// Elements of the groups of a matrix of `m` rows and `k` columns.
-pub(super) fn grouped_size(m: i64, k: i64) -> i64 {
-    div_up(m, GROUP) * group_size(k)
+/// Rows of a group: those of a tile. All targets of a program have the same; none where copying has not been measured.
+pub(super) fn group_rows(targets: &[TargetSpec]) -> Option<i64> {
+    let few = targets.iter().any(|t| t.registers < 32);
+    let wide = targets.iter().all(|t| t.features.avx512);
+    if few { Some(6) } else { wide.then_some(8) }
 }
 
-/// Elements of one group of rows with `k` columns.
-pub(super) fn group_size(k: i64) -> i64 {
-    k * GROUP + SLACK
+/// Matrices of `m` rows and `k` columns in groups of `rows` rows.
+#[derive(Clone, Copy)]
+pub(super) struct Groups {
+    pub(super) m: i64,
+    pub(super) k: i64,
+    pub(super) rows: i64,
 }
 
-/// Matrices of f32 in groups of [`GROUP`] rows, `[matrix][group][k][row]`, each group followed by room for what vectors
+impl Groups {
+    fn count(self) -> i64 {
+        div_up(self.m, self.rows)
+    }
+    /// Elements of one group.
+    pub(super) fn each(self) -> i64 {
+        self.k * self.rows + SLACK
+    }
+    /// Elements of a matrix.
+    pub(super) fn size(self) -> i64 {
+        self.count() * self.each()
+    }
+}
+
+/// Matrices of f32 in groups of rows, `[matrix][group][k][row]`, each group followed by room for what vectors
 /// write beyond it. What stands for rows beyond `m` is any number. Each matrix is `[m, k]`, or `[k, m]` if `trans`.
 pub(super) fn grouped(
     cx: &mut LowerCx<'_>,
     x: &Opnd,
     matrices: &Dim,
-    (m, k): (i64, i64),
+    groups: Groups,
     trans: bool,
 ) -> Result<Opnd, Diag> {
-    let y = cx.temp(DType::F32, &[matrices.mul(&grouped_size(m, k).into())]);
-    let groups = div_up(m, GROUP);
+    let y = cx.temp(DType::F32, &[matrices.mul(&groups.size().into())]);
+    let Groups { m, k, rows } = groups;
     let l = Launch::new("pack_rows").read(x).write(&y);
-    cx.launch(l.extent(matrices.mul(&groups.into())).cost(2 * k), move |kc| {
+    cx.launch(l.extent(matrices.mul(&groups.count().into())).cost(2 * k), move |kc| {
         let lanes = kc.lanes(Elem::F32).min(8);
         let (x, y) = (kc.buf(0), kc.buf(1));
         kc.b.parallel_for(|b, unit| {
-            let (matrix, group) = b.div_rem(unit, groups);
+            let (matrix, group) = b.div_rem(unit, groups.count());
             let from = b.mul(matrix, m * k);
-            let row = b.mul(group, GROUP);
-            let to = b.mul(unit, group_size(k));
+            let row = b.mul(group, rows);
+            let to = b.mul(unit, groups.each());
             if trans {
                 let from = b.add(from, row);
                 let left = b.sub(m, row);
                 // The last part first: what it writes beyond a group is the first part of the next step.
                 let wide = i64::from(lanes);
-                for part in (0..div_up(GROUP, wide)).rev().map(|i| i * wide) {
+                for part in (0..div_up(rows, wide)).rev().map(|i| i * wide) {
                     let left = b.sub(left, part);
                     let mask = b.mask_below(lanes, left);
                     let (from, to) = (b.add(from, part), b.add(to, part));
-                    strip(b, (x, from, m), (y, to, GROUP), k, mask);
+                    strip(b, (x, from, m), (y, to, rows), k, mask);
                 }
             } else {
-                let rows = (0..GROUP).map(|i| {
+                let lines = (0..rows).map(|i| {
                     let row = b.add(row, i);
                     let row = b.smin(row, m - 1);
                     b.at(from, row, k)
                 });
-                let rows: Vec<Val> = rows.collect();
-                interleave(b, (x, &rows), (y, to, GROUP), k, lanes);
+                let lines: Vec<Val> = lines.collect();
+                interleave(b, (x, &lines), (y, to, rows), k, lanes);
             }
         });
     })?;

@@ -3,17 +3,17 @@
 use super::{Corner, Job, LINE, Right, STEPS};
 use crate::kernel::{Builder, CmpOp, Val};
 use crate::lower::contraction::div_up;
-use crate::lower::contraction::operands::GROUP;
 
 /// Lines that a tile reads ahead.
 pub(super) struct Ahead {
     /// The first element.
     first: Val,
-    /// Elements from one line to the next.
+    /// Neighbouring lines that are read together, and elements from those to the next.
+    wide: i64,
     stride: Val,
-    /// Lines every [`STEPS`] steps.
+    /// How many of them every [`STEPS`] steps.
     share: i64,
-    /// Lines of the tile, where it may have more steps.
+    /// How many of them a tile has, where it may have more steps.
     count: Option<i64>,
 }
 
@@ -24,24 +24,37 @@ impl Ahead {
             let number = b.at(i, step, self.share);
             let number = self.count.map_or(number, |n| b.smin(number, n - 1));
             let at = b.at(self.first, number, self.stride);
-            line(b, at);
+            for i in 0..self.wide {
+                let at = b.add(at, i * LINE);
+                line(b, at);
+            }
         }
     }
 }
 
 impl Job<'_> {
-    /// The results of the tile that follows in a panel, a line of every row.
-    pub(super) fn next_tile(&self, b: &mut Builder, at: &Corner, row0: Val, col: Val) -> Ahead {
+    /// Lines of a row of a tile.
+    fn lines(&self) -> i64 {
+        div_up(self.nv as i64 * i64::from(self.lanes), LINE)
+    }
+    /// The results of the tile of `rows` rows that follows in a panel.
+    pub(super) fn next_tile(
+        &self,
+        b: &mut Builder,
+        at: &Corner,
+        (row0, rows): (Val, i64),
+        col: Val,
+    ) -> Ahead {
         let next = b.add(col, self.nv as i64 * i64::from(self.lanes));
         let columns = b.sub(self.n, at.n0);
         let columns = b.smin(columns, self.width);
         let same = b.cmp(CmpOp::Slt, next, columns);
-        let below = b.add(row0, GROUP);
+        let below = b.add(row0, rows);
         let row = b.select(same, row0, below);
         let col = b.select(same, next, 0);
         let (first, _) = self.place(b, at, (row, 0), col, 0);
         let steps = b.known_int(self.k).map_or(1, |k| (k / STEPS).max(1));
-        Ahead { first, stride: self.n, share: div_up(GROUP, steps), count: Some(GROUP) }
+        Ahead { first, wide: self.lines(), stride: self.n, share: div_up(rows, steps), count: Some(rows) }
     }
 
     /// The share of a tile of `rows` of `m` rows in the next block: the tiles that use a block read the next one together.
@@ -56,20 +69,22 @@ impl Job<'_> {
         let number = b.div_const(row0, rows as i64);
         let steps = b.sdiv(self.k, STEPS);
         let number = b.mul(number, steps);
-        let (start, stride, share) = match self.right {
-            // The tiles of each piece read one line of every step of the same piece.
+        let (start, wide, stride, share) = match self.right {
+            // The tiles of each piece read the lines of every step of the same piece.
             Right::Panel { trans, .. } => {
                 let next = b.add(at.n0, self.width);
                 let next = b.add(next, col);
-                let (first, stride) = if trans { (b.mul(next, self.k), b.i64(LINE)) } else { (next, self.n) };
-                (b.add(first, at.panel), stride, div_up(STEPS, tiles))
+                let wide = self.lines();
+                let (first, stride) =
+                    if trans { (b.mul(next, self.k), b.i64(wide * LINE)) } else { (next, self.n) };
+                (b.add(first, at.panel), wide, stride, div_up(STEPS, tiles))
             }
             Right::Rows | Right::Blocks => {
                 let lines = div_up(self.width, LINE) * STEPS;
-                (b.at(at.b0, self.k, self.width), b.i64(LINE), div_up(lines, tiles))
+                (b.at(at.b0, self.k, self.width), 1, b.i64(LINE), div_up(lines, tiles))
             }
         };
         let number = b.mul(number, share);
-        Ahead { first: b.at(start, number, stride), stride, share, count: None }
+        Ahead { first: b.at(start, number, stride), wide, stride, share, count: None }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Corner, Job, Left, ROWS, Right, STEPS};
 use crate::kernel::{Builder, Opd, Ty, Val};
 use crate::lower::contraction::epilogue::Place;
-use crate::lower::contraction::operands::{GROUP, group_size};
+use crate::lower::contraction::operands::Groups;
 use crate::lower::contraction::tile::{Tile, in_pieces, max_rows};
 use crate::lower::elem::load;
 
@@ -59,13 +59,13 @@ impl Job<'_> {
         m: Option<i64>,
         body: impl Fn(&mut Builder, Val, usize),
     ) {
-        if let Left::Groups { m, .. } = self.left {
-            let whole = b.sdiv(rows, GROUP);
-            let whole = b.mul(whole, GROUP);
-            let rest = m % GROUP;
-            b.loop_(0, whole, GROUP, |b, r| body(b, r, GROUP as usize));
+        if let Left::Groups(Groups { m, rows: each, .. }) = self.left {
+            let whole = b.sdiv(rows, each);
+            let whole = b.mul(whole, each);
+            let rest = m % each;
+            b.loop_(0, whole, each, |b, r| body(b, r, each as usize));
             if rest > 0 {
-                b.loop_(whole, rows, GROUP, |b, r| body(b, r, rest as usize));
+                b.loop_(whole, rows, each, |b, r| body(b, r, rest as usize));
             }
             return;
         }
@@ -88,9 +88,9 @@ impl Job<'_> {
         let row0 = b.add(at.m0, r0);
         // Where groups are copied, a tile begins where one does.
         let group = match self.left {
-            Left::Groups { k, .. } => {
-                let group = b.sdiv(row0, GROUP);
-                b.at(at.a0, group, group_size(k))
+            Left::Groups(groups) => {
+                let group = b.sdiv(row0, groups.rows);
+                b.at(at.a0, group, groups.each())
             }
             Left::Rows | Left::Columns => at.a0,
         };
@@ -103,7 +103,7 @@ impl Job<'_> {
             let idx = match self.left {
                 Left::Rows => b.at(k, row, self.k),
                 Left::Columns => b.at(row, k, self.m),
-                Left::Groups { .. } => b.at(r as i64, k, GROUP),
+                Left::Groups(groups) => b.at(r as i64, k, groups.rows),
             };
             let idx = b.add(idx, group);
             load(b, self.a_type, self.a, idx, 1, None)
@@ -125,7 +125,10 @@ impl Job<'_> {
         };
         let zero = b.i64(0);
         let block = self.ahead.map(|m| self.next_block(b, at, (row0, rows, m), col));
-        let tile = self.streams.then(|| self.next_tile(b, at, row0, col));
+        let tile = match self.left {
+            Left::Groups(groups) if self.streams => Some(self.next_tile(b, at, (row0, groups.rows), col)),
+            _ => None,
+        };
         let sums = if block.is_some() || tile.is_some() {
             let whole = b.sdiv(self.k, STEPS);
             let zeros = vec![b.zero(Ty::vec(self.elem, self.lanes)); rows * nv];
