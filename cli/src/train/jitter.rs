@@ -33,7 +33,7 @@ impl Jitter {
             (None, [_, .., _, h, w]) | (None, [_, h, w]) => Some([*h, *w]),
             (Some(size), [_, dims @ ..]) => {
                 let each: usize = dims.iter().product();
-                (size[0] * size[1] != 0 && each % (size[0] * size[1]) == 0).then_some(size)
+                each.is_multiple_of(size[0] * size[1]).then_some(size)
             }
             _ => None,
         }
